@@ -1,0 +1,133 @@
+//! Debian as a guest without configuration: its cloud kernel and busybox, fetched as an ordinary user.
+//!
+//! ```text
+//! apt ──.deb──► cache ──► deb (unpack) ──► vmlinuz ──────────────► Guest.kernel ──► vmlinux (ELF)
+//!                                   └────► busybox ──► initrd ──► Guest.initrd
+//!                                                       └ cpio, init.sh
+//! guest's second serial port ──► exec (a command's output and exit status)
+//! ```
+
+mod apt;
+mod cache;
+mod cpio;
+mod deb;
+mod exec;
+mod initrd;
+mod vmlinux;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use cache::Cache;
+pub use deb::DebError;
+pub use exec::ExecOutput;
+pub use vmlinux::{ImageError, version, vmlinux};
+
+/// Why no guest could be made. Each message is one line that says what is wrong and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system has no apt.
+    #[error(
+        "needs apt-get (Debian or Ubuntu) to fetch a kernel; \
+         pass one by hand: ring3 run --kernel vmlinuz --initrd initrd.gz"
+    )]
+    NoApt,
+    /// apt could not fetch a package.
+    #[error(
+        "cannot fetch {package}: {reason}; check the network and apt's sources, \
+         or pass a kernel by hand: ring3 run --kernel vmlinuz --initrd initrd.gz"
+    )]
+    Fetch {
+        /// The package's name.
+        package: String,
+        /// apt's own words.
+        reason: String,
+    },
+    /// A package is damaged even though it was just fetched.
+    #[error("the package {package} cannot be used: {reason}; try again, or another mirror")]
+    Package {
+        /// The package's name.
+        package: String,
+        /// What is wrong with it.
+        reason: DebError,
+    },
+    /// The kernel's image is not one.
+    #[error("the fetched kernel cannot be used: {0}")]
+    Image(#[from] ImageError),
+    /// No environment variable says where the cache is.
+    #[error("no folder for the cache: set HOME, XDG_CACHE_HOME or RING3_CACHE")]
+    NoHome,
+    /// A file of the cache could not be used.
+    #[error("cannot {verb} {}: {source}; RING3_CACHE names another cache folder", path.display())]
+    File {
+        /// What was tried.
+        verb: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn file_error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::File { verb, path: path.to_owned(), source }
+}
+
+/// What the guest shall be.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// A shell script to run for the host, instead of an interactive shell: its output comes over the
+    /// second serial port, to be read by [`ExecOutput`].
+    pub exec: Option<String>,
+    /// The terminal at the first serial port.
+    pub terminal: Option<Terminal>,
+}
+
+/// A terminal for the guest's shell.
+#[derive(Debug)]
+pub struct Terminal {
+    /// Height in characters.
+    pub rows: u16,
+    /// Width in characters.
+    pub columns: u16,
+    /// Its kind, as in the variable `TERM`; characters that a kernel command line cannot hold are left out.
+    pub name: String,
+}
+
+/// All that a machine needs to boot Linux.
+#[derive(Debug)]
+pub struct Guest {
+    /// The kernel, a bzImage.
+    pub kernel: Vec<u8>,
+    /// The first root file system, a cpio archive.
+    pub initrd: Vec<u8>,
+    /// The kernel's version, as `uname -r` prints it.
+    pub kernel_version: String,
+    /// The kernel's command line.
+    pub append: String,
+}
+
+/// The kernel's command line for every guest.
+const APPEND: &str = "console=ttyS0 quiet panic=-1";
+
+/// Debian's kernel with a busybox root file system, from the user's cache or else through apt.
+///
+/// # Errors
+/// [`Error`] when something is neither cached nor can be fetched.
+pub fn linux_guest(options: &Options) -> Result<Guest, Error> {
+    let cache = Cache::open()?;
+    let kernel = cache.part(&cache::KERNEL, apt::download)?;
+    let busybox = cache.part(&cache::BUSYBOX, apt::download)?;
+    let initrd = initrd::initrd(&busybox, options.exec.as_deref());
+    let kernel_version = version(&kernel).ok_or(ImageError::NotABzImage)?;
+    Ok(Guest { kernel, initrd, kernel_version, append: append(options) })
+}
+
+fn append(options: &Options) -> String {
+    // Words that the kernel does not know become the environment of init.
+    let terminal = options.terminal.as_ref().map(|Terminal { rows, columns, name }| {
+        let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || "-+._".contains(*c)).collect();
+        format!(" TERM={name} LINES={rows} COLUMNS={columns}")
+    });
+    format!("{APPEND}{}", terminal.unwrap_or_default())
+}

@@ -1,0 +1,2 @@
+//! The `ring3` program.
+fn main() {}

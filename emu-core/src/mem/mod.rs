@@ -1,0 +1,8 @@
+//! Guest memory: RAM, the physical address space over it, and the soft TLB.
+
+pub mod phys;
+pub mod ram;
+pub mod tlb;
+
+pub use phys::PhysMem;
+pub use ram::GuestRam;

@@ -1,0 +1,265 @@
+//! The guest-physical address space: RAM and ROM regions over [`GuestRam`], everything else is
+//! the platform's. Also the map of code: which 64-byte granules of RAM hold translated
+//! instructions, so that stores, DMA and other CPUs can tell self-modification from data that
+//! only lives beside code.
+
+use super::GuestRam;
+use crate::platform::Platform;
+use crate::width::Width;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// Bytes per granule of the code map.
+pub const GRANULE: u64 = 64;
+
+/// A run of guest-physical addresses backed by [`GuestRam`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First guest-physical address; page-aligned.
+    pub base: u64,
+    /// Length in bytes; whole pages.
+    pub len: u64,
+    /// Offset of its first byte in [`GuestRam`].
+    pub offset: u64,
+    /// Whether guest writes go through (RAM) or are ignored (ROM).
+    pub writable: bool,
+}
+
+/// Which granules of RAM hold translated code, one bit each, one word a page.
+#[derive(Debug)]
+pub struct CodeMap {
+    pages: Box<[AtomicU64]>,
+    /// RAM offsets of granules that were written from outside (DMA, page-walk updates) while
+    /// they held code, for the CPU to invalidate.
+    dirty: Mutex<Vec<u64>>,
+    any_dirty: AtomicBool,
+}
+
+impl CodeMap {
+    fn new(ram_len: u64) -> CodeMap {
+        CodeMap {
+            pages: (0..ram_len / 4096).map(|_| AtomicU64::new(0)).collect(),
+            dirty: Mutex::default(),
+            any_dirty: AtomicBool::new(false),
+        }
+    }
+
+    fn mask(off: u64, len: u64) -> u64 {
+        let first = (off & 4095) / GRANULE;
+        let last = ((off & 4095) + len - 1).min(4095) / GRANULE;
+        (u64::MAX << first) & (u64::MAX >> (63 - last))
+    }
+
+    /// The granule bits of the page that holds RAM offset `off`; 0 when it has no code.
+    #[inline]
+    pub fn page(&self, off: u64) -> u64 {
+        self.pages.get((off >> 12) as usize).map_or(0, |p| p.load(Relaxed))
+    }
+
+    /// Whether any of `len` bytes (not crossing a page) at RAM offset `off` is in a code granule.
+    #[inline]
+    pub fn hit(&self, off: u64, len: u64) -> bool {
+        self.page(off) & Self::mask(off, len) != 0
+    }
+
+    /// Marks `len` bytes (not crossing a page) at RAM offset `off` as code. Returns true when
+    /// the page had none before, so that write rights must be taken from the TLBs.
+    pub fn mark(&self, off: u64, len: u64) -> bool {
+        self.pages
+            .get((off >> 12) as usize)
+            .is_some_and(|p| p.fetch_or(Self::mask(off, len), Relaxed) == 0)
+    }
+
+    /// Forgets the code granules of the page at RAM offset `off`.
+    pub fn clear_page(&self, off: u64) {
+        if let Some(p) = self.pages.get((off >> 12) as usize) {
+            p.store(0, Relaxed);
+        }
+    }
+
+    /// Forgets all code.
+    pub fn clear(&self) {
+        self.pages.iter().for_each(|p| p.store(0, Relaxed));
+    }
+
+    /// Notes a write from outside the CPU's own stores.
+    fn note(&self, off: u64, len: u64) {
+        if self.hit(off, len) {
+            self.dirty.lock().unwrap().push(off);
+            self.any_dirty.store(true, Relaxed);
+        }
+    }
+
+    /// Takes the pages (RAM offsets) whose code was overwritten from outside.
+    pub fn take_dirty(&self) -> Vec<u64> {
+        if self.any_dirty.swap(false, Relaxed) {
+            std::mem::take(&mut self.dirty.lock().unwrap())
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Whether [`take_dirty`](Self::take_dirty) would give anything.
+    #[inline]
+    pub fn is_dirty(&self) -> bool {
+        self.any_dirty.load(Relaxed)
+    }
+}
+
+/// The physical address space of one machine; cheap to clone, all clones are the same memory.
+#[derive(Clone)]
+pub struct PhysMem {
+    /// All memory behind the regions.
+    pub ram: Arc<GuestRam>,
+    /// Sorted by base, not overlapping.
+    regions: Arc<[Region]>,
+    /// Who answers everywhere else.
+    pub platform: Arc<dyn Platform>,
+    /// Where translated code lies.
+    pub code: Arc<CodeMap>,
+}
+
+impl PhysMem {
+    /// An address space of `regions` over `ram`, and `platform` elsewhere.
+    ///
+    /// # Panics
+    /// When regions overlap, are not in pages or reach beyond `ram`: a wiring bug.
+    pub fn new(ram: Arc<GuestRam>, mut regions: Vec<Region>, platform: Arc<dyn Platform>) -> Self {
+        regions.sort_by_key(|r| r.base);
+        for r in &regions {
+            assert!((r.base | r.len | r.offset) & 4095 == 0, "{r:x?} is not in pages");
+            assert!(r.offset + r.len <= ram.len(), "{r:x?} is beyond RAM of {:#x}", ram.len());
+        }
+        for p in regions.windows(2) {
+            assert!(p[0].base + p[0].len <= p[1].base, "{:x?} overlaps {:x?}", p[0], p[1]);
+        }
+        let code = Arc::new(CodeMap::new(ram.len()));
+        PhysMem { ram, regions: regions.into(), platform, code }
+    }
+
+    /// RAM at address 0 only, no devices: for tests and tools.
+    ///
+    /// # Errors
+    /// What the host says when it cannot reserve that much.
+    pub fn flat(len: u64) -> std::io::Result<PhysMem> {
+        let region = Region { base: 0, len, offset: 0, writable: true };
+        let none = Arc::new(crate::platform::NoDevices);
+        Ok(PhysMem::new(Arc::new(GuestRam::new(len)?), vec![region], none))
+    }
+
+    /// The regions, sorted by base.
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// RAM offset of `pa` and whether it is writable; `None` where devices (or nobody) answer.
+    #[inline]
+    pub fn lookup(&self, pa: u64) -> Option<(u64, bool)> {
+        self.regions
+            .iter()
+            .find(|r| pa.wrapping_sub(r.base) < r.len)
+            .map(|r| (pa - r.base + r.offset, r.writable))
+    }
+
+    /// Reads `w` at `pa`, which must not cross a page.
+    pub fn read(&self, pa: u64, w: Width) -> u64 {
+        match self.lookup(pa) {
+            Some((off, _)) => self.ram.read(off, w),
+            None => w.zext(self.platform.mmio_read(pa, w.bytes() as u8)),
+        }
+    }
+
+    /// Writes `w` at `pa`, which must not cross a page. Code that it hits is noted for
+    /// invalidation; a write to ROM is ignored.
+    pub fn write(&self, pa: u64, w: Width, value: u64) {
+        match self.lookup(pa) {
+            Some((off, true)) => {
+                self.code.note(off, w.bytes());
+                self.ram.write(off, w, value);
+            }
+            Some((_, false)) => {}
+            None => self.platform.mmio_write(pa, w.bytes() as u8, w.zext(value)),
+        }
+    }
+
+    /// Fills `buf` from `pa` on, page by page; devices are read byte by byte.
+    pub fn read_bytes(&self, pa: u64, buf: &mut [u8]) {
+        let mut at = pa;
+        for chunk in page_chunks(pa, buf) {
+            match self.lookup(at) {
+                Some((off, _)) => self.ram.read_bytes(off, chunk),
+                None => chunk.iter_mut().zip(at..).for_each(|(b, a)| {
+                    *b = self.platform.mmio_read(a, 1) as u8;
+                }),
+            }
+            at += chunk.len() as u64;
+        }
+    }
+
+    /// Writes `buf` from `pa` on (DMA, loaders): RAM only; ROM, devices and holes ignore it.
+    pub fn write_bytes(&self, pa: u64, buf: &[u8]) {
+        let mut at = pa;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let n = rest.len().min(4096 - (at & 4095) as usize);
+            let (chunk, tail) = rest.split_at(n);
+            if let Some((off, true)) = self.lookup(at) {
+                self.code.note(off, n as u64);
+                self.ram.write_bytes(off, chunk);
+            }
+            at += n as u64;
+            rest = tail;
+        }
+    }
+}
+
+/// Splits `buf`, which lies at address `pa`, at page borders.
+fn page_chunks(pa: u64, mut buf: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
+    let mut at = pa;
+    std::iter::from_fn(move || {
+        if buf.is_empty() {
+            return None;
+        }
+        let n = buf.len().min(4096 - (at & 4095) as usize);
+        let (chunk, tail) = std::mem::take(&mut buf).split_at_mut(n);
+        buf = tail;
+        at += n as u64;
+        Some(chunk)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_beside_code_are_told_from_writes_into_it() {
+        let mem = PhysMem::flat(8192).unwrap();
+        assert!(mem.code.mark(4096 + 100, 10));
+        assert!(!mem.code.mark(4096 + 200, 10));
+        mem.write(4096 + 300, Width::W64, 1);
+        assert!(!mem.code.is_dirty());
+        mem.write(4096 + 64, Width::W8, 1);
+        assert_eq!(mem.code.take_dirty(), [4096 + 64]);
+        mem.write_bytes(0, &[0; 8192]);
+        assert!(mem.code.is_dirty());
+    }
+
+    #[test]
+    fn rom_ignores_writes_and_holes_read_ones() {
+        let ram = Arc::new(GuestRam::new(8192).unwrap());
+        ram.write_u32(4096, 0x1234);
+        let r = vec![
+            Region { base: 0, len: 4096, offset: 0, writable: true },
+            Region { base: 0xf_f000, len: 4096, offset: 4096, writable: false },
+        ];
+        let mem = PhysMem::new(ram, r, Arc::new(crate::platform::NoDevices));
+        mem.write(0xf_f000, Width::W32, 9);
+        assert_eq!(mem.read(0xf_f000, Width::W32), 0x1234);
+        assert_eq!(mem.read(0x5000, Width::W16), 0xffff);
+        let mut buf = [0; 4100];
+        mem.read_bytes(0, &mut buf);
+        assert_eq!((buf[4095], buf[4096]), (0, 0xff));
+    }
+}

@@ -1,0 +1,528 @@
+//! The soft TLB: two levels in front of the architectural page walk (which is the frontend's).
+//!
+//! **Level 1** is what every guest access looks at: direct-mapped tables of 1024 entries with one
+//! tag each for read, write and execute, and an addend that turns a linear address into an offset
+//! of [`GuestRam`](super::GuestRam). A tag is a page address; an access of `n` bytes at `va` hits
+//! when `va - tag <= 4096 - n`, which is exact for unaligned accesses and misses on page crossings.
+//! An entry that must not hit holds a tag whose index bits differ from its own index. There is a
+//! table per address space and privilege, so rights are in the tags and a switch of address space
+//! or privilege is a change of index. Devices, first writes (dirty bit), and stores to pages with
+//! code never get a tag: they take the slow path, and the others pay nothing for them.
+//!
+//! **Level 2** holds walk results (4 KiB, 2 MiB, 4 MiB and 1 GiB pages) whatever the privilege,
+//! tagged with the id of the address space or of the global one. Flushing an address space is
+//! giving it a new id.
+//!
+//! The layout of [`Entry`] is `repr(C)`: generated code will use it as it is.
+
+/// log2 of the entries per level-1 table.
+pub const L1_BITS: u32 = 10;
+const L1: usize = 1 << L1_BITS;
+const L2_SMALL: usize = 4096;
+const L2_LARGE: usize = 256;
+/// Address spaces held at once.
+const SPACES: usize = 8;
+
+/// Privilege of an access: which of an address space's tables it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Privilege {
+    /// CPL 0–2, and implicit supervisor accesses (descriptor tables, TSS), with SMAP in force.
+    Supervisor = 0,
+    /// CPL 3.
+    User = 1,
+    /// CPL 0–2 with EFLAGS.AC = 1: SMAP suspended.
+    SupervisorAc = 2,
+}
+
+/// Kind of an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Data read.
+    Read,
+    /// Data write (also the read of a read-modify-write).
+    Write,
+    /// Instruction fetch.
+    Exec,
+}
+
+/// A level-1 entry.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Entry {
+    /// Page address for reads, or a miss.
+    pub read: u64,
+    /// Page address for writes, or a miss.
+    pub write: u64,
+    /// Page address for fetches, or a miss.
+    pub exec: u64,
+    /// RAM offset of the page minus its linear address.
+    pub addend: u64,
+}
+
+/// A tag that never hits at `index`.
+const fn miss(index: usize) -> u64 {
+    (index as u64 ^ 1) << 12
+}
+
+/// A level-1 table.
+struct Table {
+    entries: [Entry; L1],
+    /// Indices filled since the last flush (with repetitions).
+    filled: Vec<u16>,
+    /// Which indices hold a 4 KiB slice of a larger page.
+    large: [u64; L1 / 64],
+}
+
+impl Table {
+    fn new() -> Table {
+        let mut entries = [Entry { read: 0, write: 0, exec: 0, addend: 0 }; L1];
+        for (i, e) in entries.iter_mut().enumerate() {
+            *e = Entry { read: miss(i), write: miss(i), exec: miss(i), addend: 0 };
+        }
+        Table { entries, filled: Vec::new(), large: [0; L1 / 64] }
+    }
+
+    fn drop_entry(&mut self, i: usize) {
+        self.entries[i] = Entry { read: miss(i), write: miss(i), exec: miss(i), addend: 0 };
+        self.large[i / 64] &= !(1 << (i % 64));
+    }
+
+    fn clear(&mut self) {
+        for i in std::mem::take(&mut self.filled) {
+            self.drop_entry(i as usize);
+        }
+    }
+}
+
+/// The result of an architectural page walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// Guest-physical address of the page (aligned to its size).
+    pub pa: u64,
+    /// log2 of the page size: 12, 21, 22 or 30.
+    pub shift: u8,
+    /// Writes allowed by the R/W bits of all levels.
+    pub writable: bool,
+    /// User access allowed by the U/S bits of all levels.
+    pub user: bool,
+    /// Execution allowed (no NX at any level).
+    pub exec: bool,
+    /// Global page (and CR4.PGE = 1).
+    pub global: bool,
+    /// The leaf's dirty bit is set.
+    pub dirty: bool,
+    /// Protection key of the leaf.
+    pub key: u8,
+}
+
+#[derive(Clone, Copy)]
+struct L2Entry {
+    page: u64,
+    space: u32,
+    t: Translation,
+}
+
+/// Rights of a level-1 entry, for the privilege of the table it goes into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// Reads may take the fast path.
+    pub read: bool,
+    /// Writes may take the fast path.
+    pub write: bool,
+    /// Fetches may take the fast path.
+    pub exec: bool,
+}
+
+/// What the TLB counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlbStats {
+    /// Misses of level 1 (including device accesses and page crossings).
+    pub l1_misses: u64,
+    /// Of these, how many level 2 answered.
+    pub l2_hits: u64,
+    /// Architectural page walks.
+    pub walks: u64,
+    /// Flushes of an address space.
+    pub flushes: u64,
+    /// Single-page invalidations.
+    pub invalidations: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Space {
+    pcid: u16,
+    id: u32,
+    last_use: u64,
+}
+
+/// The TLB of one CPU.
+pub struct Tlb {
+    /// Tables by address-space slot × 4 + privilege.
+    tables: Box<[Table; SPACES * 4]>,
+    /// Table of ordinary accesses at the current privilege.
+    current: usize,
+    spaces: [Space; SPACES],
+    slot: usize,
+    global_id: u32,
+    next_id: u32,
+    tick: u64,
+    small: Box<[L2Entry]>,
+    big: Box<[L2Entry]>,
+    /// Counters.
+    pub stats: TlbStats,
+}
+
+const NO_L2: L2Entry = L2Entry {
+    page: 0,
+    space: 0,
+    t: Translation {
+        pa: 0,
+        shift: 12,
+        writable: false,
+        user: false,
+        exec: false,
+        global: false,
+        dirty: false,
+        key: 0,
+    },
+};
+
+impl Default for Tlb {
+    fn default() -> Tlb {
+        Tlb::new()
+    }
+}
+
+impl Tlb {
+    /// An empty TLB in address space 0, supervisor.
+    pub fn new() -> Tlb {
+        let tables: Vec<Table> = (0..SPACES * 4).map(|_| Table::new()).collect();
+        let tables = tables.into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!());
+        let mut spaces = [Space { pcid: u16::MAX, id: 0, last_use: 0 }; SPACES];
+        spaces[0] = Space { pcid: 0, id: 2, last_use: 1 };
+        Tlb {
+            tables,
+            current: 0,
+            spaces,
+            slot: 0,
+            global_id: 1,
+            next_id: 3,
+            tick: 1,
+            small: vec![NO_L2; L2_SMALL].into(),
+            big: vec![NO_L2; L2_LARGE].into(),
+            stats: TlbStats::default(),
+        }
+    }
+
+    const fn index(va: u64) -> usize {
+        (va >> 12) as usize & (L1 - 1)
+    }
+
+    /// The level-1 entry that `va` would hit at the current privilege.
+    #[inline(always)]
+    pub fn entry(&self, va: u64) -> &Entry {
+        &self.tables[self.current & (SPACES * 4 - 1)].entries[Self::index(va)]
+    }
+
+    /// RAM offset of `n` bytes to read at `va`.
+    #[inline(always)]
+    pub fn read(&self, va: u64, n: u64) -> Option<u64> {
+        let e = self.entry(va);
+        (va.wrapping_sub(e.read) <= 4096 - n).then(|| va.wrapping_add(e.addend))
+    }
+
+    /// RAM offset of `n` bytes to write at `va`.
+    #[inline(always)]
+    pub fn write(&self, va: u64, n: u64) -> Option<u64> {
+        let e = self.entry(va);
+        (va.wrapping_sub(e.write) <= 4096 - n).then(|| va.wrapping_add(e.addend))
+    }
+
+    /// RAM offset of the instruction byte at `va`.
+    #[inline(always)]
+    pub fn exec(&self, va: u64) -> Option<u64> {
+        let e = self.entry(va);
+        (va.wrapping_sub(e.exec) < 4096).then(|| va.wrapping_add(e.addend))
+    }
+
+    /// Selects the privilege of ordinary accesses from now on.
+    #[inline]
+    pub fn set_privilege(&mut self, p: Privilege) {
+        self.current = self.slot * 4 + p as usize;
+    }
+
+    /// Privilege of ordinary accesses.
+    pub fn privilege(&self) -> Privilege {
+        match self.current & 3 {
+            0 => Privilege::Supervisor,
+            1 => Privilege::User,
+            _ => Privilege::SupervisorAc,
+        }
+    }
+
+    /// Runs `f` with the privilege `p` for ordinary accesses.
+    #[inline(always)]
+    pub fn swap_privilege(&mut self, p: Privilege) -> Privilege {
+        let old = self.privilege();
+        self.set_privilege(p);
+        old
+    }
+
+    /// Enters a page at level 1 for the current privilege: `va` is any address in it, `off` the
+    /// RAM offset of the 4 KiB page, `large` whether it is a slice of a larger page. Rights add
+    /// to those of an entry for the same page.
+    pub fn insert(&mut self, va: u64, off: u64, rights: Rights, large: bool) {
+        let i = Self::index(va);
+        let page = va & !4095;
+        let table = &mut self.tables[self.current];
+        let tag = |ok: bool| if ok { page } else { miss(i) };
+        table.entries[i] = Entry {
+            read: tag(rights.read),
+            write: tag(rights.write),
+            exec: tag(rights.exec),
+            addend: (off & !4095).wrapping_sub(page),
+        };
+        if table.filled.len() >= 4 * L1 {
+            table.filled.sort_unstable();
+            table.filled.dedup();
+        }
+        table.filled.push(i as u16);
+        let (word, bit) = (i / 64, 1u64 << (i % 64));
+        if large {
+            table.large[word] |= bit;
+        } else {
+            table.large[word] &= !bit;
+        }
+    }
+
+    /// Level 2: the translation of `va` in the current address space.
+    pub fn lookup2(&mut self, va: u64) -> Option<Translation> {
+        let (id, global) = (self.spaces[self.slot].id, self.global_id);
+        let mine = |e: &L2Entry, page: u64| e.page == page && (e.space == id || e.space == global);
+        let s = &self.small[(va >> 12) as usize & (L2_SMALL - 1)];
+        if mine(s, va & !4095) {
+            self.stats.l2_hits += 1;
+            return Some(s.t);
+        }
+        for shift in [21, 22, 30] {
+            let b = &self.big[(va >> shift) as usize & (L2_LARGE - 1)];
+            if b.t.shift == shift && mine(b, va >> shift << shift) {
+                self.stats.l2_hits += 1;
+                return Some(b.t);
+            }
+        }
+        None
+    }
+
+    /// Level 2: keeps the result of a walk.
+    pub fn insert2(&mut self, va: u64, t: Translation) {
+        let space = if t.global { self.global_id } else { self.spaces[self.slot].id };
+        let entry = L2Entry { page: va >> t.shift << t.shift, space, t };
+        if t.shift == 12 {
+            self.small[(va >> 12) as usize & (L2_SMALL - 1)] = entry;
+        } else {
+            self.big[(va >> t.shift) as usize & (L2_LARGE - 1)] = entry;
+        }
+    }
+
+    fn new_id(&mut self) -> u32 {
+        let id = self.next_id;
+        self.next_id = self.next_id.checked_add(1).unwrap_or_else(|| {
+            // Ids ran out (after 4 billion flushes): forget everything that carries one.
+            self.small.fill(NO_L2);
+            self.big.fill(NO_L2);
+            3
+        });
+        id
+    }
+
+    fn clear_slot(&mut self, slot: usize) {
+        for t in &mut self.tables[slot * 4..slot * 4 + 4] {
+            t.clear();
+        }
+    }
+
+    /// Switches to the address space `pcid`; unless `keep`, its non-global translations are
+    /// flushed (MOV to CR3; SDM Vol. 3, 4.10.4.1). Privilege stays.
+    pub fn switch(&mut self, pcid: u16, keep: bool) {
+        self.tick += 1;
+        let privilege = self.privilege();
+        let found = self.spaces.iter().position(|s| s.pcid == pcid);
+        let slot = found.unwrap_or_else(|| {
+            let mut oldest = 0;
+            for (i, s) in self.spaces.iter().enumerate() {
+                if s.last_use < self.spaces[oldest].last_use {
+                    oldest = i;
+                }
+            }
+            oldest
+        });
+        if found.is_none() || !keep {
+            self.stats.flushes += 1;
+            self.clear_slot(slot);
+            self.spaces[slot].id = self.new_id();
+        }
+        self.spaces[slot].pcid = pcid;
+        self.spaces[slot].last_use = self.tick;
+        self.slot = slot;
+        self.set_privilege(privilege);
+    }
+
+    /// Flushes the non-global translations of `pcid` (INVPCID type 1).
+    pub fn flush_pcid(&mut self, pcid: u16) {
+        if let Some(slot) = self.spaces.iter().position(|s| s.pcid == pcid) {
+            self.stats.flushes += 1;
+            self.clear_slot(slot);
+            self.spaces[slot].id = self.new_id();
+        }
+    }
+
+    /// Flushes everything; global translations too if `global`.
+    pub fn flush_all(&mut self, global: bool) {
+        self.stats.flushes += 1;
+        for slot in 0..SPACES {
+            self.clear_slot(slot);
+            self.spaces[slot].id = self.new_id();
+        }
+        if global {
+            self.global_id = self.new_id();
+        }
+    }
+
+    /// Forgets the level-1 entries of all spaces and privileges, keeping level 2: when what
+    /// the rights in them were made from has changed (CR0.WP, SMAP, PKRU, A20).
+    pub fn clear_level1(&mut self) {
+        for slot in 0..SPACES {
+            self.clear_slot(slot);
+        }
+    }
+
+    /// Invalidates the page of `va` in the address space `pcid` (`None`: the current one) and
+    /// among the global translations (INVLPG, INVPCID type 0).
+    pub fn invalidate(&mut self, va: u64, pcid: Option<u16>) {
+        self.stats.invalidations += 1;
+        let slot = match pcid {
+            None => Some(self.slot),
+            Some(p) => self.spaces.iter().position(|s| s.pcid == p),
+        };
+        let id = slot.map_or(0, |s| self.spaces[s].id);
+        let global = self.global_id;
+        let mine = |e: &L2Entry| e.space == id || e.space == global;
+        let s = &mut self.small[(va >> 12) as usize & (L2_SMALL - 1)];
+        if s.page == va & !4095 && mine(s) {
+            *s = NO_L2;
+        }
+        for shift in [21, 22, 30] {
+            let b = &mut self.big[(va >> shift) as usize & (L2_LARGE - 1)];
+            if b.t.shift == shift && b.page == va >> shift << shift && mine(b) {
+                *b = NO_L2;
+            }
+        }
+        // A level-1 entry does not say whether it is global or which size its page had: drop the
+        // page everywhere, and every slice of a large page within the same GiB.
+        let i = Self::index(va);
+        for t in self.tables.iter_mut().filter(|t| !t.filled.is_empty()) {
+            let page = va & !4095;
+            let e = &t.entries[i];
+            if e.read == page || e.write == page || e.exec == page {
+                t.drop_entry(i);
+            }
+            for word in 0..t.large.len() {
+                let mut bits = t.large[word];
+                while bits != 0 {
+                    let i = word * 64 + bits.trailing_zeros() as usize;
+                    bits &= bits - 1;
+                    let e = &t.entries[i];
+                    if [e.read, e.write, e.exec].iter().any(|tag| (tag ^ va) >> 30 == 0) {
+                        t.drop_entry(i);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the write right from every level-1 entry of the RAM page at `off`: it has code now.
+    pub fn protect(&mut self, off: u64) {
+        let off = off & !4095;
+        for t in self.tables.iter_mut() {
+            for k in 0..t.filled.len() {
+                let i = t.filled[k] as usize;
+                let e = &mut t.entries[i];
+                if e.write != miss(i) && e.write.wrapping_add(e.addend) == off {
+                    e.write = miss(i);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RW: Rights = Rights { read: true, write: true, exec: false };
+
+    fn page(pa: u64, shift: u8, global: bool) -> Translation {
+        Translation { pa, shift, global, writable: true, ..NO_L2.t }
+    }
+
+    #[test]
+    fn hits_are_exact_at_the_page_border() {
+        let mut t = Tlb::new();
+        t.insert(0x5000, 0x9000, RW, false);
+        assert_eq!(t.read(0x5ff8, 8), Some(0x9ff8));
+        assert_eq!(t.read(0x5ff9, 8), None);
+        assert_eq!(t.read(0x4fff, 2), None);
+        assert_eq!(t.exec(0x5000), None);
+        for va in [0, 1 << 63, u64::MAX - 7, 0x5000 + (1 << 22)] {
+            assert_eq!(t.read(va, 1), None, "{va:#x}");
+        }
+    }
+
+    #[test]
+    fn privileges_and_spaces_do_not_share() {
+        let mut t = Tlb::new();
+        t.insert(0x5000, 0x9000, RW, false);
+        t.set_privilege(Privilege::User);
+        assert_eq!(t.read(0x5000, 1), None);
+        t.set_privilege(Privilege::Supervisor);
+        t.insert2(0x5000, page(0x9000, 12, false));
+        t.insert2(0x7000, page(0xa000, 12, true));
+        t.switch(7, false);
+        assert_eq!((t.read(0x5000, 1), t.lookup2(0x5000)), (None, None));
+        assert_eq!(t.lookup2(0x7000).unwrap().pa, 0xa000, "global");
+        t.switch(0, true);
+        assert_eq!(t.read(0x5000, 1), Some(0x9000));
+        assert!(t.lookup2(0x5000).is_some());
+        t.switch(0, false);
+        assert_eq!((t.read(0x5000, 1), t.lookup2(0x5000)), (None, None));
+        assert!(t.lookup2(0x7000).is_some());
+        t.flush_all(true);
+        assert!(t.lookup2(0x7000).is_none());
+    }
+
+    #[test]
+    fn invlpg_drops_all_slices_of_a_large_page() {
+        let mut t = Tlb::new();
+        t.insert2(0x20_0000, page(0x40_0000, 21, false));
+        for i in 0..512 {
+            t.insert(0x20_0000 + i * 4096, 0x40_0000 + i * 4096, RW, true);
+        }
+        t.insert(0x8000_0000, 0, RW, false);
+        t.invalidate(0x2f_f000, None);
+        assert_eq!(t.lookup2(0x20_0000), None);
+        assert!((0..512).all(|i| t.read(0x20_0000 + i * 4096, 1).is_none()));
+        assert!(t.read(0x8000_0000, 1).is_some());
+    }
+
+    #[test]
+    fn a_page_that_gets_code_loses_its_write_tags() {
+        let mut t = Tlb::new();
+        t.insert(0x5000, 0x9000, RW, false);
+        t.insert(0x6000, 0xb000, RW, false);
+        t.protect(0x9123);
+        assert_eq!((t.write(0x5000, 1), t.read(0x5000, 1)), (None, Some(0x9000)));
+        assert_eq!(t.write(0x6000, 1), Some(0xb000));
+    }
+}
