@@ -1,2 +1,5 @@
 //! The `ring3` program.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    ring3::main()
+}

@@ -198,6 +198,13 @@ impl Builder {
         self.push(u);
     }
 
+    /// If `a` cut to `w` is not zero jump to `taken`, else to `fall`, both from the block's start;
+    /// RIP is cut to `ip`. Ends the block.
+    pub fn jrnz(&mut self, w: Width, ip: Width, a: Reg, taken: i64, fall: i64) {
+        let (k, fall) = (ip as u8, fall as i32);
+        self.push(Uop { a, k, imm: taken, fall, ..Uop::new(Op::Jrnz, w) });
+    }
+
     /// Jump to the address in `a`, cut to `w`. Ends the block.
     pub fn jmpi(&mut self, w: Width, a: Reg) {
         self.push(Uop { a, ..Uop::new(Op::Jmpi, w) });

@@ -46,7 +46,7 @@ impl Reg {
     pub const GS_BASE: Reg = Reg(29);
     /// Inside a block: the instruction pointer of the block's first byte.
     pub const RIP: Reg = Reg(30);
-    /// Always zero; never written.
+    /// Always zero; as a destination: the result is dropped.
     pub const ZERO: Reg = Reg(31);
 
     /// General register `n & 15` (0 = RAX … 15 = R15).
@@ -270,8 +270,13 @@ pub struct Frontend {
     pub deliver_fault: fn(&mut Cpu, Fault),
     /// Delivers an external interrupt or NMI with this vector.
     pub deliver_interrupt: fn(&mut Cpu, vector: u8, nmi: bool),
-    /// The helper table: `helper` micro-ops name entries of it.
-    pub helpers: &'static [HelperDef],
+    /// Linear address of `size` bytes at offset `off` of a segment, with its limit and type
+    /// checked for reading or writing.
+    pub linear: fn(&mut Cpu, seg: Seg, off: u64, size: u32, write: bool) -> Guest<u64>,
+    /// Delivers the #DB of a single step that has just completed.
+    pub single_step: fn(&mut Cpu),
+    /// All helpers, by family: for reading the text form.
+    pub helpers: &'static [&'static [&'static HelperDef]],
 }
 
 /// Model-specific and other system registers that only system instructions touch.
@@ -313,10 +318,37 @@ pub struct SysRegs {
     pub tr_base: u64,
 }
 
+/// Entries of [`Cpu::jumps`].
+pub const JUMPS: usize = 4096;
+
+/// An entry of the cache that indirect jumps look into: block by address and mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Jump {
+    /// RAM offset of the block's first byte.
+    pub off: u64,
+    /// Mode it was lifted for.
+    pub mode: u32,
+    /// Where its translation starts.
+    pub ip: u32,
+}
+
+impl Jump {
+    /// Matches nothing.
+    pub const NONE: Jump = Jump { off: u64::MAX, mode: 0, ip: 0 };
+
+    /// Index of the entry for the block at RAM offset `off`.
+    #[inline(always)]
+    pub const fn index(off: u64) -> usize {
+        (off ^ off >> 12) as usize & (JUMPS - 1)
+    }
+}
+
 /// One virtual CPU.
 pub struct Cpu {
-    /// All integer registers of the micro-op machine; see [`Reg`].
-    pub regs: [u64; 32],
+    /// All integer registers of the micro-op machine; see [`Reg`]. The second half is where the
+    /// interpreter drops results that nobody wants ([`Cpu::DROP`]).
+    pub regs: [u64; 64],
     /// Arithmetic flags.
     pub flags: Flags,
     /// The other bits of RFLAGS; bit 1 is set, the six arithmetic bits are clear.
@@ -339,8 +371,8 @@ pub struct Cpu {
     pub shutdown: bool,
     /// Stores go into code pages at once (the run loop is stepping over such a store).
     pub smc_through: bool,
-    /// RAM offsets of pages with code that stores went into.
-    pub smc: Vec<u64>,
+    /// Stores that went into translated code: RAM offset and length.
+    pub smc: Vec<(u64, u64)>,
     /// The fault that made a handler leave its block.
     pub fault: Fault,
     /// MXCSR.
@@ -370,15 +402,24 @@ pub struct Cpu {
     /// Added to the instruction count to give instruction-count time: what was skipped while
     /// halted, in nanoseconds.
     pub skipped_ns: u64,
+    /// Where indirect jumps find their target block; see [`Jump`].
+    pub jumps: Box<[Jump; JUMPS]>,
+    /// Helpers that translated code refers to by index.
+    pub helpers: Vec<&'static HelperDef>,
+    /// Micro-ops that translated code executes from their canonical form, by index.
+    pub rare: Vec<crate::uop::Uop>,
     /// Counts exceptions and interrupts by vector.
     pub vectors: Box<[u64; 256]>,
 }
 
 impl Cpu {
+    /// Index in [`regs`](Self::regs) of the slot for results that are dropped.
+    pub const DROP: u8 = 32;
+
     /// A CPU with all state zero but what must not be; the frontend's reset makes it a real one.
     pub fn new(mem: PhysMem, clock: Arc<Clock>, frontend: &'static Frontend) -> Cpu {
         Cpu {
-            regs: [0; 32],
+            regs: [0; 64],
             flags: Flags::from_bits(0),
             sysflags: rflags::ONE,
             budget: 0,
@@ -405,6 +446,9 @@ impl Cpu {
             retired: 0,
             granted: 0,
             skipped_ns: 0,
+            jumps: Box::new([Jump::NONE; JUMPS]),
+            helpers: Vec::new(),
+            rare: Vec::new(),
             vectors: Box::new([0; 256]),
         }
     }
@@ -437,6 +481,16 @@ impl Cpu {
     #[inline(always)]
     pub fn set_rip(&mut self, v: u64) {
         self.regs[Reg::RIP.ix()] = v;
+    }
+
+    /// Linear address of the next instruction: CS base + RIP, 32 bits wide outside 64-bit code.
+    #[inline]
+    pub fn linear_rip(&self) -> u64 {
+        if self.mode & mode::CODE64 != 0 {
+            self.rip()
+        } else {
+            self.rip().wrapping_add(self.regs[Reg::CS_BASE.ix()]) & 0xffff_ffff
+        }
     }
 
     /// Base of segment `s`.
@@ -577,7 +631,7 @@ impl Cpu {
 
     /// Outside 64-bit code linear addresses are 32 bits wide.
     #[inline]
-    fn wrap_linear(&self, va: u64) -> u64 {
+    pub fn wrap_linear(&self, va: u64) -> u64 {
         if self.mode & mode::CODE64 != 0 { va } else { va & 0xffff_ffff }
     }
 
@@ -641,7 +695,7 @@ impl Cpu {
         match self.mem.lookup(pa) {
             Some((off, true)) => {
                 if self.mem.code.hit(off, w.bytes()) {
-                    self.smc.push(off);
+                    self.smc.push((off, w.bytes()));
                     self.kick();
                 }
                 self.mem.ram.write(off, w, value);

@@ -26,13 +26,19 @@
 )]
 
 pub mod build;
+pub mod cache;
 pub mod clock;
 pub mod cpu;
 pub mod fault;
 pub mod flags;
 pub mod fp;
+pub mod interp;
 pub mod mem;
+pub mod passes;
 pub mod platform;
+pub mod rare;
+pub mod text;
 pub mod uop;
 pub mod vec;
+pub mod vcpu;
 pub mod width;

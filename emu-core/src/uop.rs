@@ -8,6 +8,7 @@
 //! Conventions:
 //! - A result written at width 8 or 16 merges into the old register, at 32 it zero-extends
 //!   ([`Width::merge`]); sources are cut to the width by `eval`.
+//! - `ZERO` as a destination drops the result.
 //! - `fl` is the set of flags the op writes (RFLAGS bits). It may be narrowed by the dead-flag
 //!   pass, and widened over flags that are dead.
 //! - **Exact faults**: within one guest instruction no architectural write stands before the last
@@ -228,6 +229,8 @@ macro_rules! for_each_op {
     Goto    "goto"   End     End [OSZAPC] [0];
     /// Condition `k`: RIP += imm, else RIP += fall; at width `w`.
     Jcc     "jcc"    End     End [OSZAPC] [0];
+    /// If `a`, cut to `w`, is not zero: RIP += imm, else RIP += fall; RIP is cut to width `k`.
+    Jrnz    "jrnz"   End     End [OSZAPC] [0];
     /// Indirect jump: RIP = `a`, cut to width `w`.
     Jmpi    "jmpi"   End     End [OSZAPC] [0];
     /// Back to the dispatcher, RIP as helpers left it.

@@ -8,12 +8,12 @@
 //!
 //! Source: apt-get(8), apt.conf(5), apt's `doc/progress-reporting.md`.
 
-use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, IsTerminal, Read};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Error, deb, file_error};
+use super::{Error, file_error, progress};
 
 /// Options for every call. Hooks of the system (package search, desktop catalogues) would need root
 /// and fail; as root, apt would warn that its download user cannot enter our folder.
@@ -37,32 +37,40 @@ struct Apt<'a> {
     foreign: bool,
 }
 
-/// Downloads the newest `package`, for amd64, into a folder below `folder`, and returns the file's
-/// path. A kernel's meta package is followed to the kernel itself. Says on stderr what it does: by a
+/// Downloads the first of `packages` that is on offer, in its newest version for amd64, into a folder
+/// below `folder`, and returns the file's path. A kernel's meta package is followed to the kernel. Says on stderr what it does: by a
 /// bar on a terminal, else by one line a step.
 ///
 /// # Errors
 /// [`Error::NoApt`] on a system without apt, [`Error::Fetch`] with apt's own reason.
-pub fn download(package: &str, folder: &Path) -> Result<PathBuf, Error> {
+pub fn download(packages: &[&str], folder: &Path) -> Result<PathBuf, Error> {
     let architecture = Command::new("dpkg").arg("--print-architecture").output();
-    let foreign = architecture.is_ok_and(|out| out.status.success() && out.stdout.trim_ascii() != b"amd64");
+    let foreign =
+        architecture.is_ok_and(|out| out.status.success() && out.stdout.trim_ascii() != b"amd64");
     let configuration = folder.join("apt.conf");
     fs::write(&configuration, CONFIGURATION).map_err(file_error("write", &configuration))?;
 
-    let mut apt = Apt { folder, lists: Lists::System, foreign };
+    let mut apt = Apt {
+        folder,
+        lists: Lists::System,
+        foreign,
+    };
     if !foreign {
-        match apt.get(package) {
+        match apt.get(packages) {
             Err(Error::Fetch { .. }) => {}
             done => return done,
         }
     }
     apt.lists = Lists::Own;
-    apt.get(package)
+    apt.get(packages)
 }
 
 impl Apt<'_> {
-    fn get(&self, package: &str) -> Result<PathBuf, Error> {
-        let failed = |reason| Error::Fetch { package: package.to_owned(), reason };
+    fn get(&self, packages: &[&str]) -> Result<PathBuf, Error> {
+        let failed = |reason: Option<String>, default: &str| Error::Fetch {
+            package: packages.join(" or "),
+            reason: reason.unwrap_or_else(|| default.to_owned()),
+        };
         let mut reason = None;
         if self.lists == Lists::Own {
             for sub in ["apt/lists/partial", "apt/cache/archives/partial"] {
@@ -72,53 +80,81 @@ impl Apt<'_> {
             // apt may succeed in part and call that success: what counts is whether the lists serve.
             reason = self.apt_get("update", &[], "reading the package lists", self.folder)?;
         }
-        let no_list = || "no source of apt's offers it".to_owned();
-        let real = self.resolve(package)?.ok_or_else(|| failed(reason.unwrap_or_else(no_list)))?;
+        let real = packages
+            .iter()
+            .find_map(|package| self.resolve(package).transpose());
+        let real = real.ok_or_else(|| failed(reason, "apt's sources do not offer it"))??;
 
         let folder = self.folder.join("fetch");
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).map_err(file_error("create", &folder))?;
         let reason = self.apt_get("download", &[&real], &format!("fetching {real}"), &folder)?;
         let files = fs::read_dir(&folder).map_err(file_error("read", &folder))?;
-        let file = files.flatten().map(|file| file.path()).find(|path| path.extension().is_some_and(|e| e == "deb"));
-        let file = file.ok_or_else(|| failed(reason.unwrap_or_else(|| "apt-get downloaded nothing".to_owned())))?;
-        let bytes = fs::read(&file).map_err(file_error("read", &file))?;
-        deb::check(&bytes).map_err(|reason| Error::Package { package: real, reason })?;
-        Ok(file)
+        let mut files = files.flatten().map(|file| file.path());
+        files
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .ok_or_else(|| failed(reason, "apt-get downloaded nothing"))
     }
 
     /// The package to download for `package`: the kernel it depends on if it is a kernel's meta
     /// package, else itself; nothing when the lists have no such package.
     fn resolve(&self, package: &str) -> Result<Option<String>, Error> {
         let mut command = self.command("apt-cache");
-        let output = command.args(["show", "--no-all-versions", package]).output().map_err(start_error)?;
+        let output = command
+            .args(["show", "--no-all-versions", package])
+            .output()
+            .map_err(start_error)?;
         let text = String::from_utf8_lossy(&output.stdout);
-        Ok((output.status.success() && text.contains("\nFilename:")).then(|| real_package(package, &text)))
+        Ok((output.status.success() && text.contains("\nFilename:"))
+            .then(|| real_package(package, &text)))
     }
 
     /// Runs `apt-get` in `folder`, showing its progress as `step`. Returns its first complaint.
-    fn apt_get(&self, verb: &str, arguments: &[&str], step: &str, folder: &Path) -> Result<Option<String>, Error> {
+    fn apt_get(
+        &self,
+        verb: &str,
+        arguments: &[&str],
+        step: &str,
+        folder: &Path,
+    ) -> Result<Option<String>, Error> {
         let mut command = self.command("apt-get");
-        command.args(["-q", "-o", "APT::Status-Fd=1", verb]).args(arguments).current_dir(folder);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(start_error)?;
-        let bar = progress(step);
-        // apt's complaints are a few lines, far below a pipe's size, and can wait until it has ended.
-        for line in BufReader::new(child.stdout.take().expect("stdout is piped")).lines().map_while(Result::ok) {
+        command
+            .args(["-q", "-o", "APT::Status-Fd=1", verb])
+            .args(arguments)
+            .current_dir(folder);
+        let log = self.folder.join("apt.log");
+        let stderr = File::create(&log).map_err(file_error("create", &log))?;
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .map_err(start_error)?;
+        let bar = progress(step, " {bar:24} {percent:>3}%");
+        for line in BufReader::new(child.stdout.take().expect("stdout is piped"))
+            .lines()
+            .map_while(Result::ok)
+        {
             if let Some(percent) = percent(&line) {
                 bar.set_position(percent);
             }
         }
-        let mut complaints = String::new();
-        let _ = child.stderr.take().expect("stderr is piped").read_to_string(&mut complaints);
         let status = child.wait().map_err(start_error)?;
         bar.finish_and_clear();
-        let complaint = complaint(&complaints);
-        Ok(if status.success() { complaint } else { complaint.or(Some(format!("apt-get ended with {status}"))) })
+        let complaint = complaint(&fs::read_to_string(&log).unwrap_or_default());
+        Ok(if status.success() {
+            complaint
+        } else {
+            complaint.or(Some(format!("apt-get ended with {status}")))
+        })
     }
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env("LC_ALL", "C.UTF-8").stdin(Stdio::null()).arg("-c").arg(self.folder.join("apt.conf"));
+        command
+            .env("LC_ALL", "C.UTF-8")
+            .stdin(Stdio::null())
+            .arg("-c")
+            .arg(self.folder.join("apt.conf"));
         let mut option = |name: &str, value: &str| {
             command.arg("-o").arg(format!("{name}={value}"));
         };
@@ -140,38 +176,47 @@ impl Apt<'_> {
 fn start_error(error: std::io::Error) -> Error {
     match error.kind() {
         ErrorKind::NotFound => Error::NoApt,
-        _ => Error::Fetch { package: "a package".to_owned(), reason: format!("apt does not start: {error}") },
+        _ => Error::Fetch {
+            package: "a package".to_owned(),
+            reason: format!("apt does not start: {error}"),
+        },
     }
 }
 
 /// The kernel among the dependencies in the record `show`, or else `package` itself.
 fn real_package(package: &str, show: &str) -> String {
-    let depends = show.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or_default();
-    let mut names = depends.split([',', '|']).filter_map(|dependency| dependency.split_whitespace().next());
-    let kernel = names.find(|name| package.starts_with("linux-image-") && name.starts_with("linux-image-"));
+    let depends = show
+        .lines()
+        .find_map(|line| line.strip_prefix("Depends: "))
+        .unwrap_or_default();
+    let mut names = depends
+        .split([',', '|'])
+        .filter_map(|dependency| dependency.split_whitespace().next());
+    let kernel =
+        names.find(|name| package.starts_with("linux-image-") && name.starts_with("linux-image-"));
     kernel.unwrap_or(package).to_owned()
 }
 
 /// The percentage in a line of apt's progress report: `dlstatus:1:37.5:Retrieving file 1 of 1`.
 fn percent(line: &str) -> Option<u64> {
-    let percent: f64 = line.strip_prefix("dlstatus:")?.split(':').nth(1)?.parse().ok()?;
+    let percent: f64 = line
+        .strip_prefix("dlstatus:")?
+        .split(':')
+        .nth(1)?
+        .parse()
+        .ok()?;
     Some(percent as u64)
 }
 
 /// The first error among apt's messages, or else the first warning, without its `E:` or `W:`.
 fn complaint(stderr: &str) -> Option<String> {
-    let find = |mark| stderr.lines().find_map(|line| line.trim().strip_prefix(mark).map(|text| text.trim().to_owned()));
-    find("E:").or_else(|| find("W:"))
-}
-
-fn progress(step: &str) -> indicatif::ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        eprintln!("ring3: {step}");
-        return indicatif::ProgressBar::hidden();
-    }
-    let style = indicatif::ProgressStyle::with_template("ring3: {msg} {bar:24} {percent:>3}%");
-    let bar = indicatif::ProgressBar::new(100).with_message(step.to_owned());
-    bar.with_style(style.expect("the template is well-formed"))
+    let find = |mark| {
+        stderr
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(mark))
+    };
+    let words = find("E:").or_else(|| find("W:"))?.split_whitespace();
+    Some(words.collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]
@@ -181,23 +226,44 @@ mod tests {
     #[test]
     fn a_meta_package_leads_to_its_kernel() {
         let show = "Package: linux-image-cloud-amd64\nDepends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\nFilename: x";
-        assert_eq!(real_package("linux-image-cloud-amd64", show), "linux-image-6.1.0-56-cloud-amd64");
+        assert_eq!(
+            real_package("linux-image-cloud-amd64", show),
+            "linux-image-6.1.0-56-cloud-amd64"
+        );
         let show = "Package: linux-image-virtual\nDepends: linux-firmware, linux-image-6.8.0-1-generic | x\n";
-        assert_eq!(real_package("linux-image-virtual", show), "linux-image-6.8.0-1-generic");
-        assert_eq!(real_package("busybox-static", "Depends: libc6"), "busybox-static");
+        assert_eq!(
+            real_package("linux-image-virtual", show),
+            "linux-image-6.8.0-1-generic"
+        );
+        assert_eq!(
+            real_package("busybox-static", "Depends: libc6"),
+            "busybox-static"
+        );
         assert_eq!(real_package("busybox-static", ""), "busybox-static");
     }
 
     #[test]
     fn progress_lines_are_read() {
-        assert_eq!(percent("dlstatus:4:92.4987:Retrieving file 12 of 15"), Some(92));
-        assert_eq!(percent("Get:1 http://deb.debian.org/debian bookworm InRelease"), None);
+        assert_eq!(
+            percent("dlstatus:4:92.4987:Retrieving file 12 of 15"),
+            Some(92)
+        );
+        assert_eq!(
+            percent("Get:1 http://deb.debian.org/debian bookworm InRelease"),
+            None
+        );
     }
 
     #[test]
     fn errors_come_before_warnings() {
-        assert_eq!(complaint("W: slow\nE: Unable to locate package x\n").as_deref(), Some("Unable to locate package x"));
-        assert_eq!(complaint("W: slow\n").as_deref(), Some("slow"));
+        assert_eq!(
+            complaint("W: slow\nE: Unable to locate package x\n").as_deref(),
+            Some("Unable to locate package x")
+        );
+        assert_eq!(
+            complaint("W: slow  mirror\n").as_deref(),
+            Some("slow mirror")
+        );
         assert_eq!(complaint("\n"), None);
     }
 }

@@ -8,22 +8,35 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use super::{Error, deb, file_error};
+use super::{Error, deb, file_error, progress};
 
-/// One file out of one Debian package.
+/// One file out of a Debian package.
 #[derive(Debug)]
 pub struct Part {
-    /// The package's name for apt, and for the cache.
-    pub package: &'static str,
+    /// The package's names for apt, the best first; the first is also its name in the cache.
+    pub packages: &'static [&'static str],
     /// How the file's path in the package may begin; no leading slash.
     pub paths: &'static [&'static str],
 }
 
-/// The kernel that Debian builds for virtual machines: small, and with its serial driver built in.
-pub const KERNEL: Part = Part { package: "linux-image-cloud-amd64", paths: &["boot/vmlinuz-"] };
+/// The kernel built for virtual machines, small and with its serial driver built in: Debian's, or on
+/// Ubuntu, which has none of that name, Ubuntu's.
+pub const KERNEL: Part = Part {
+    packages: &["linux-image-cloud-amd64", "linux-image-virtual"],
+    paths: &["boot/vmlinuz-"],
+};
 
 /// All the usual small programs in one static executable. Since Debian 13 it lies below `/usr`.
-pub const BUSYBOX: Part = Part { package: "busybox-static", paths: &["bin/busybox", "usr/bin/busybox"] };
+pub const BUSYBOX: Part = Part {
+    packages: &["busybox-static"],
+    paths: &["bin/busybox", "usr/bin/busybox"],
+};
+
+impl Part {
+    fn name(&self) -> &'static str {
+        self.packages[0]
+    }
+}
 
 /// A folder of fetched files.
 #[derive(Debug)]
@@ -38,7 +51,11 @@ impl Cache {
     /// # Errors
     /// [`Error::NoHome`] when no variable names a place, [`Error::File`] when it cannot be made.
     pub fn open() -> Result<Self, Error> {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let variable = |name| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         let folder = variable("RING3_CACHE")
             .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("ring3")))
             .or_else(|| Some(variable("HOME")?.join(".cache/ring3")))
@@ -57,8 +74,8 @@ impl Cache {
         Ok(Self { folder })
     }
 
-    /// The bytes of `part`. What the cache lacks is made by `fetch`, which is told the package and the
-    /// cache folder and returns the path of a downloaded `.deb` below that folder.
+    /// The bytes of `part`. What the cache lacks is made by `fetch`, which is told the
+    /// package's names and the cache folder and returns the path of a downloaded `.deb` below that folder.
     ///
     /// # Errors
     /// Those of `fetch`; [`Error::Package`] when a freshly fetched package is damaged too;
@@ -66,9 +83,9 @@ impl Cache {
     pub fn part(
         &self,
         part: &Part,
-        mut fetch: impl FnMut(&str, &Path) -> Result<PathBuf, Error>,
+        mut fetch: impl FnMut(&[&str], &Path) -> Result<PathBuf, Error>,
     ) -> Result<Vec<u8>, Error> {
-        let path = self.folder.join(part.package).with_extension("part");
+        let path = self.folder.join(part.name()).with_extension("part");
         if let Some(bytes) = read_checked(&path) {
             return Ok(bytes);
         }
@@ -90,19 +107,33 @@ impl Cache {
     fn unpack(
         &self,
         part: &Part,
-        fetch: &mut impl FnMut(&str, &Path) -> Result<PathBuf, Error>,
+        fetch: &mut impl FnMut(&[&str], &Path) -> Result<PathBuf, Error>,
     ) -> Result<Vec<u8>, Error> {
-        let path = self.folder.join(part.package).with_extension("deb");
+        let name = part.name();
+        let path = self.folder.join(name).with_extension("deb");
+        let extract = |deb: &[u8]| {
+            let bar = progress(&format!("unpacking {name}"), "");
+            let result = deb::extract(deb, part.paths);
+            bar.finish_and_clear();
+            result
+        };
         if let Ok(cached) = fs::read(&path) {
-            match deb::extract(&cached, part.paths) {
+            match extract(&cached) {
                 Ok((_, bytes)) => return Ok(bytes),
-                Err(_) => fs::remove_file(&path).map_err(file_error("delete", &path))?,
+                Err(reason) => {
+                    eprintln!(
+                        "ring3: the cached {name} cannot be used: {reason}; fetching it anew"
+                    );
+                    fs::remove_file(&path).map_err(file_error("delete", &path))?;
+                }
             }
         }
-        let fetched = fetch(part.package, &self.folder)?;
+        let fetched = fetch(part.packages, &self.folder)?;
         let bytes = fs::read(&fetched).map_err(file_error("read", &fetched))?;
-        let damaged = |reason| Error::Package { package: part.package.to_owned(), reason };
-        let (_, bytes) = deb::extract(&bytes, part.paths).map_err(damaged)?;
+        let (_, bytes) = extract(&bytes).map_err(|reason| Error::Package {
+            package: name.to_owned(),
+            reason,
+        })?;
         fs::rename(&fetched, &path).map_err(file_error("write", &path))?;
         Ok(bytes)
     }
@@ -113,9 +144,13 @@ impl Cache {
         let file = File::create(&path).map_err(file_error("create", &path))?;
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => eprintln!("ring3: waiting for another ring3 that is fetching"),
+            Err(TryLockError::WouldBlock) => {
+                eprintln!("ring3: waiting for another ring3 that is fetching")
+            }
             // Some network file systems have no locks: two starts then do the same work twice.
-            Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => return Ok(file),
+            Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {
+                return Ok(file);
+            }
             Err(TryLockError::Error(error)) => return Err(file_error("lock", &path)(error)),
         }
         file.lock().map_err(file_error("lock", &path))?;
@@ -142,7 +177,10 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    const PART: Part = Part { package: "pkg", paths: &["bin/tool"] };
+    const PART: Part = Part {
+        packages: &["pkg"],
+        paths: &["bin/tool"],
+    };
 
     /// A cache in a folder that is deleted at the end, and a count of fetches.
     struct Fixture {
@@ -152,9 +190,13 @@ mod tests {
 
     impl Fixture {
         fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("ring3-cache-{name}-{}", std::process::id()));
+            let folder =
+                std::env::temp_dir().join(format!("ring3-cache-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&folder);
-            Self { cache: Cache::at(&folder).unwrap(), fetches: Cell::new(0) }
+            Self {
+                cache: Cache::at(&folder).unwrap(),
+                fetches: Cell::new(0),
+            }
         }
 
         fn part(&self, deb: &[u8]) -> Result<Vec<u8>, Error> {
@@ -196,7 +238,10 @@ mod tests {
         let fixture = Fixture::new("damaged");
         fixture.part(&deb()).unwrap();
         fixture.damage("pkg.part");
-        assert_eq!(fixture.part(b"the package is still there").unwrap(), b"tool");
+        assert_eq!(
+            fixture.part(b"the package is still there").unwrap(),
+            b"tool"
+        );
         assert_eq!(fixture.fetches.get(), 1);
         fixture.damage("pkg.part");
         fixture.damage("pkg.deb");
@@ -208,7 +253,12 @@ mod tests {
     fn a_damaged_download_is_an_error_and_not_kept() {
         let fixture = Fixture::new("download");
         let error = fixture.part(&deb()[..100]).unwrap_err();
-        assert!(error.to_string().starts_with("the package pkg cannot be used: it is cut off after 100 bytes"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("the package pkg cannot be used: it is cut off after 100 bytes"),
+            "{error}"
+        );
         assert!(!fixture.cache.folder.join("pkg.deb").exists());
         assert_eq!(fixture.part(&deb()).unwrap(), b"tool");
     }

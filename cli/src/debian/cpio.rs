@@ -25,10 +25,25 @@ impl Cpio {
         let size = u32::try_from(data.len()).expect("a file in an initrd is below 4 GiB");
         let name = path.len() as u32 + 1;
         // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
-        let fields = [self.entries, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name, 0];
+        let fields = [
+            self.entries,
+            mode,
+            0,
+            0,
+            links,
+            0,
+            size,
+            0,
+            0,
+            device.0,
+            device.1,
+            name,
+            0,
+        ];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes
+                .extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(path.as_bytes());
         self.bytes.push(0);
@@ -90,18 +105,28 @@ pub(super) mod tests {
         let mut entries = Vec::new();
         loop {
             assert_eq!(&bytes[..6], b"070701");
-            let field = |i: usize| u32::from_str_radix(str::from_utf8(&bytes[6 + 8 * i..14 + 8 * i]).unwrap(), 16).unwrap();
+            let field = |i: usize| {
+                u32::from_str_radix(str::from_utf8(&bytes[6 + 8 * i..14 + 8 * i]).unwrap(), 16)
+                    .unwrap()
+            };
             let (size, name) = (field(6) as usize, field(11) as usize);
             assert_eq!((field(2), field(3), field(5)), (0, 0, 0), "owner and time");
             let data = (110 + name).next_multiple_of(4);
             assert_eq!(bytes[110 + name - 1], 0);
-            let path = str::from_utf8(&bytes[110..110 + name - 1]).unwrap().to_owned();
+            let path = str::from_utf8(&bytes[110..110 + name - 1])
+                .unwrap()
+                .to_owned();
             if path == "TRAILER!!!" {
                 assert_eq!(bytes.len(), data);
                 return entries;
             }
             let device = (field(9), field(10));
-            entries.push(Entry { path, mode: field(1), device, data: bytes[data..data + size].to_vec() });
+            entries.push(Entry {
+                path,
+                mode: field(1),
+                device,
+                data: bytes[data..data + size].to_vec(),
+            });
             bytes = &bytes[(data + size).next_multiple_of(4)..];
         }
     }
@@ -117,12 +142,20 @@ pub(super) mod tests {
             cpio.file(&"x".repeat(n + 1), 0o644, &vec![n as u8; n]);
         }
         let entries = read(&cpio.finish());
-        let entry = |path: &str, mode, device, data: &[u8]| Entry { path: path.into(), mode, device, data: data.into() };
+        let entry = |path: &str, mode, device, data: &[u8]| Entry {
+            path: path.into(),
+            mode,
+            device,
+            data: data.into(),
+        };
         assert_eq!(entries[0], entry("dev", 0o040_755, (0, 0), b""));
         assert_eq!(entries[1], entry("dev/console", 0o020_600, (5, 1), b""));
         assert_eq!(entries[2], entry("sbin", 0o120_777, (0, 0), b"bin"));
         for n in 0..8 {
-            assert_eq!(entries[3 + n], entry(&"x".repeat(n + 1), 0o100_644, (0, 0), &vec![n as u8; n]));
+            assert_eq!(
+                entries[3 + n],
+                entry(&"x".repeat(n + 1), 0o100_644, (0, 0), &vec![n as u8; n])
+            );
         }
         assert_eq!(entries.len(), 11);
     }

@@ -17,7 +17,9 @@ pub enum ImageError {
     #[error("the kernel is no bzImage of boot protocol 2.08 or later")]
     NotABzImage,
     /// The header's payload lies outside the file.
-    #[error("the bzImage is cut off: its payload of {length} bytes at {offset:#x} is beyond the end ({size} bytes)")]
+    #[error(
+        "the bzImage is cut off: its payload of {length} bytes at {offset:#x} is beyond the end ({size} bytes)"
+    )]
     Truncated {
         /// The payload's offset in the file, in bytes.
         offset: usize,
@@ -39,7 +41,12 @@ const MAX: u64 = 1 << 30;
 
 fn le(image: &[u8], at: usize, width: usize) -> Option<usize> {
     let field = image.get(at..at.checked_add(width)?)?;
-    Some(field.iter().rev().fold(0, |value, &byte| value << 8 | usize::from(byte)))
+    Some(
+        field
+            .iter()
+            .rev()
+            .fold(0, |value, &byte| value << 8 | usize::from(byte)),
+    )
 }
 
 /// The version of a bzImage, as `uname -r` will print it in the guest.
@@ -47,8 +54,13 @@ fn le(image: &[u8], at: usize, width: usize) -> Option<usize> {
 pub fn version(image: &[u8]) -> Option<String> {
     // `kernel_version` counts from the end of the boot sector.
     let text = image.get(le(image, 0x20e, 2)? + 0x200..)?;
-    let end = text.iter().take(256).position(|byte| b" \0".contains(byte))?;
-    String::from_utf8(text[..end].to_vec()).ok().filter(|version| !version.is_empty())
+    let end = text
+        .iter()
+        .take(256)
+        .position(|byte| b" \0".contains(byte))?;
+    String::from_utf8(text[..end].to_vec())
+        .ok()
+        .filter(|version| !version.is_empty())
 }
 
 /// The uncompressed ELF file within the bzImage `image`. A relocatable kernel's relocation table
@@ -67,15 +79,23 @@ pub fn vmlinux(image: &[u8]) -> Result<Vec<u8>, ImageError> {
     };
     let offset = (setup_sects + 1) * 512 + header(0x248, 4)?;
     let length = header(0x24c, 4)?;
-    let truncated = ImageError::Truncated { offset, length, size: image.len() };
-    let payload = image.get(offset..offset.saturating_add(length)).ok_or(truncated)?;
+    let truncated = ImageError::Truncated {
+        offset,
+        length,
+        size: image.len(),
+    };
+    let payload = image
+        .get(offset..offset.saturating_add(length))
+        .ok_or(truncated)?;
 
     let mut elf = Vec::new();
     match *payload {
-        [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(payload).take(MAX).read_to_end(&mut elf)?,
-        [0xfd, b'7', b'z', b'X', ..] => {
-            lzma_rust2::XzReader::new(payload, false).take(MAX).read_to_end(&mut elf)?
-        }
+        [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(payload)
+            .take(MAX)
+            .read_to_end(&mut elf)?,
+        [0xfd, b'7', b'z', b'X', ..] => lzma_rust2::XzReader::new(payload, false)
+            .take(MAX)
+            .read_to_end(&mut elf)?,
         [0x28, 0xb5, 0x2f, 0xfd, ..] => ruzstd::decoding::StreamingDecoder::new(payload)
             .map_err(io::Error::other)?
             .take(MAX)
@@ -94,7 +114,11 @@ pub fn vmlinux(image: &[u8]) -> Result<Vec<u8>, ImageError> {
 /// then the total size, which would be read as one more block if the output did not tell the end.
 fn lz4_legacy(mut blocks: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
     let damaged = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    let total = blocks.len().checked_sub(4).and_then(|at| le(blocks, at, 4)).ok_or_else(damaged)?;
+    let total = blocks
+        .len()
+        .checked_sub(4)
+        .and_then(|at| le(blocks, at, 4))
+        .ok_or_else(damaged)?;
     if total as u64 > MAX {
         return Err(io::Error::other(format!("it claims {total} bytes")));
     }
@@ -103,7 +127,8 @@ fn lz4_legacy(mut blocks: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
     while done < total {
         let size = le(blocks, 0, 4).ok_or_else(damaged)?;
         let block = blocks.get(4..size.saturating_add(4)).ok_or_else(damaged)?;
-        let n = lz4_flex::block::decompress_into(block, &mut out[done..]).map_err(io::Error::other)?;
+        let n =
+            lz4_flex::block::decompress_into(block, &mut out[done..]).map_err(io::Error::other)?;
         if n == 0 {
             return Err(damaged());
         }
@@ -153,12 +178,21 @@ mod tests {
         let elf = elf();
         let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gz.write_all(&elf).unwrap();
-        let mut xz = lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::default()).unwrap();
+        let mut xz =
+            lzma_rust2::XzWriter::new(Vec::new(), lzma_rust2::XzOptions::default()).unwrap();
         xz.write_all(&elf).unwrap();
-        let zstd = ruzstd::encoding::compress_to_vec(&elf[..], ruzstd::encoding::CompressionLevel::Fastest);
+        let zstd = ruzstd::encoding::compress_to_vec(
+            &elf[..],
+            ruzstd::encoding::CompressionLevel::Fastest,
+        );
         for mut payload in [xz.finish().unwrap(), zstd, lz4(&elf)] {
             payload.extend_from_slice(&(elf.len() as u32).to_le_bytes());
-            assert_eq!(vmlinux(&bz_image(&payload)).unwrap(), elf, "{:02x?}", &payload[..4]);
+            assert_eq!(
+                vmlinux(&bz_image(&payload)).unwrap(),
+                elf,
+                "{:02x?}",
+                &payload[..4]
+            );
         }
         assert_eq!(vmlinux(&bz_image(&gz.finish().unwrap())).unwrap(), elf);
     }
@@ -180,8 +214,14 @@ mod tests {
         let mut huge = payload.clone();
         let at = huge.len() - 4;
         huge[at..].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(matches!(vmlinux(&bz_image(&huge)), Err(ImageError::Payload(_))));
-        assert!(matches!(vmlinux(&bz_image(b"????????")), Err(ImageError::Compression(_))));
+        assert!(matches!(
+            vmlinux(&bz_image(&huge)),
+            Err(ImageError::Payload(_))
+        ));
+        assert!(matches!(
+            vmlinux(&bz_image(b"????????")),
+            Err(ImageError::Compression(_))
+        ));
         assert!(matches!(vmlinux(b"MZ"), Err(ImageError::NotABzImage)));
     }
 }

@@ -12,7 +12,11 @@ const CASES: u32 = 250_000;
 
 /// A random MXCSR without flags: all masked, any rounding mode, DAZ and FTZ at times.
 fn mxcsr(s: &mut Sample) -> u32 {
-    let extra = if s.below(2) == 0 { 0 } else { (s.below(2) << 6 | s.below(2) << 15) as u32 };
+    let extra = if s.below(2) == 0 {
+        0
+    } else {
+        (s.below(2) << 6 | s.below(2) << 15) as u32
+    };
     0x1f80 | (s.below(4) as u32) << 13 | extra
 }
 
@@ -136,7 +140,10 @@ fn compare<B: Float + std::fmt::LowerHex, R: PartialEq + std::fmt::Debug>(
         let ((a, b), csr) = (s.pair(f), mxcsr(&mut s));
         let (a, b) = (B::from_bits(a), B::from_bits(b));
         let (got, want) = (ours(a, b, Env::from_mxcsr(csr)), host(a, b, csr));
-        assert!(got == want, "{name} {a:#x} {b:#x} mxcsr {csr:#x}: {got:x?}, host {want:x?}");
+        assert!(
+            got == want,
+            "{name} {a:#x} {b:#x} mxcsr {csr:#x}: {got:x?}, host {want:x?}"
+        );
     }
 }
 
@@ -169,38 +176,46 @@ binary_tests! {
     cmp_signaling_as_host = sse::cmp_signaling, comi32, comi64;
 }
 
+/// A fused host instruction on its three operands.
+type Fused<B> = fn(B, B, B, u32) -> (B, Ex);
+
+/// The forms 132, 213, 231 of VFMADD and 231 of VFNMSUB, of the same product and sum.
+fn compare_fused<B: Float + std::fmt::LowerHex + std::fmt::Debug>(hosts: [Fused<B>; 4]) {
+    let f: Format = B::FORMAT;
+    let mut s = Sample::new(3);
+    for _ in 0..2 * CASES {
+        let ((a, b), csr) = (s.pair(f), mxcsr(&mut s));
+        let (a, b) = (B::from_bits(a), B::from_bits(b));
+        // Half of the addends are near the product, so that it cancels.
+        let c = match s.below(2) {
+            0 => s.float(f),
+            _ => s.near(f, sse::mul(a, b, Env::default()).0.to_bits()),
+        };
+        let c = B::from_bits(c);
+        let env = Env::from_mxcsr(csr);
+        let neg = sse::negate::<B>;
+        let pairs = [
+            (sse::fma(a, b, c, env), hosts[0](a, c, b, csr)),
+            (sse::fma(a, b, c, env), hosts[1](b, a, c, csr)),
+            (sse::fma(a, b, c, env), hosts[2](c, a, b, csr)),
+            (sse::fma(neg(a), b, neg(c), env), hosts[3](c, a, b, csr)),
+        ];
+        for (got, want) in pairs {
+            assert!(
+                got == want,
+                "{a:#x} {b:#x} {c:#x} {csr:#x}: {got:x?}, host {want:x?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn fma_as_host() {
     if !std::arch::is_x86_feature_detected!("fma") {
         return;
     }
-    fn run<B: Float + std::fmt::LowerHex + std::fmt::Debug>(hosts: [fn(B, B, B, u32) -> (B, Ex); 4]) {
-        let f: Format = B::FORMAT;
-        let mut s = Sample::new(3);
-        for _ in 0..2 * CASES {
-            let ((a, b), csr) = (s.pair(f), mxcsr(&mut s));
-            let (a, b) = (B::from_bits(a), B::from_bits(b));
-            // Half of the addends are near the product, so that it cancels.
-            let c = match s.below(2) {
-                0 => s.float(f),
-                _ => s.near(f, sse::mul(a, b, Env::default()).0.to_bits()),
-            };
-            let c = B::from_bits(c);
-            let env = Env::from_mxcsr(csr);
-            let neg = sse::negate::<B>;
-            let pairs = [
-                (sse::fma(a, b, c, env), hosts[0](a, c, b, csr)),
-                (sse::fma(a, b, c, env), hosts[1](b, a, c, csr)),
-                (sse::fma(a, b, c, env), hosts[2](c, a, b, csr)),
-                (sse::fma(neg(a), b, neg(c), env), hosts[3](c, a, b, csr)),
-            ];
-            for (got, want) in pairs {
-                assert!(got == want, "{a:#x} {b:#x} {c:#x} {csr:#x}: {got:x?}, host {want:x?}");
-            }
-        }
-    }
-    run::<u32>([fma132_32, fma213_32, fma231_32, fnma231_32]);
-    run::<u64>([fma132_64, fma213_64, fma231_64, fnma231_64]);
+    compare_fused::<u32>([fma132_32, fma213_32, fma231_32, fnma231_32]);
+    compare_fused::<u64>([fma132_64, fma213_64, fma231_64, fnma231_64]);
 }
 
 #[test]

@@ -9,7 +9,8 @@
 //! in 64 bits; an operation makes an exact (or sticky) 128-bit result; `num::round` alone rounds,
 //! detects overflow and tininess and says which flags arise. [`sse`] and [`x87`] put the rules
 //! around it that differ: NaN selection, DAZ and FTZ, precision control, unmasked responses.
-//! `quick` answers the common cases of [`sse`] with the host's arithmetic.
+//! `quick` answers the common cases of [`sse`] with the host's arithmetic; [`transcendental`] is the
+//! x87's library of functions.
 //!
 //! Invariants: nothing here has state, panics or loops on any input; a flag returned is a flag the
 //! instruction would set in MXCSR or the status word, so that an unmasked IE, DE or ZE hides the
@@ -21,6 +22,7 @@
 pub mod num;
 mod quick;
 pub mod sse;
+pub mod transcendental;
 pub mod x87;
 
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -64,11 +66,20 @@ impl Ex {
     pub fn suppresses(self, unmasked: Ex) -> bool {
         self.intersects(unmasked & Ex::PRE)
     }
+    /// These exceptions under a condition, otherwise none.
+    #[inline]
+    const fn when(self, condition: bool) -> Ex {
+        if condition { self } else { Ex::empty() }
+    }
 
     /// Drops the flags of a computation that an unmasked exception has prevented.
     #[inline]
     fn visible(self, unmasked: Ex) -> Ex {
-        if self.suppresses(unmasked) { self & Ex::PRE } else { self }
+        if self.suppresses(unmasked) {
+            self & Ex::PRE
+        } else {
+            self
+        }
     }
 }
 

@@ -22,11 +22,23 @@ pub struct Format {
 }
 
 /// binary32.
-pub const SINGLE: Format = Format { prec: 24, emin: -126, emax: 127 };
+pub const SINGLE: Format = Format {
+    prec: 24,
+    emin: -126,
+    emax: 127,
+};
 /// binary64.
-pub const DOUBLE: Format = Format { prec: 53, emin: -1022, emax: 1023 };
+pub const DOUBLE: Format = Format {
+    prec: 53,
+    emin: -1022,
+    emax: 1023,
+};
 /// Double extended precision.
-pub const EXTENDED: Format = Format { prec: 64, emin: -16382, emax: 16383 };
+pub const EXTENDED: Format = Format {
+    prec: 64,
+    emin: -16382,
+    emax: 16383,
+};
 
 /// What sort of operand a [`Num`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +72,7 @@ pub struct Num {
 
 /// The bit of a NaN's significand that makes it quiet.
 pub const QUIET: u64 = 1 << 62;
-/// The significand of the QNaN floating-point indefinite.
+/// The significand of the `QNaN` floating-point indefinite.
 const INDEFINITE: u64 = 3 << 62;
 
 impl Num {
@@ -68,7 +80,13 @@ impl Num {
     #[inline]
     pub const fn zero(sign: bool) -> Num {
         // Two such exponents may be added or subtracted without overflow.
-        Num { kind: Kind::Zero, sign, denormal: false, exp: -(1 << 20), sig: 0 }
+        Num {
+            kind: Kind::Zero,
+            sign,
+            denormal: false,
+            exp: -(1 << 20),
+            sig: 0,
+        }
     }
 
     /// Takes a binary32 or binary64 apart; `bits` above the format's width are ignored.
@@ -81,23 +99,56 @@ impl Num {
         let frac = bits << (64 - top) >> 1;
         if biased == max {
             let kind = if frac == 0 { Kind::Inf } else { Kind::Nan };
-            Num { kind, sign, denormal: false, exp: 0, sig: frac | 1 << 63 }
+            Num {
+                kind,
+                sign,
+                ..Num::finite(0, frac | 1 << 63)
+            }
         } else if biased != 0 {
-            let (kind, exp, sig) = (Kind::Finite, biased - f.emax, frac | 1 << 63);
-            Num { kind, sign, denormal: false, exp, sig }
-        } else if frac == 0 {
-            Num::zero(sign)
+            Num {
+                sign,
+                ..Num::finite(biased - f.emax, frac | 1 << 63)
+            }
         } else {
-            let shift = frac.leading_zeros();
-            let (kind, exp, sig) = (Kind::Finite, f.emin - shift as i32, frac << shift);
-            Num { kind, sign, denormal: true, exp, sig }
+            Num {
+                sign,
+                ..Num::denormal(f.emin, frac)
+            }
+        }
+    }
+
+    /// A positive number with a normalised significand.
+    const fn finite(exp: i32, sig: u64) -> Num {
+        Num {
+            kind: Kind::Finite,
+            sign: false,
+            denormal: false,
+            exp,
+            sig,
+        }
+    }
+
+    /// A positive denormal, or a zero; `emin` is the exponent of bit 63.
+    #[inline]
+    pub(super) const fn denormal(emin: i32, sig: u64) -> Num {
+        if sig == 0 {
+            return Num::zero(false);
+        }
+        let shift = sig.leading_zeros();
+        Num {
+            denormal: true,
+            ..Num::finite(emin - shift as i32, sig << shift)
         }
     }
 
     /// The same with a denormal replaced by a zero, if `daz`.
     #[inline]
     pub const fn daz(self, daz: bool) -> Num {
-        if daz && self.denormal { Num::zero(self.sign) } else { self }
+        if daz && self.denormal {
+            Num::zero(self.sign)
+        } else {
+            self
+        }
     }
 
     /// An integer of any sign.
@@ -106,10 +157,12 @@ impl Num {
         if v == 0 {
             return Num::zero(false);
         }
-        let (mag, sign) = (v.unsigned_abs(), v < 0);
-        let shift = mag.leading_zeros();
-        let (exp, sig) = (63 - shift as i32, mag << shift);
-        Num { kind: Kind::Finite, sign, denormal: false, exp, sig }
+        let shift = v.unsigned_abs().leading_zeros();
+        let magnitude = Num::finite(63 - shift as i32, v.unsigned_abs() << shift);
+        Num {
+            sign: v < 0,
+            ..magnitude
+        }
     }
 
     /// Whether it is a NaN.
@@ -127,25 +180,35 @@ impl Num {
     /// DE, if the operand is a denormal.
     #[inline]
     pub const fn de(self) -> Ex {
-        if self.denormal { Ex::DE } else { Ex::empty() }
+        Ex::DE.when(self.denormal)
     }
 
     /// The same with its sign changed.
     #[inline]
     pub const fn neg(self) -> Num {
-        Num { sign: !self.sign, ..self }
+        Num {
+            sign: !self.sign,
+            ..self
+        }
     }
 
     /// A zero or finite number as a result.
     #[inline]
     pub const fn wide(self) -> Wide {
-        Wide { sign: self.sign, exp: self.exp, sig: (self.sig as u128) << 64 }
+        Wide {
+            sign: self.sign,
+            exp: self.exp,
+            sig: (self.sig as u128) << 64,
+        }
     }
 
     /// A NaN, made quiet, as a result.
     #[inline]
     pub const fn quieted(self) -> Value {
-        Value::Nan { sign: self.sign, sig: self.sig | QUIET }
+        Value::Nan {
+            sign: self.sign,
+            sig: self.sig | QUIET,
+        }
     }
 
     /// Rounds the magnitude to an integer: (magnitude, inexact, rounded away from zero). `None`
@@ -178,6 +241,20 @@ pub struct Wide {
 }
 
 impl Wide {
+    /// A positive number; bit 127 of `sig` is set.
+    pub(super) const fn positive(exp: i32, sig: u128) -> Wide {
+        Wide {
+            sign: false,
+            exp,
+            sig,
+        }
+    }
+
+    /// The same with the sign given.
+    pub(super) const fn with_sign(self, sign: bool) -> Wide {
+        Wide { sign, ..self }
+    }
+
     /// A result whose `sig` need not be normalised; `exp` is the exponent of bit 127.
     #[inline]
     pub const fn normalised(sign: bool, exp: i32, sig: u128) -> Wide {
@@ -185,7 +262,11 @@ impl Wide {
             return Num::zero(sign).wide();
         }
         let shift = sig.leading_zeros();
-        Wide { sign, exp: exp - shift as i32, sig: sig << shift }
+        Wide {
+            sign,
+            exp: exp - shift as i32,
+            sig: sig << shift,
+        }
     }
 
     /// Sum; an exact zero from operands of unlike signs is +0, or −0 when rounding down.
@@ -224,8 +305,14 @@ pub enum Value {
 /// A value and the exceptions found in making it.
 pub type Outcome = (Value, Ex);
 
-/// The response to a masked invalid operation: the QNaN floating-point indefinite.
-pub const INVALID: Outcome = (Value::Nan { sign: true, sig: INDEFINITE }, Ex::IE);
+/// The response to a masked invalid operation: the `QNaN` floating-point indefinite.
+pub const INVALID: Outcome = (
+    Value::Nan {
+        sign: true,
+        sig: INDEFINITE,
+    },
+    Ex::IE,
+);
 
 /// Shifts right; bits lost leave a 1 in bit 0.
 #[inline]
@@ -262,7 +349,12 @@ pub const fn round_at(sig: u128, drop: u32, round: Round, sign: bool) -> Cut {
         Round::Zero => false,
     };
     let (sig, carry) = (sig - rest).overflowing_add(if up { unit } else { 0 });
-    Cut { sig, carry, inexact: rest != 0, up }
+    Cut {
+        sig,
+        carry,
+        inexact: rest != 0,
+        up,
+    }
 }
 
 /// A result in a format, not yet in its encoding.
@@ -288,51 +380,68 @@ const WRAP: i32 = 24576;
 #[inline]
 pub fn round(f: Format, w: Wide, round: Round, ftz: bool, unmasked: Ex) -> Rounded {
     if w.sig == 0 {
-        return Rounded { biased: 0, sig: 0, ex: Ex::empty(), up: false };
+        return Rounded {
+            biased: 0,
+            sig: 0,
+            ex: Ex::empty(),
+            up: false,
+        };
     }
     let drop = 128 - f.prec;
     let cut = round_at(w.sig, drop, round, w.sign);
-    let sig = if cut.carry { 1 << 63 } else { (cut.sig >> 64) as u64 };
+    let sig = if cut.carry {
+        1 << 63
+    } else {
+        (cut.sig >> 64) as u64
+    };
     let mut exp = w.exp + cut.carry as i32;
-    let mut ex = if cut.inexact { Ex::PE } else { Ex::empty() };
+    let mut ex = Ex::PE.when(cut.inexact);
+    let result = |biased: i32, sig, ex, up| Rounded {
+        biased: biased as u32,
+        sig,
+        ex,
+        up,
+    };
+    let infinity = 2 * f.emax + 1;
     if exp < f.emin {
         if !unmasked.contains(Ex::UE) {
             if ftz {
-                return Rounded { biased: 0, sig: 0, ex: Ex::UE | Ex::PE, up: false };
+                return result(0, 0, Ex::UE | Ex::PE, false);
             }
-            let cut = round_at(shr_sticky(w.sig, (f.emin - w.exp) as u32), drop, round, w.sign);
+            let shifted = shr_sticky(w.sig, (f.emin - w.exp) as u32);
+            let cut = round_at(shifted, drop, round, w.sign);
             let sig = (cut.sig >> 64) as u64;
-            let ex = if cut.inexact { Ex::UE | Ex::PE } else { Ex::empty() };
-            return Rounded { biased: (sig >> 63) as u32, sig, ex, up: cut.up };
+            let ex = (Ex::UE | Ex::PE).when(cut.inexact);
+            return result((sig >> 63) as i32, sig, ex, cut.up);
         }
         ex |= Ex::UE;
         exp += WRAP;
         if exp < f.emin {
-            return Rounded { biased: 0, sig: 0, ex: ex | Ex::PE, up: false };
+            return result(0, 0, ex | Ex::PE, false);
         }
     } else if exp > f.emax {
         ex |= Ex::OE;
         if !unmasked.contains(Ex::OE) {
             ex |= Ex::PE;
-            let max = (2 * f.emax) as u32;
             let up = match round {
                 Round::Nearest => true,
                 Round::Down => w.sign,
                 Round::Up => !w.sign,
                 Round::Zero => false,
             };
-            return match up {
-                true => Rounded { biased: max + 1, sig: 1 << 63, ex, up },
-                false => Rounded { biased: max, sig: u64::MAX << (64 - f.prec), ex, up },
+            let (biased, sig) = if up {
+                (infinity, 1 << 63)
+            } else {
+                (infinity - 1, u64::MAX << (64 - f.prec))
             };
+            return result(biased, sig, ex, up);
         }
         exp -= WRAP;
         if exp > f.emax {
-            let biased = (2 * f.emax + 1) as u32;
-            return Rounded { biased, sig: 1 << 63, ex: ex | Ex::PE, up: true };
+            return result(infinity, 1 << 63, ex | Ex::PE, true);
         }
     }
-    Rounded { biased: (exp + f.emax) as u32, sig, ex, up: cut.up }
+    result(exp + f.emax, sig, ex, cut.up)
 }
 
 // The four operations on operands that are neither NaN nor unsupported. An exception of higher
@@ -359,7 +468,10 @@ pub fn mul(a: Num, b: Num) -> Outcome {
         (Kind::Inf, _) | (_, Kind::Inf) => (Value::Inf(sign), de),
         _ => {
             let sig = a.sig as u128 * b.sig as u128;
-            (Value::Num(Wide::normalised(sign, a.exp + b.exp + 1, sig)), de)
+            (
+                Value::Num(Wide::normalised(sign, a.exp + b.exp + 1, sig)),
+                de,
+            )
         }
     }
 }
@@ -399,7 +511,14 @@ pub fn sqrt(a: Num) -> Outcome {
             let root = n.isqrt();
             let rest = n - root * root;
             let sig = root << 64 | ((rest > root) as u128) << 63 | (rest != 0) as u128;
-            (Value::Num(Wide { sign: false, exp: a.exp >> 1, sig }), a.de())
+            (
+                Value::Num(Wide {
+                    sign: false,
+                    exp: a.exp >> 1,
+                    sig,
+                }),
+                a.de(),
+            )
         }
     }
 }

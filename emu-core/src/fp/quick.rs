@@ -3,7 +3,7 @@
 //!
 //! Rust's own operators are IEEE 754 operations rounded to nearest, so the number is right; what
 //! is left to find is whether it is exact, for PE is the only flag that can arise here. A sum's
-//! error is a number of the format and five more additions give it (Knuth's TwoSum); a product, a
+//! error is a number of the format and five more additions give it (Knuth's `TwoSum`); a product, a
 //! quotient or a root is exact if undoing it on the integer significands gives back the same odd
 //! part. Everything else is `None`: the exact code decides. A result equal to the smallest normal
 //! number is left to it too, since it may be tiny before rounding.
@@ -46,19 +46,31 @@ macro_rules! quick {
                 let (a, b) = (<$float>::from_bits(a), <$float>::from_bits(b));
                 let product = sig(a) * sig(b);
                 let length = <$wide>::BITS - product.leading_zeros() - product.trailing_zeros();
-                checked(a * b, length <= <$float>::MANTISSA_DIGITS, a.is_normal() && b.is_normal())
+                checked(
+                    a * b,
+                    length <= <$float>::MANTISSA_DIGITS,
+                    a.is_normal() && b.is_normal(),
+                )
             }
             #[inline]
             fn quick_div(a: $bits, b: $bits) -> Option<($bits, Ex)> {
                 let (a, b) = (<$float>::from_bits(a), <$float>::from_bits(b));
                 let r = a / b;
-                checked(r, odd(sig(r) * sig(b)) == odd(sig(a)), a.is_normal() && b.is_normal())
+                checked(
+                    r,
+                    odd(sig(r) * sig(b)) == odd(sig(a)),
+                    a.is_normal() && b.is_normal(),
+                )
             }
             #[inline]
             fn quick_sqrt(a: $bits) -> Option<($bits, Ex)> {
                 let a = <$float>::from_bits(a);
                 let r = a.sqrt();
-                checked(r, odd(sig(r) * sig(r)) == odd(sig(a)), a.is_normal() && a > 0.0)
+                checked(
+                    r,
+                    odd(sig(r) * sig(r)) == odd(sig(a)),
+                    a.is_normal() && a > 0.0,
+                )
             }
         }
 

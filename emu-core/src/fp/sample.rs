@@ -1,7 +1,6 @@
 //! Operands for tests: random, with a bias to the places where formats and operations have edges.
 
-use super::num::{EXTENDED, Format};
-use super::x87::F80;
+use super::num::Format;
 
 /// Xorshift (Marsaglia), 64 bits.
 pub struct Sample(u64);
@@ -23,11 +22,6 @@ impl Sample {
     /// A number below `n`.
     pub fn below(&mut self, n: u64) -> u64 {
         (self.bits() >> 16) % n
-    }
-
-    /// One of the values.
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
     }
 
     /// A bit field of `width` bits (1 to 64): random, few bits set, few clear, all, none.
@@ -63,7 +57,7 @@ impl Sample {
 
     /// A binary32 or binary64.
     pub fn float(&mut self, f: Format) -> u64 {
-        let head = self.below(2) * (2 * f.emax as u64 + 2) | self.exponent(f);
+        let head = (self.below(2) * (2 * f.emax as u64 + 2)) | self.exponent(f);
         head << (f.prec - 1) | self.field(f.prec - 1)
     }
 
@@ -74,42 +68,21 @@ impl Sample {
         match self.below(4) {
             0 => of ^ self.below(2) << (all.count_ones() - 1),
             1 => of ^ self.below(4),
-            _ => (of.wrapping_add(self.below(8) << top).wrapping_sub(4 << top) & all) ^ self.field(top),
+            _ => {
+                (of.wrapping_add(self.below(8) << top).wrapping_sub(4 << top) & all)
+                    ^ self.field(top)
+            }
         }
     }
 
     /// A pair of operands.
     pub fn pair(&mut self, f: Format) -> (u64, u64) {
         let a = self.float(f);
-        let b = if self.below(2) == 0 { self.float(f) } else { self.near(f, a) };
-        if self.below(2) == 0 { (a, b) } else { (b, a) }
-    }
-}
-
-impl Sample {
-    /// An 80-bit number, at times with a wrong integer bit.
-    pub fn f80(&mut self) -> F80 {
-        let exp = self.exponent(EXTENDED);
-        let int = (exp != 0) ^ (self.below(12) == 0);
-        let mant = self.field(63) | (int as u64) << 63;
-        F80 { mant, se: (exp | self.below(2) << 15) as u16 }
-    }
-
-    /// A pair of 80-bit operands, half of the time near each other.
-    pub fn pair80(&mut self) -> (F80, F80) {
-        let a = self.f80();
-        let b = match self.below(6) {
-            0 => F80 { se: a.se ^ (self.below(2) << 15) as u16, ..a },
-            1 => F80 { mant: a.mant ^ self.below(4), ..a },
-            2 => F80 { mant: a.mant ^ self.field(62), se: a.se ^ self.below(8) as u16 },
-            _ => self.f80(),
+        let b = if self.below(2) == 0 {
+            self.float(f)
+        } else {
+            self.near(f, a)
         };
         if self.below(2) == 0 { (a, b) } else { (b, a) }
-    }
-
-    /// An x87 control word: any rounding and precision; half of the time something is unmasked.
-    pub fn fcw(&mut self) -> u16 {
-        let masks = if self.below(2) == 0 { 0x3f } else { self.bits() as u16 & 0x3f };
-        (self.below(16) as u16) << 8 | 0x40 | masks
     }
 }

@@ -76,12 +76,12 @@ fn finish<B: Float>((value, ex): Outcome, env: Env) -> (B, Ex) {
 }
 
 /// The NaN that results if one of the operands is one: the first NaN of the list, made quiet. A
-/// QNaN operand comes before DE (SDM Vol. 1, 4.9.2).
+/// `QNaN` operand comes before DE (SDM Vol. 1, 4.9.2).
 #[inline]
 fn nan(operands: &[Num]) -> Option<Outcome> {
     let first = operands.iter().find(|n| n.is_nan())?;
     let signaling = operands.iter().any(|n| n.is_snan());
-    Some((first.quieted(), if signaling { Ex::IE } else { Ex::empty() }))
+    Some((first.quieted(), Ex::IE.when(signaling)))
 }
 
 /// ADDSS, ADDSD.
@@ -97,7 +97,10 @@ pub fn add<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
 
 fn exact_add<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
     let (x, y) = (unpack(a, env), unpack(b, env));
-    finish(nan(&[x, y]).unwrap_or_else(|| num::add(x, y, env.round)), env)
+    finish(
+        nan(&[x, y]).unwrap_or_else(|| num::add(x, y, env.round)),
+        env,
+    )
 }
 
 /// SUBSS, SUBSD: `a` − `b`.
@@ -113,7 +116,10 @@ pub fn sub<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
 
 fn exact_sub<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
     let (x, y) = (unpack(a, env), unpack(b, env));
-    finish(nan(&[x, y]).unwrap_or_else(|| num::add(x, y.neg(), env.round)), env)
+    finish(
+        nan(&[x, y]).unwrap_or_else(|| num::add(x, y.neg(), env.round)),
+        env,
+    )
 }
 
 /// MULSS, MULSD.
@@ -194,14 +200,14 @@ pub fn negate<B: Float>(a: B) -> B {
     B::from_bits(a.to_bits() ^ (!x.is_nan() as u64) << top)
 }
 
-/// MINSS, MINSD: `b` if either operand is a NaN (with IE, even for a QNaN) or both are zeros.
+/// MINSS, MINSD: `b` if either operand is a NaN (with IE, even for a `QNaN`) or both are zeros.
 #[inline]
 pub fn min<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
     let (order, ex) = cmp_signaling(a, b, env);
     (flush(if order == Order::Less { a } else { b }, env), ex)
 }
 
-/// MAXSS, MAXSD: `b` if either operand is a NaN (with IE, even for a QNaN) or both are zeros.
+/// MAXSS, MAXSD: `b` if either operand is a NaN (with IE, even for a `QNaN`) or both are zeros.
 #[inline]
 pub fn max<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
     let (order, ex) = cmp_signaling(a, b, env);
@@ -212,7 +218,11 @@ pub fn max<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
 #[inline]
 fn flush<B: Float>(a: B, env: Env) -> B {
     let x = Num::unpack(B::FORMAT, a.to_bits());
-    if env.daz && x.denormal { encode(x.sign, 0, 0) } else { a }
+    if env.daz && x.denormal {
+        encode(x.sign, 0, 0)
+    } else {
+        a
+    }
 }
 
 /// Compares operands of which none is a NaN.
@@ -271,7 +281,7 @@ pub fn round_to_int<B: Float>(a: B, round: Round, suppress_inexact: bool, env: E
         Some((mag, inexact, _)) if inexact => {
             let sum = num::Wide::normalised(x.sign, 127, mag);
             let (bits, _) = finish((Value::Num(sum), Ex::empty()), env);
-            (bits, if suppress_inexact { Ex::empty() } else { Ex::PE })
+            (bits, Ex::PE.when(!suppress_inexact))
         }
         // An integer already, or an infinity.
         _ => (flush(a, env), Ex::empty()),
@@ -309,7 +319,7 @@ fn to_int<B: Float>(a: B, bits: u32, round: Round, env: Env) -> (i64, Ex) {
     match x.to_int(round) {
         Some((mag, inexact, _)) if mag < limit || mag == limit && x.sign => {
             let v = mag as i64;
-            let ex = if inexact { Ex::PE } else { Ex::empty() };
+            let ex = Ex::PE.when(inexact);
             (if x.sign { v.wrapping_neg() } else { v }, ex)
         }
         _ => ((limit as i64).wrapping_neg(), Ex::IE),
@@ -360,16 +370,23 @@ mod tests {
     use super::*;
     use std::fmt::LowerHex;
 
+    type Quick<B> = fn(B, B) -> Option<(B, Ex)>;
+    type Exact<B> = fn(B, B, Env) -> (B, Ex);
+
     /// The quick path against the exact one, on operands where quick answers are frequent.
     #[test]
     fn quick_is_exact() {
         fn run<B: Float + LowerHex>() {
-            let ops: [(&str, fn(B, B) -> Option<(B, Ex)>, fn(B, B, Env) -> (B, Ex)); 5] = [
+            let ops: [(&str, Quick<B>, Exact<B>); 5] = [
                 ("add", B::quick_add, exact_add),
                 ("sub", B::quick_sub, exact_sub),
                 ("mul", B::quick_mul, exact_mul),
                 ("div", B::quick_div, exact_div),
-                ("sqrt", |a, _| B::quick_sqrt(a), |a, _, env| exact_sqrt(a, env)),
+                (
+                    "sqrt",
+                    |a, _| B::quick_sqrt(a),
+                    |a, _, env| exact_sqrt(a, env),
+                ),
             ];
             for (name, quick, exact) in ops {
                 let (mut s, mut answered) = (Sample::new(7), 0);
@@ -379,7 +396,10 @@ mod tests {
                     if let Some((r, ex)) = quick(a, b) {
                         answered += 1;
                         let (want, flags) = exact(a, b, Env::default());
-                        assert!(r == want && ex == flags, "{name} {a:#x} {b:#x}: {r:#x} {ex:?}");
+                        assert!(
+                            r == want && ex == flags,
+                            "{name} {a:#x} {b:#x}: {r:#x} {ex:?}"
+                        );
                     }
                 }
                 assert!(answered > 50_000, "{name}: only {answered} quick answers");
@@ -395,7 +415,11 @@ mod tests {
         let (mut s, env) = (Sample::new(8), Env::default());
         let same = |got: u64, want: f64, at: (u64, u64)| {
             let nan = Num::unpack(DOUBLE, got).is_nan() && want.is_nan();
-            assert!(nan || got == want.to_bits(), "{at:x?}: {got:#x}, Rust {:#x}", want.to_bits());
+            assert!(
+                nan || got == want.to_bits(),
+                "{at:x?}: {got:#x}, Rust {:#x}",
+                want.to_bits()
+            );
         };
         for _ in 0..250_000 {
             let at @ (a, b) = s.pair(DOUBLE);
@@ -405,7 +429,11 @@ mod tests {
             same(exact_mul(a, b, env).0, x * y, at);
             same(exact_div(a, b, env).0, x / y, at);
             same(exact_sqrt(a, env).0, x.sqrt(), at);
-            same(round_to_int(a, Round::Nearest, false, env).0, x.round_ties_even(), at);
+            same(
+                round_to_int(a, Round::Nearest, false, env).0,
+                x.round_ties_even(),
+                at,
+            );
             if !x.is_nan() {
                 assert_eq!(f64_to_f32(a, env).0, (x as f32).to_bits(), "{a:#x}");
             }

@@ -9,7 +9,9 @@
 //! Source: Intel SDM Vol. 1, 4.8.3.5 (table 4-7), 8.2 (formats, tables 8-2 and 8-3), 8.3, 8.5;
 //! Vol. 2 for each instruction.
 
-use super::num::{self, DOUBLE, EXTENDED, Format, INVALID, Kind, Num, Outcome, SINGLE, Value, Wide};
+use super::num::{
+    self, DOUBLE, EXTENDED, Format, INVALID, Kind, Num, Outcome, SINGLE, Value, Wide,
+};
 use super::sse::{self, Float};
 use super::{Env87, Ex, Order, Precision, Round};
 
@@ -41,12 +43,18 @@ pub enum Class {
 }
 
 impl F80 {
-    /// The QNaN floating-point indefinite.
-    pub const INDEFINITE: F80 = F80 { mant: 3 << 62, se: 0xffff };
+    /// The `QNaN` floating-point indefinite.
+    pub const INDEFINITE: F80 = F80 {
+        mant: 3 << 62,
+        se: 0xffff,
+    };
     /// +0.
     pub const ZERO: F80 = F80 { mant: 0, se: 0 };
     /// 1.
-    pub const ONE: F80 = F80 { mant: 1 << 63, se: 0x3fff };
+    pub const ONE: F80 = F80 {
+        mant: 1 << 63,
+        se: 0x3fff,
+    };
 
     /// Reads the ten bytes of memory.
     #[inline]
@@ -75,13 +83,19 @@ impl F80 {
     /// FABS.
     #[inline]
     pub const fn abs(self) -> F80 {
-        F80 { se: self.se & 0x7fff, ..self }
+        F80 {
+            se: self.se & 0x7fff,
+            ..self
+        }
     }
 
     /// FCHS.
     #[inline]
     pub const fn neg(self) -> F80 {
-        F80 { se: self.se ^ 0x8000, ..self }
+        F80 {
+            se: self.se ^ 0x8000,
+            ..self
+        }
     }
 
     /// Class of the encoding.
@@ -130,9 +144,15 @@ impl F80 {
     /// Packed BCD: 18 digits and a sign (FBLD). Nibbles above 9 count by their value.
     pub fn from_bcd(b: [u8; 10]) -> F80 {
         let [digits @ .., sign] = b;
-        let v = digits.iter().rev().fold(0, |v, &d| v * 100 + (d >> 4) as i64 * 10 + (d & 15) as i64);
+        let v = digits
+            .iter()
+            .rev()
+            .fold(0, |v, &d| v * 100 + (d >> 4) as i64 * 10 + (d & 15) as i64);
         let n = F80::from_i64(v);
-        F80 { se: n.se | (sign as u16 & 0x80) << 8, ..n }
+        F80 {
+            se: n.se | (sign as u16 & 0x80) << 8,
+            ..n
+        }
     }
 
     /// FLD m32fp: exact, with a signaling NaN made quiet. Only an unmasked IE prevents the load;
@@ -186,18 +206,25 @@ impl Operand {
 #[inline]
 pub(super) fn unpack(v: F80) -> Num {
     let (sign, biased, sig) = (v.sign(), (v.se & 0x7fff) as i32, v.mant);
-    let (kind, denormal, exp, sig) = match v.class() {
-        Class::Zero => return Num::zero(sign),
-        Class::Unsupported => (Kind::Unsupported, false, 0, sig),
-        Class::Nan => (Kind::Nan, false, 0, sig),
-        Class::Infinity => (Kind::Inf, false, 0, sig),
-        Class::Normal => (Kind::Finite, false, biased - EXTENDED.emax, sig),
-        Class::Denormal => {
-            let shift = sig.leading_zeros();
-            (Kind::Finite, true, EXTENDED.emin - shift as i32, sig << shift)
+    let (kind, exp) = match v.class() {
+        Class::Zero | Class::Denormal => {
+            return Num {
+                sign,
+                ..Num::denormal(EXTENDED.emin, sig)
+            };
         }
+        Class::Unsupported => (Kind::Unsupported, 0),
+        Class::Nan => (Kind::Nan, 0),
+        Class::Infinity => (Kind::Inf, 0),
+        Class::Normal => (Kind::Finite, biased - EXTENDED.emax),
     };
-    Num { kind, sign, denormal, exp, sig }
+    Num {
+        kind,
+        sign,
+        denormal: false,
+        exp,
+        sig,
+    }
 }
 
 /// Rounds to `prec` bits and encodes.
@@ -207,10 +234,31 @@ pub(super) fn finish((value, ex): Outcome, env: Env87, prec: u32) -> (F80, Ex, b
         Value::Num(w) => {
             let f = Format { prec, ..EXTENDED };
             let r = num::round(f, w, env.round, false, env.unmasked);
-            (F80 { mant: r.sig, se: se(w.sign, r.biased) }, ex | r.ex, r.up)
+            (
+                F80 {
+                    mant: r.sig,
+                    se: se(w.sign, r.biased),
+                },
+                ex | r.ex,
+                r.up,
+            )
         }
-        Value::Inf(sign) => (F80 { mant: 1 << 63, se: se(sign, 0x7fff) }, ex, false),
-        Value::Nan { sign, sig } => (F80 { mant: sig, se: se(sign, 0x7fff) }, ex, false),
+        Value::Inf(sign) => (
+            F80 {
+                mant: 1 << 63,
+                se: se(sign, 0x7fff),
+            },
+            ex,
+            false,
+        ),
+        Value::Nan { sign, sig } => (
+            F80 {
+                mant: sig,
+                se: se(sign, 0x7fff),
+            },
+            ex,
+            false,
+        ),
     };
     (v, ex.visible(env.unmasked), up)
 }
@@ -222,23 +270,23 @@ fn exactly(value: Value) -> F80 {
 
 fn load(x: Num) -> (F80, Ex) {
     match x.kind {
-        Kind::Nan => (exactly(x.quieted()), if x.is_snan() { Ex::IE } else { Ex::empty() }),
+        Kind::Nan => (exactly(x.quieted()), Ex::IE.when(x.is_snan())),
         Kind::Inf => (exactly(Value::Inf(x.sign)), Ex::empty()),
         _ => (exactly(Value::Num(x.wide())), x.de()),
     }
 }
 
-/// The result if an operand is unsupported or a NaN: of two NaNs a quiet one before a signaling
-/// one, then the larger significand, then the positive one.
+/// The result if an operand is unsupported or a NaN: of two NaNs the one with the larger significand
+/// (a quiet one's is larger than a signaling one's), and if they are equal the positive one.
 #[inline]
 pub(super) fn special(operands: &[Num]) -> Option<Outcome> {
     if operands.iter().any(|n| n.kind == Kind::Unsupported) {
         return Some(INVALID);
     }
-    let rank = |n: &&Num| (!n.is_snan(), n.sig, !n.sign);
+    let rank = |n: &&Num| (n.sig, !n.sign);
     let best = operands.iter().filter(|n| n.is_nan()).max_by_key(rank)?;
     let signaling = operands.iter().any(|n| n.is_snan());
-    Some((best.quieted(), if signaling { Ex::IE } else { Ex::empty() }))
+    Some((best.quieted(), Ex::IE.when(signaling)))
 }
 
 /// Bits of the precision that PC asks for.
@@ -268,19 +316,31 @@ pub fn sub(a: impl Into<Operand>, b: impl Into<Operand>, env: Env87) -> (F80, Ex
 /// FMUL.
 pub fn mul(a: impl Into<Operand>, b: impl Into<Operand>, env: Env87) -> (F80, Ex, bool) {
     let (Operand(x), Operand(y)) = (a.into(), b.into());
-    finish(special(&[x, y]).unwrap_or_else(|| num::mul(x, y)), env, bits(env.precision))
+    finish(
+        special(&[x, y]).unwrap_or_else(|| num::mul(x, y)),
+        env,
+        bits(env.precision),
+    )
 }
 
 /// FDIV: `a` / `b`.
 pub fn div(a: impl Into<Operand>, b: impl Into<Operand>, env: Env87) -> (F80, Ex, bool) {
     let (Operand(x), Operand(y)) = (a.into(), b.into());
-    finish(special(&[x, y]).unwrap_or_else(|| num::div(x, y)), env, bits(env.precision))
+    finish(
+        special(&[x, y]).unwrap_or_else(|| num::div(x, y)),
+        env,
+        bits(env.precision),
+    )
 }
 
 /// FSQRT.
 pub fn sqrt(a: F80, env: Env87) -> (F80, Ex, bool) {
     let x = unpack(a);
-    finish(special(&[x]).unwrap_or_else(|| num::sqrt(x)), env, bits(env.precision))
+    finish(
+        special(&[x]).unwrap_or_else(|| num::sqrt(x)),
+        env,
+        bits(env.precision),
+    )
 }
 
 /// FUCOM, FUCOMI: IE for a signaling NaN or an unsupported operand only.
@@ -309,7 +369,7 @@ pub fn round_to_int(a: F80, env: Env87) -> (F80, Ex, bool) {
     match x.to_int(env.round) {
         Some((mag, inexact, up)) => {
             let v = exactly(Value::Num(Wide::normalised(x.sign, 127, mag)));
-            let pe = if inexact { Ex::PE } else { Ex::empty() };
+            let pe = Ex::PE.when(inexact);
             (v, (x.de() | pe).visible(env.unmasked), up)
         }
         // An infinity, or an integer already.
@@ -327,7 +387,9 @@ pub fn scale(a: F80, b: F80, env: Env87) -> (F80, Ex, bool) {
         (_, Kind::Inf, true) => (Value::Num(Num::zero(x.sign).wide()), de),
         _ => {
             // Beyond this any number overflows or underflows, even with its exponent moved.
-            let n = y.to_int(Round::Zero).map_or(1 << 17, |(mag, ..)| mag.min(1 << 17) as i32);
+            let n = y
+                .to_int(Round::Zero)
+                .map_or(1 << 17, |(mag, ..)| mag.min(1 << 17) as i32);
             let exp = if y.sign { x.exp - n } else { x.exp + n };
             (Value::Num(Wide { exp, ..x.wide() }), de)
         }
@@ -405,7 +467,12 @@ fn remainder(a: F80, b: F80, env: Env87, nearest: bool) -> Remainder {
         }
     });
     let (value, ex, _) = finish(outcome, env, 64);
-    Remainder { value, ex, quotient, partial }
+    Remainder {
+        value,
+        ex,
+        quotient,
+        partial,
+    }
 }
 
 /// FST m32fp.
@@ -430,9 +497,10 @@ fn to_float<B: Float>(a: F80, env: Env87) -> (B, Ex, bool) {
             let r = num::round(B::FORMAT, w, env.round, false, env.unmasked);
             let v = sse::encode(w.sign, r.biased, r.sig);
             // An overflow or underflow that prevents the store hides PE (SDM Vol. 1, 8.5.6).
-            match r.ex.intersects(env.unmasked & (Ex::OE | Ex::UE)) {
-                true => (v, r.ex - Ex::PE, false),
-                false => (v, r.ex, r.up),
+            if r.ex.intersects(env.unmasked & (Ex::OE | Ex::UE)) {
+                (v, r.ex - Ex::PE, false)
+            } else {
+                (v, r.ex, r.up)
             }
         }
         (Value::Inf(sign), ex) => (sse::encode(sign, max, 0), ex, false),
@@ -462,7 +530,7 @@ fn to_int(a: F80, limit: u128, round: Round) -> (i64, Ex, bool) {
     match x.to_int(round) {
         Some((mag, inexact, up)) if mag < limit || mag == limit && x.sign => {
             let v = mag as i64;
-            let ex = if inexact { Ex::PE } else { Ex::empty() };
+            let ex = Ex::PE.when(inexact);
             (if x.sign { v.wrapping_neg() } else { v }, ex, up)
         }
         _ => ((limit as i64).wrapping_neg(), Ex::IE, false),
@@ -476,11 +544,11 @@ pub fn to_bcd(a: F80, round: Round) -> ([u8; 10], Ex, bool) {
         Some((mag, inexact, up)) if mag < 10u128.pow(18) => {
             let (mut rest, mut out) = (mag as u64, [0; 10]);
             for byte in out.iter_mut().take(9) {
-                *byte = ((rest / 10 % 10) << 4 | rest % 10) as u8;
+                *byte = (((rest / 10 % 10) << 4) | (rest % 10)) as u8;
                 rest /= 100;
             }
             out[9] = (x.sign as u8) << 7;
-            (out, if inexact { Ex::PE } else { Ex::empty() }, up)
+            (out, Ex::PE.when(inexact), up)
         }
         _ => ([0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff], Ex::IE, false),
     }

@@ -30,9 +30,9 @@ pub struct Region {
 #[derive(Debug)]
 pub struct CodeMap {
     pages: Box<[AtomicU64]>,
-    /// RAM offsets of granules that were written from outside (DMA, page-walk updates) while
-    /// they held code, for the CPU to invalidate.
-    dirty: Mutex<Vec<u64>>,
+    /// RAM offset and length of writes from outside (DMA, page-walk updates) that hit code, for
+    /// the CPU to invalidate.
+    dirty: Mutex<Vec<(u64, u64)>>,
     any_dirty: AtomicBool,
 }
 
@@ -45,7 +45,8 @@ impl CodeMap {
         }
     }
 
-    fn mask(off: u64, len: u64) -> u64 {
+    /// The granule bits of `len` bytes at RAM offset `off`, as far as they are in its page.
+    pub fn mask(off: u64, len: u64) -> u64 {
         let first = (off & 4095) / GRANULE;
         let last = ((off & 4095) + len - 1).min(4095) / GRANULE;
         (u64::MAX << first) & (u64::MAX >> (63 - last))
@@ -71,10 +72,10 @@ impl CodeMap {
             .is_some_and(|p| p.fetch_or(Self::mask(off, len), Relaxed) == 0)
     }
 
-    /// Forgets the code granules of the page at RAM offset `off`.
-    pub fn clear_page(&self, off: u64) {
+    /// Sets the code granules of the page at RAM offset `off` anew.
+    pub fn set_page(&self, off: u64, granules: u64) {
         if let Some(p) = self.pages.get((off >> 12) as usize) {
-            p.store(0, Relaxed);
+            p.store(granules, Relaxed);
         }
     }
 
@@ -86,13 +87,13 @@ impl CodeMap {
     /// Notes a write from outside the CPU's own stores.
     fn note(&self, off: u64, len: u64) {
         if self.hit(off, len) {
-            self.dirty.lock().unwrap().push(off);
+            self.dirty.lock().unwrap().push((off, len));
             self.any_dirty.store(true, Relaxed);
         }
     }
 
-    /// Takes the pages (RAM offsets) whose code was overwritten from outside.
-    pub fn take_dirty(&self) -> Vec<u64> {
+    /// Takes the writes (RAM offset, length) from outside that hit code.
+    pub fn take_dirty(&self) -> Vec<(u64, u64)> {
         if self.any_dirty.swap(false, Relaxed) {
             std::mem::take(&mut self.dirty.lock().unwrap())
         } else {
@@ -241,7 +242,7 @@ mod tests {
         mem.write(4096 + 300, Width::W64, 1);
         assert!(!mem.code.is_dirty());
         mem.write(4096 + 64, Width::W8, 1);
-        assert_eq!(mem.code.take_dirty(), [4096 + 64]);
+        assert_eq!(mem.code.take_dirty(), [(4096 + 64, 1)]);
         mem.write_bytes(0, &[0; 8192]);
         assert!(mem.code.is_dirty());
     }

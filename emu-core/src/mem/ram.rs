@@ -165,6 +165,29 @@ impl GuestRam {
         }
     }
 
+    /// Stores `n` elements of width `w` with the value `v` from `dst` on.
+    pub fn fill(&self, dst: u64, w: Width, v: u64, n: u64) {
+        let word = match w {
+            Width::W8 => (v & 0xff) * 0x0101_0101_0101_0101,
+            Width::W16 => (v & 0xffff) * 0x0001_0001_0001_0001,
+            Width::W32 => (v & 0xffff_ffff) * 0x0000_0001_0000_0001,
+            Width::W64 => v,
+        };
+        let bytes = n * w.bytes();
+        let mut i = 0;
+        // Whole words only where elements keep their alignment within them.
+        if dst & 7 == 0 {
+            while i + 8 <= bytes {
+                self.write_u64(dst + i, word);
+                i += 8;
+            }
+        }
+        while i < bytes {
+            self.write(dst + i, w, v);
+            i += w.bytes();
+        }
+    }
+
     /// Copies `n` bytes from `src` to `dst` as a forward byte-by-byte copy would: where the
     /// ranges overlap with `dst` after `src`, the pattern repeats (REP MOVSB with DF = 0).
     pub fn copy_forward(&self, dst: u64, src: u64, n: u64) {

@@ -1,0 +1,180 @@
+//! `ring3 lift`: what machine code means, as instructions and as micro-ops.
+
+use crate::options::usage;
+use anyhow::Context;
+use clap::ValueEnum;
+use emu_core::cpu::mode;
+use frontend_x86::lift::{MAX_INSNS, lift_bytes};
+use frontend_x86::sys::cpuid::Features;
+use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+
+/// Show the micro-ops of machine code
+///
+/// The code is hexadecimal text (spaces, commas, 0x and \x are ignored) in the arguments or on
+/// standard input. Input that is no such text is taken as the bytes themselves.
+#[derive(Debug, clap::Args)]
+pub struct Lift {
+    /// Code size
+    #[arg(long, value_enum, default_value = "64")]
+    pub bits: Bits,
+
+    /// Take standard input as bytes even if it looks like hexadecimal text
+    #[arg(long, conflicts_with = "code")]
+    pub raw: bool,
+
+    /// Code in hexadecimal
+    #[arg(value_name = "HEX")]
+    pub code: Vec<String>,
+}
+
+/// Code size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)] // the names say it
+pub enum Bits {
+    #[value(name = "16")]
+    B16,
+    #[value(name = "32")]
+    B32,
+    #[value(name = "64")]
+    B64,
+}
+
+impl Bits {
+    /// Bits per address, and the mode that code is lifted for: as a kernel runs.
+    fn mode(self) -> (u32, u32) {
+        match self {
+            Bits::B16 => (16, mode::REAL | mode::SSE),
+            Bits::B32 => (32, mode::CODE32 | mode::STACK32 | mode::FLAT | mode::SSE),
+            Bits::B64 => (64, mode::CODE64 | mode::LONG | mode::FLAT | mode::SSE),
+        }
+    }
+}
+
+/// Bytes of code accepted at most.
+const MAX_CODE: u64 = 1 << 20;
+
+impl Lift {
+    /// Runs the command; gives the exit status.
+    ///
+    /// # Errors
+    /// One line for the user.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let bytes = if self.code.is_empty() {
+            let mut input = Vec::new();
+            io::stdin().take(MAX_CODE).read_to_end(&mut input).context("cannot read the code")?;
+            match hex(&String::from_utf8_lossy(&input)) {
+                Some(bytes) if !self.raw => bytes,
+                _ => input,
+            }
+        } else {
+            let text = self.code.join(" ");
+            match hex(&text) {
+                Some(bytes) => bytes,
+                None => return usage(format!("'{text}' is not hexadecimal")),
+            }
+        };
+        if bytes.is_empty() {
+            return usage("no code given, neither as an argument nor on standard input");
+        }
+        match io::stdout().write_all(listing(&bytes, self.bits).as_bytes()) {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
+            _ => Ok(0),
+        }
+    }
+}
+
+/// Reads pairs of hexadecimal digits; `None` if the text is anything else.
+#[must_use]
+pub fn hex(text: &str) -> Option<Vec<u8>> {
+    let text = text.replace("0x", " ").replace("\\x", " ");
+    let words = text.split(|c: char| c.is_ascii_whitespace() || c == ',');
+    let mut bytes = Vec::new();
+    for word in words {
+        let digits: Vec<u8> =
+            word.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+        if digits.len() % 2 != 0 {
+            return None;
+        }
+        bytes.extend(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]));
+    }
+    Some(bytes)
+}
+
+/// Instructions of `bytes`, each with its micro-ops; a line says where a block ends.
+#[must_use]
+pub fn listing(bytes: &[u8], bits: Bits) -> String {
+    let (bitness, mode) = bits.mode();
+    let mut text = String::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let (block, _) = lift_bytes(&bytes[at..], mode, Features::X86_64_V2.0, MAX_INSNS);
+        if block.insns.is_empty() {
+            let _ = writeln!(text, "{at:04x}  the code ends within an instruction");
+            return text;
+        }
+        let ends = block.insns.iter().skip(1).map(|m| m.uop as usize).chain([block.uops.len()]);
+        for (mark, end) in block.insns.iter().zip(ends) {
+            let start = at + usize::from(mark.offset);
+            let code = &bytes[start..bytes.len().min(start + usize::from(mark.len))];
+            let octets: Vec<String> = code.iter().map(|b| format!("{b:02x}")).collect();
+            let _ = writeln!(
+                text,
+                "{start:04x}  {:<24} {}",
+                octets.join(" "),
+                disassemble(code, bitness, start as u64)
+            );
+            for uop in &block.uops[mark.uop as usize..end] {
+                let _ = writeln!(text, "        {uop}");
+            }
+        }
+        at += (block.len as usize).max(1);
+    }
+    text
+}
+
+fn disassemble(code: &[u8], bitness: u32, ip: u64) -> String {
+    let mut insn = Instruction::default();
+    Decoder::with_ip(bitness, code, ip, DecoderOptions::NONE).decode_out(&mut insn);
+    let mut text = String::new();
+    NasmFormatter::new().format(&insn, &mut text);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_text() {
+        assert_eq!(hex("48 01 d8 0f 05\n"), Some(vec![0x48, 1, 0xd8, 0xf, 5]));
+        assert_eq!(hex("4801D8,0x0f,0x05"), Some(vec![0x48, 1, 0xd8, 0xf, 5]));
+        assert_eq!(hex("\\x48\\x01"), Some(vec![0x48, 1]));
+        assert_eq!(hex(""), Some(vec![]));
+        for bad in ["4", "48 1", "zz", "4é"] {
+            assert_eq!(hex(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_instruction_is_listed_with_its_micro_ops() {
+        let text = listing(&[0x48, 0x01, 0xd8, 0x0f, 0x05], Bits::B64);
+        let insns: Vec<&str> = text.lines().filter(|l| !l.starts_with(' ')).collect();
+        assert!(insns[0].contains("48 01 d8") && insns[0].contains("add rax,rbx"), "{text}");
+        assert!(insns[1].starts_with("0003") && insns[1].contains("syscall"), "{text}");
+        assert_eq!(insns.len(), 2);
+        assert!(text.lines().any(|l| l.trim().starts_with("add.64 rax, rax, rbx")), "{text}");
+    }
+
+    #[test]
+    fn no_bytes_are_too_strange() {
+        for bits in [Bits::B16, Bits::B32, Bits::B64] {
+            for first in 0..=255 {
+                let text = listing(&[first, 0xff, 0x0f, first, 0x66, 0xf0], bits);
+                assert!(text.lines().count() > 0);
+            }
+        }
+        assert!(listing(&[0x48], Bits::B64).contains("ends within"));
+    }
+}

@@ -1,0 +1,135 @@
+//! `ring3 run`: a machine with a kernel or a ROM of the user's.
+
+use crate::options::{HostEnd, MachineOptions, parse_end, read_input, usage};
+use crate::session::{SerialEnd, Session};
+use machine::{Boot, DebugExit, Kernel, MachineConfig, SERIAL_PORTS};
+use std::path::{Path, PathBuf};
+
+/// Boot a kernel or a ROM
+///
+/// On a terminal, Ctrl-A x quits and Ctrl-A h shows the other keys; Ctrl-C goes to the guest.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// Kernel: a Linux bzImage, or an ELF file with a PVH entry point
+    #[arg(long, value_name = "FILE", required_unless_present = "bios")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initial RAM disk of the kernel
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+
+    /// Command line of the kernel
+    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = "")]
+    pub append: String,
+
+    /// ROM to start instead of a kernel: whole pages, mapped to end at 4 GiB and at 1 MiB
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub bios: Option<PathBuf>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub machine: MachineOptions,
+
+    /// Where a serial port ends: stdio, file:PATH or null; once for COM1 (stdio if not given), a
+    /// second time for COM2
+    #[arg(long, value_name = "END", value_parser = parse_end)]
+    pub serial: Vec<HostEnd>,
+
+    /// End the run when the guest resets the machine
+    #[arg(long)]
+    pub no_reboot: bool,
+
+    /// Add a device: isa-debug-exit[,iobase=0xf4][,iosize=4], by which the guest ends the run
+    #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
+    pub device: Vec<DebugExit>,
+}
+
+impl Run {
+    /// Runs the command; gives the exit status.
+    ///
+    /// # Errors
+    /// One line for the user.
+    pub fn run(self) -> anyhow::Result<u8> {
+        if self.serial.len() > SERIAL_PORTS {
+            return usage(format!("--serial can be given at most {SERIAL_PORTS} times"));
+        }
+        if self.device.len() > 1 {
+            return usage("--device isa-debug-exit can be given only once");
+        }
+        let memory = self.machine.memory;
+        let boot = match (&self.kernel, &self.bios) {
+            (Some(path), _) => Boot::Kernel(Kernel {
+                image: read_input("kernel", path, memory)?,
+                initrd: match &self.initrd {
+                    Some(path) => Some(read_input("initrd", path, memory)?),
+                    None => None,
+                },
+                cmdline: self.append,
+                name: path.display().to_string(),
+            }),
+            (None, Some(path)) => Boot::Rom(read_input("ROM", path, memory)?),
+            (None, None) => return usage("give --kernel or --bios"),
+        };
+        let serial = match self.serial.is_empty() {
+            true => vec![HostEnd::Stdio],
+            false => self.serial,
+        };
+        let inputs = [&self.kernel, &self.initrd, &self.bios];
+        let session = Session {
+            config: MachineConfig {
+                no_reboot: self.no_reboot,
+                debug_exit: self.device.first().copied(),
+                ..self.machine.config(boot)
+            },
+            serial: serial.into_iter().map(SerialEnd::Host).collect(),
+            inputs: inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<&Path>>(),
+            options: &self.machine,
+        };
+        session.run()
+    }
+}
+
+/// Parses a device as QEMU writes it.
+fn parse_device(text: &str) -> Result<DebugExit, String> {
+    let mut words = text.split(',');
+    if words.next() != Some("isa-debug-exit") {
+        return Err("the only device that can be added is isa-debug-exit".to_owned());
+    }
+    let mut device = DebugExit::default();
+    for word in words {
+        let value = |text: &str| {
+            let parsed = match text.strip_prefix("0x") {
+                Some(hex) => u16::from_str_radix(hex, 16),
+                None => text.parse(),
+            };
+            parsed.map_err(|_| format!("{text} is no port number"))
+        };
+        match word.split_once('=') {
+            Some(("iobase", text)) => device.iobase = value(text)?,
+            Some(("iosize", text)) => device.iosize = value(text)?,
+            _ => return Err(format!("isa-debug-exit has iobase= and iosize=, not {word}")),
+        }
+    }
+    if device.iosize == 0 || device.iobase.checked_add(device.iosize - 1).is_none() {
+        return Err("its ports must lie between 0 and 0xffff".to_owned());
+    }
+    Ok(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices() {
+        assert_eq!(parse_device("isa-debug-exit"), Ok(DebugExit::default()));
+        assert_eq!(
+            parse_device("isa-debug-exit,iobase=0x501,iosize=2"),
+            Ok(DebugExit { iobase: 0x501, iosize: 2 })
+        );
+        for bad in ["", "e1000", "isa-debug-exit,iobase", "isa-debug-exit,iosize=0"] {
+            assert!(parse_device(bad).is_err(), "{bad}");
+        }
+        assert!(parse_device("isa-debug-exit,iobase=0xffff,iosize=2").is_err());
+    }
+}

@@ -1,0 +1,257 @@
+//! A machine on this host: its lines connected to files, pipes or the terminal, run until it ends
+//! or the host ends it, its outcome made an exit status.
+//!
+//! Order matters: the machine is made first, so that nothing of the host is touched if it cannot
+//! be; then all files are opened, and only when all are open they are truncated; raw mode comes
+//! last.
+
+use crate::options::{HostEnd, MachineOptions, StatsFormat, usage};
+use crate::signals::SignalGuard;
+use crate::terminal::{self, Escape, Key, RawMode};
+use crate::status;
+use anyhow::Context;
+use machine::{Control, Error, Machine, MachineConfig, Outcome, Stat};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+/// The host's end of a serial port.
+pub enum SerialEnd {
+    /// As a flag says.
+    Host(HostEnd),
+    /// Output goes to a writer; there is no input.
+    Writer(Box<dyn Write + Send>),
+}
+
+/// A machine to run, and where its lines end.
+pub struct Session<'a> {
+    /// The machine.
+    pub config: MachineConfig,
+    /// COM1 and then COM2; what is missing is not connected.
+    pub serial: Vec<SerialEnd>,
+    /// Files that were read to make `config`, which must not be written over.
+    pub inputs: Vec<&'a Path>,
+    /// Flags.
+    pub options: &'a MachineOptions,
+}
+
+impl Session<'_> {
+    /// Makes the machine, runs it to its end, and gives the exit status.
+    ///
+    /// # Errors
+    /// Everything that is not the guest's doing, as one line.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let Session { config, serial, inputs, options } = self;
+        let stdio = |end: &&SerialEnd| matches!(end, SerialEnd::Host(HostEnd::Stdio));
+        if serial.iter().filter(stdio).count() > 1 {
+            return usage("only one serial port can be on stdio");
+        }
+        let terminal_port = serial.iter().position(|end| stdio(&end));
+        let mut machine = Machine::new(config)?;
+        let mut files = Files { inputs: &inputs, open: Vec::new() };
+        for (port, end) in serial.into_iter().enumerate() {
+            match end {
+                SerialEnd::Writer(writer) => machine.connect_serial(port, writer),
+                SerialEnd::Host(end) => {
+                    if let Some(writer) = files.writer(&end, "serial output")? {
+                        machine.connect_serial(port, writer);
+                    }
+                }
+            }
+        }
+        if let Some(writer) = files.writer(&options.debugcon, "debug console's output")? {
+            machine.connect_debugcon(writer);
+        }
+        if !options.trace.is_empty() {
+            let out: Box<dyn Write + Send> = match &options.trace_file {
+                Some(path) => Box::new(BufWriter::new(files.open(path, "trace")?)),
+                None => Box::new(io::stderr()),
+            };
+            machine.trace(options.traced(), out);
+        }
+        files.truncate()?;
+
+        let quit = Arc::new(AtomicBool::new(false));
+        let signals = SignalGuard::new(machine.control())?;
+        let raw = match terminal_port {
+            Some(_) if io::stdin().is_terminal() => {
+                Some(RawMode::enter().context("cannot use the terminal")?)
+            }
+            _ => None,
+        };
+        if let Some(port) = terminal_port {
+            let (control, quit, keys) = (machine.control(), quit.clone(), raw.is_some());
+            let read = move || read_stdin(&control, port, keys, &quit);
+            thread::Builder::new().name("stdin".to_owned()).spawn(read)?;
+        }
+        let outcome = machine.run(options.timeout);
+        drop(raw);
+        if let Some(format) = options.stats {
+            print_stats(&machine.stats(), format);
+        }
+        match (signals.status(), outcome) {
+            (Some(status), _) => Ok(status),
+            (None, Ok(_)) if quit.load(Relaxed) => Ok(0),
+            (None, Ok(outcome)) => Ok(exit_status(outcome)),
+            // The reader of a pipe has seen enough: end as SIGPIPE would.
+            (None, Err(Error::Output { source, .. }))
+                if source.kind() == io::ErrorKind::BrokenPipe =>
+            {
+                Ok(status::SIGNAL + 13)
+            }
+            (None, Err(error)) => Err(error.into()),
+        }
+    }
+}
+
+/// Says on standard error what is worth saying.
+fn exit_status(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::PowerOff | Outcome::Reset | Outcome::Stopped => 0,
+        Outcome::DebugExit(status) => status as u8,
+        Outcome::Timeout => {
+            eprintln!("ring3: the time is up");
+            status::TIMEOUT
+        }
+        Outcome::Shutdown(report) => {
+            eprintln!("ring3: triple fault\n{}", report.trim_end());
+            status::TRIPLE_FAULT
+        }
+    }
+}
+
+/// The files that a session writes.
+struct Files<'a> {
+    inputs: &'a [&'a Path],
+    open: Vec<(PathBuf, File)>,
+}
+
+impl Files<'_> {
+    /// What writes to `end`; `None` for nowhere.
+    fn writer(&mut self, end: &HostEnd, what: &str) -> anyhow::Result<Option<Box<dyn Write + Send>>> {
+        Ok(match end {
+            HostEnd::Null => None,
+            HostEnd::Stdio => Some(Box::new(Stdout::new()?)),
+            HostEnd::File(path) => Some(Box::new(self.open(path, what)?)),
+        })
+    }
+
+    /// Opens a file for writing, its content untouched as yet.
+    fn open(&mut self, path: &Path, what: &str) -> anyhow::Result<File> {
+        let context = || format!("cannot write the {what} to {}", path.display());
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).open(path);
+        let file = file.with_context(context)?;
+        let id = |m: std::fs::Metadata| (m.dev(), m.ino());
+        let meta = file.metadata().with_context(context)?;
+        if meta.is_file() {
+            let this = id(meta);
+            let same = |p: &&Path| std::fs::metadata(p).is_ok_and(|m| id(m) == this);
+            if self.inputs.iter().any(same) {
+                anyhow::bail!("{}: the file is an input of this machine", context());
+            }
+            if self.open.iter().any(|(_, f)| f.metadata().is_ok_and(|m| id(m) == this)) {
+                return usage(format!("{}: the file is already in use", context()));
+            }
+        }
+        self.open.push((path.to_owned(), file.try_clone().with_context(context)?));
+        Ok(file)
+    }
+
+    /// Empties all files that have content.
+    fn truncate(&self) -> anyhow::Result<()> {
+        for (path, file) in &self.open {
+            if file.metadata().is_ok_and(|m| m.is_file()) {
+                let done = file.set_len(0);
+                done.with_context(|| format!("cannot write to {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Standard output without a buffer; waits when somebody else made it non-blocking.
+struct Stdout(File);
+
+impl Stdout {
+    fn new() -> io::Result<Stdout> {
+        let fd: OwnedFd = rustix::io::dup(rustix::stdio::stdout())?;
+        Ok(Stdout(fd.into()))
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None)?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Sends standard input to a serial port until it ends; `keys` when it is a terminal, where the
+/// escape keys count.
+fn read_stdin(control: &Control, port: usize, keys: bool, quit: &AtomicBool) {
+    let mut escape = Escape::default();
+    let mut buffer = [0; 1024];
+    loop {
+        let n = match io::stdin().read(&mut buffer) {
+            Ok(0) => return,
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                if poll(&mut [PollFd::new(&io::stdin(), PollFlags::IN)], None).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Err(_) => return,
+        };
+        if !keys {
+            if !control.send_paced(port, &buffer[..n]) {
+                return;
+            }
+            continue;
+        }
+        for &byte in &buffer[..n] {
+            match escape.key(byte) {
+                Key::Send(byte) => control.send(port, &[byte]),
+                Key::Help => eprint!("{}", terminal::HELP),
+                Key::Nothing => {}
+                Key::Quit => {
+                    quit.store(true, Relaxed);
+                    return control.stop();
+                }
+            }
+        }
+    }
+}
+
+/// Prints counters to standard error.
+fn print_stats(stats: &[Stat], format: StatsFormat) {
+    match format {
+        StatsFormat::Text => {
+            for s in stats {
+                eprintln!("{:<30} {:>18}", s.name.replace('_', " "), s.value.to_string());
+            }
+        }
+        StatsFormat::Json => {
+            let rows: Vec<String> =
+                stats.iter().map(|s| format!("\"{}\": {}", s.name, s.value)).collect();
+            eprintln!("{{{}}}", rows.join(", "));
+        }
+    }
+}

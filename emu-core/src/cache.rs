@@ -1,0 +1,231 @@
+//! The block cache: threaded code by guest-physical address and mode, the side tables that turn a
+//! record back into a guest instruction, and invalidation when code changes.
+//!
+//! - Records live in one arena that only grows; when it is full everything is dropped at once.
+//! - A block that dies keeps its records, but the first becomes `stale` (back to the dispatcher),
+//!   and `forward` once the same key has a block again: links into it need no bookkeeping.
+//! - Blocks are found per page, so that a store into code invalidates just those that overlap the
+//!   64-byte granules it touched.
+
+use crate::cpu::{Cpu, Jump};
+use crate::interp::{Rec, thread};
+use crate::mem::phys::CodeMap;
+use crate::uop::Block;
+use rustc_hash::FxHashMap;
+
+/// Records the arena holds before it is emptied (32 bytes each).
+pub const ARENA: usize = 640 << 10;
+
+/// What the cache knows of a block.
+#[derive(Debug)]
+pub struct Entry {
+    /// RAM offset of its first byte.
+    pub off: u64,
+    /// RAM offset of the page its last instruction goes on in, if it straddles two.
+    pub second: Option<u64>,
+    /// Mode it was lifted for.
+    pub mode: u32,
+    /// Guest bytes.
+    pub len: u16,
+    /// First record.
+    pub ip: u32,
+    /// Whether it is still valid.
+    live: bool,
+    /// Per guest instruction: its first record (from `ip`) and its distance in bytes.
+    marks: Box<[(u16, u16)]>,
+}
+
+/// Counters of the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Blocks lifted.
+    pub lifted: u64,
+    /// Guest instructions in them.
+    pub insns: u64,
+    /// Canonical micro-ops in them (after the passes).
+    pub uops: u64,
+    /// Records made of them.
+    pub recs: u64,
+    /// Blocks invalidated by stores into code.
+    pub invalidated: u64,
+    /// Times that everything was dropped because the arena was full.
+    pub flushes: u64,
+    /// Links patched.
+    pub links: u64,
+}
+
+/// The cache of one CPU.
+#[derive(Debug, Default)]
+pub struct Cache {
+    /// All records.
+    pub code: Vec<Rec>,
+    entries: Vec<Entry>,
+    by_key: FxHashMap<(u64, u32), u32>,
+    by_page: FxHashMap<u64, Vec<u32>>,
+    /// Counters.
+    pub stats: CacheStats,
+}
+
+impl Cache {
+    /// The live block for this key.
+    pub fn get(&self, off: u64, mode: u32) -> Option<&Entry> {
+        self.by_key.get(&(off, mode)).map(|&n| &self.entries[n as usize])
+    }
+
+    /// Enters a block that starts at RAM offset `off`, lifted for `mode`; `second` is the RAM
+    /// offset of the next page if it reaches into that. Gives its first record.
+    pub fn insert(
+        &mut self,
+        cpu: &mut Cpu,
+        off: u64,
+        second: Option<u64>,
+        block: &Block,
+        mode: u32,
+    ) -> u32 {
+        let threaded = thread::thread(cpu, block);
+        self.stats.lifted += 1;
+        self.stats.insns += block.insns.len() as u64;
+        self.stats.uops += block.uops.len() as u64;
+        self.stats.recs += threaded.recs.len() as u64;
+        let ip = self.code.len() as u32;
+        let n = self.entries.len() as u32;
+        self.code.extend_from_slice(&threaded.recs);
+        if let Some(old) = self.by_key.insert((off, mode), n) {
+            self.kill(cpu, old, Some(ip));
+        }
+        let len = block.len.max(1) as u16;
+        let in_page = (4096 - (off & 4095)).min(len.into());
+        let mut pages = vec![(off, in_page)];
+        if let Some(second) = second {
+            pages.push((second & !4095, u64::from(len) - in_page));
+        }
+        for (at, n_bytes) in pages {
+            if n_bytes == 0 {
+                continue;
+            }
+            self.by_page.entry(at >> 12).or_default().push(n);
+            if cpu.mem.code.mark(at, n_bytes) {
+                cpu.tlb.protect(at);
+            }
+        }
+        let marks = threaded.marks.into_boxed_slice();
+        self.entries.push(Entry { off, second, mode, len, ip, live: true, marks });
+        ip
+    }
+
+    /// Takes block `n` out of use; `next` is the first record of its successor.
+    fn kill(&mut self, cpu: &mut Cpu, n: u32, next: Option<u32>) {
+        let e = &mut self.entries[n as usize];
+        e.live = false;
+        self.code[e.ip as usize] = next.map_or_else(thread::stale, thread::forward);
+        let j = &mut cpu.jumps[Jump::index(e.off)];
+        if j.off == e.off && j.mode == e.mode {
+            *j = Jump::NONE;
+        }
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self, cpu: &mut Cpu) {
+        self.code.clear();
+        self.entries.clear();
+        self.by_key.clear();
+        self.by_page.clear();
+        cpu.jumps.fill(Jump::NONE);
+        cpu.rare.clear();
+        cpu.mem.code.clear();
+        // Write tags that were withheld come back by the slow path.
+    }
+
+    /// Invalidates the blocks that overlap the granules of `len` bytes at RAM offset `off`.
+    pub fn invalidate(&mut self, cpu: &mut Cpu, off: u64, len: u64) {
+        let mut at = off;
+        let end = off + len.max(1);
+        while at < end {
+            let n = (4096 - (at & 4095)).min(end - at);
+            self.invalidate_in_page(cpu, at, n);
+            at += n;
+        }
+    }
+
+    fn invalidate_in_page(&mut self, cpu: &mut Cpu, off: u64, len: u64) {
+        let page = off >> 12;
+        let hit = CodeMap::mask(off, len);
+        let Some(list) = self.by_page.get_mut(&page) else { return };
+        let list = std::mem::take(list);
+        let mut left = 0;
+        let mut keep = Vec::with_capacity(list.len());
+        for n in list {
+            let e = &self.entries[n as usize];
+            if !e.live {
+                continue;
+            }
+            let granules = e.granules(page);
+            if granules & hit == 0 {
+                left |= granules;
+                keep.push(n);
+            } else {
+                let key = (e.off, e.mode);
+                self.by_key.remove(&key);
+                self.kill(cpu, n, None);
+                self.stats.invalidated += 1;
+            }
+        }
+        cpu.mem.code.set_page(page << 12, left);
+        if keep.is_empty() {
+            self.by_page.remove(&page);
+        } else {
+            self.by_page.insert(page, keep);
+        }
+    }
+
+    /// The block that record `ip` belongs to, and the index of the guest instruction in it.
+    pub fn locate(&self, ip: usize) -> Option<(&Entry, usize)> {
+        let n = self.entries.partition_point(|e| e.ip as usize <= ip).checked_sub(1)?;
+        let e = &self.entries[n];
+        let rel = (ip - e.ip as usize) as u16;
+        let insn = e.marks.partition_point(|m| m.0 <= rel).saturating_sub(1);
+        Some((e, insn))
+    }
+
+    /// Appends a record that belongs to no block.
+    pub fn append(&mut self, rec: Rec) -> u32 {
+        self.code.push(rec);
+        self.code.len() as u32 - 1
+    }
+
+    /// Bytes the cache takes, roughly.
+    pub fn bytes(&self) -> usize {
+        self.code.capacity() * size_of::<Rec>()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.entries.iter().map(|e| e.marks.len() * 4).sum::<usize>()
+            + self.by_key.capacity() * 24
+    }
+}
+
+impl Entry {
+    /// Distance of guest instruction `insn` from the block's start, in bytes.
+    pub fn offset_of(&self, insn: usize) -> u64 {
+        self.marks.get(insn).map_or(0, |m| m.1.into())
+    }
+
+    /// Number of guest instructions.
+    pub fn insn_count(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// The granules of page number `page` it covers.
+    fn granules(&self, page: u64) -> u64 {
+        let in_page = (4096 - (self.off & 4095)).min(self.len.into());
+        let mut bits = 0;
+        if self.off >> 12 == page {
+            bits |= CodeMap::mask(self.off, in_page);
+        }
+        if let Some(second) = self.second
+            && second >> 12 == page
+            && u64::from(self.len) > in_page
+        {
+            bits |= CodeMap::mask(second & !4095, u64::from(self.len) - in_page);
+        }
+        bits
+    }
+}

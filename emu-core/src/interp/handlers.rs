@@ -1,0 +1,589 @@
+//! The handlers: one generic function per shape of micro-op, instantiated by [`super::thread`].
+//! Meanings come from the op table's `eval`; here is only how operands are fetched and results
+//! stored.
+
+use super::{Leave, Rec, TAIL};
+use crate::cpu::{Cpu, Jump, Reg, mode};
+use crate::fault::{Fault, vector};
+use crate::flags::{Flags, OSZAPC};
+use crate::mem::tlb::Access;
+use crate::uop::{Args, PureOp};
+use crate::width::Width;
+
+/// Flag handling of an ALU handler: no flags, all six, or a merge under the mask in `Rec::t`.
+pub mod fl {
+    /// Writes none.
+    pub const NONE: u8 = 0;
+    /// Writes all six.
+    pub const ALL: u8 = 1;
+    /// Merges under the mask in `Rec::t`.
+    pub const SOME: u8 = 2;
+}
+
+/// Addressing of a memory handler.
+pub mod am {
+    /// `[base + disp]`.
+    pub const BASE: u8 = 0;
+    /// `[base + index * scale + disp]`.
+    pub const INDEX: u8 = 1;
+    /// With segment base and address size.
+    pub const FULL: u8 = 2;
+}
+
+const RIP: usize = Reg::RIP.ix();
+const RSP: usize = Reg::RSP.ix();
+const SLOTS: usize = 63;
+
+#[inline(always)]
+fn r(cpu: &Cpu, n: u8) -> u64 {
+    cpu.regs[n as usize & SLOTS]
+}
+
+#[inline(always)]
+fn put(cpu: &mut Cpu, w: Width, n: u8, v: u64) {
+    let slot = &mut cpu.regs[n as usize & SLOTS];
+    *slot = w.merge(*slot, v);
+}
+
+#[inline(always)]
+fn go(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    if TAIL { (code[ip].run)(cpu, code, ip) } else { Leave::Next.at(ip) }
+}
+
+#[inline(always)]
+fn set_flags<const F: u8>(cpu: &mut Cpu, new: Flags, mask: u32) {
+    match F {
+        fl::ALL => cpu.flags = new,
+        fl::SOME => cpu.flags = cpu.flags.update(new, mask),
+        _ => {}
+    }
+}
+
+// ---- integer --------------------------------------------------------------------------------------
+
+/// `d = op(a, b | imm)`; a third source, if the op has one, is in `f`.
+pub fn alu<O: PureOp, const W: u8, const I: bool, const F: u8>(
+    cpu: &mut Cpu,
+    code: &[Rec],
+    ip: usize,
+) -> u64 {
+    let x = &code[ip];
+    let w = Width::from_index(W);
+    let b = if I { x.imm } else { r(cpu, x.b) };
+    let (v, f) = O::eval(w, x.c, r(cpu, x.a), b, r(cpu, x.f as u8), cpu.flags);
+    put(cpu, w, x.d, v);
+    set_flags::<F>(cpu, f, x.t);
+    go(cpu, code, ip + 1)
+}
+
+/// Effective address without or with segment; `c` = scale | address width << 2 | stack << 4,
+/// `t` = segment base register.
+#[inline(always)]
+fn ea<const A: u8>(cpu: &Cpu, x: &Rec) -> u64 {
+    let base = r(cpu, x.a).wrapping_add(x.i as i64 as u64);
+    match A {
+        am::BASE => base,
+        am::INDEX => base.wrapping_add(r(cpu, x.b) << (x.c & 3)),
+        _ => Width::from_index(x.c >> 2)
+            .zext(base.wrapping_add(r(cpu, x.b) << (x.c & 3)))
+            .wrapping_add(r(cpu, x.t as u8)),
+    }
+}
+
+/// LEA.
+pub fn lea<const W: u8, const A: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let v = ea::<A>(cpu, x);
+    put(cpu, Width::from_index(W), x.d, v);
+    go(cpu, code, ip + 1)
+}
+
+// ---- memory ----------------------------------------------------------------------------------------
+
+/// Keeps a fault for the run loop; a non-canonical stack address is #SS.
+#[cold]
+fn note_fault(cpu: &mut Cpu, f: Fault, c: u8) {
+    cpu.fault = if c & 0x10 != 0 && f.vector == vector::GP { Fault::SS0 } else { f };
+}
+
+#[cold]
+#[inline(never)]
+fn load_slow(cpu: &mut Cpu, va: u64, w: Width, c: u8) -> Option<u64> {
+    match cpu.read(va, w) {
+        Ok(v) => Some(v),
+        Err(f) => {
+            note_fault(cpu, f, c);
+            None
+        }
+    }
+}
+
+/// Outcome of a slow store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slow {
+    Done,
+    Fault,
+    Smc,
+}
+
+/// Whether a store of `n` bytes at `va` would hit translated code (and must be stepped over).
+fn hits_code(cpu: &mut Cpu, va: u64, n: u64) -> Result<bool, Fault> {
+    if cpu.smc_through {
+        return Ok(false);
+    }
+    let first = (cpu.frontend.translate)(cpu, va, Access::Write)?;
+    let hit = |cpu: &Cpu, pa: u64, n: u64| {
+        cpu.mem.lookup(pa).is_some_and(|(off, writable)| writable && cpu.mem.code.hit(off, n))
+    };
+    let in_page = 4096 - (va & 4095);
+    if n <= in_page {
+        return Ok(hit(cpu, first, n));
+    }
+    let next = cpu.wrap_linear(va.wrapping_add(in_page));
+    let second = (cpu.frontend.translate)(cpu, next, Access::Write)?;
+    Ok(hit(cpu, first, in_page) || hit(cpu, second, n - in_page))
+}
+
+#[cold]
+#[inline(never)]
+fn store_slow(cpu: &mut Cpu, va: u64, w: Width, v: u64, c: u8) -> Slow {
+    let r = match hits_code(cpu, va, w.bytes()) {
+        Ok(true) => return Slow::Smc,
+        Ok(false) => cpu.write(va, w, v),
+        Err(f) => Err(f),
+    };
+    match r {
+        Ok(()) => Slow::Done,
+        Err(f) => {
+            note_fault(cpu, f, c);
+            Slow::Fault
+        }
+    }
+}
+
+/// The load of a read-modify-write: `None` is a fault, or (`cpu.fault.vector` = 255) a store into
+/// code to come.
+#[cold]
+#[inline(never)]
+fn load_rmw_slow(cpu: &mut Cpu, va: u64, w: Width, c: u8) -> Option<u64> {
+    let r = hits_code(cpu, va, w.bytes()).and_then(|hit| {
+        if hit {
+            return Ok(None);
+        }
+        cpu.probe(va, w.bytes(), Access::Write)?;
+        cpu.read(va, w).map(Some)
+    });
+    match r {
+        Ok(Some(v)) => Some(v),
+        Ok(None) => {
+            cpu.fault = Fault::new(255);
+            None
+        }
+        Err(f) => {
+            note_fault(cpu, f, c);
+            None
+        }
+    }
+}
+
+#[inline(always)]
+fn load(cpu: &mut Cpu, va: u64, w: Width, c: u8) -> Option<u64> {
+    match cpu.tlb.read(va, w.bytes()) {
+        Some(off) => Some(cpu.mem.ram.read(off, w)),
+        None => load_slow(cpu, va, w, c),
+    }
+}
+
+#[inline(always)]
+fn store(cpu: &mut Cpu, va: u64, w: Width, v: u64, c: u8) -> Slow {
+    match cpu.tlb.write(va, w.bytes()) {
+        Some(off) => {
+            cpu.mem.ram.write(off, w, v);
+            Slow::Done
+        }
+        None => store_slow(cpu, va, w, v, c),
+    }
+}
+
+#[inline(always)]
+fn load_rmw(cpu: &mut Cpu, va: u64, w: Width, c: u8) -> Option<u64> {
+    match cpu.tlb.write(va, w.bytes()) {
+        Some(off) => Some(cpu.mem.ram.read(off, w)),
+        None => load_rmw_slow(cpu, va, w, c),
+    }
+}
+
+#[inline(always)]
+fn left(s: Slow, ip: usize) -> u64 {
+    if s == Slow::Smc { Leave::Smc.at(ip) } else { Leave::Fault.at(ip) }
+}
+
+#[cold]
+fn rmw_left(cpu: &Cpu, ip: usize) -> u64 {
+    if cpu.fault.vector == 255 { Leave::Smc.at(ip) } else { Leave::Fault.at(ip) }
+}
+
+/// A load that merges at its width (`ld`), or zero-extends (`Z`).
+pub fn ld<const W: u8, const Z: bool, const A: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let w = Width::from_index(W);
+    let va = ea::<A>(cpu, x);
+    let Some(v) = load(cpu, va, w, x.c) else { return Leave::Fault.at(ip) };
+    put(cpu, if Z { Width::W64 } else { w }, x.d, v);
+    go(cpu, code, ip + 1)
+}
+
+/// A sign-extending load, written at width `K`.
+pub fn lds<const W: u8, const K: u8, const A: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let w = Width::from_index(W);
+    let va = ea::<A>(cpu, x);
+    let Some(v) = load(cpu, va, w, x.c) else { return Leave::Fault.at(ip) };
+    put(cpu, Width::from_index(K), x.d, w.sext(v));
+    go(cpu, code, ip + 1)
+}
+
+/// A read-modify-write's load.
+pub fn ldw<const W: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let va = ea::<{ am::FULL }>(cpu, x);
+    let Some(v) = load_rmw(cpu, va, Width::from_index(W), x.c) else { return rmw_left(cpu, ip) };
+    put(cpu, Width::W64, x.d, v);
+    go(cpu, code, ip + 1)
+}
+
+/// A store of register `d` or of an immediate.
+pub fn st<const W: u8, const I: bool, const A: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let va = ea::<A>(cpu, x);
+    let v = if I { x.imm } else { r(cpu, x.d) };
+    match store(cpu, va, Width::from_index(W), v, x.c) {
+        Slow::Done => go(cpu, code, ip + 1),
+        s => left(s, ip),
+    }
+}
+
+/// A read-modify-write's store: it goes through in any case.
+pub fn stw<const W: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let va = ea::<{ am::FULL }>(cpu, x);
+    match store(cpu, va, Width::from_index(W), r(cpu, x.d), x.c) {
+        Slow::Done => go(cpu, code, ip + 1),
+        s => left(s, ip),
+    }
+}
+
+/// Fused `ldz t, [m]; op d, d, t`: an ALU op with a memory source.
+pub fn alu_mem<O: PureOp, const W: u8, const F: u8, const A: u8>(
+    cpu: &mut Cpu,
+    code: &[Rec],
+    ip: usize,
+) -> u64 {
+    let x = &code[ip];
+    let w = Width::from_index(W);
+    let va = ea::<A>(cpu, x);
+    let Some(b) = load(cpu, va, w, x.c) else { return Leave::Fault.at(ip) };
+    let (v, f) = O::eval(w, 0, r(cpu, x.imm as u8), b, 0, cpu.flags);
+    put(cpu, w, x.d, v);
+    set_flags::<F>(cpu, f, OSZAPC);
+    go(cpu, code, ip + 1)
+}
+
+/// Fused `ldz t, [m]; op -, t, b | imm`: CMP and TEST with memory first. The register is `d`.
+pub fn cmp_mem<O: PureOp, const W: u8, const I: bool, const A: u8>(
+    cpu: &mut Cpu,
+    code: &[Rec],
+    ip: usize,
+) -> u64 {
+    let x = &code[ip];
+    let w = Width::from_index(W);
+    let va = ea::<A>(cpu, x);
+    let Some(a) = load(cpu, va, w, x.c) else { return Leave::Fault.at(ip) };
+    let b = if I { x.imm } else { r(cpu, x.d) };
+    cpu.flags = O::eval(w, 0, a, b, 0, cpu.flags).1;
+    go(cpu, code, ip + 1)
+}
+
+/// Fused `ldw t, [m]; op t2, t, b | imm; stw [m], t2`. The register is `d`.
+pub fn rmw<O: PureOp, const W: u8, const I: bool, const F: u8>(
+    cpu: &mut Cpu,
+    code: &[Rec],
+    ip: usize,
+) -> u64 {
+    let x = &code[ip];
+    let w = Width::from_index(W);
+    let va = ea::<{ am::FULL }>(cpu, x);
+    let Some(a) = load_rmw(cpu, va, w, x.c) else { return rmw_left(cpu, ip) };
+    let b = if I { x.imm } else { r(cpu, x.d) };
+    let (v, f) = O::eval(w, 0, a, b, 0, cpu.flags);
+    match store(cpu, va, w, v, x.c) {
+        Slow::Done => {
+            set_flags::<F>(cpu, f, x.f);
+            go(cpu, code, ip + 1)
+        }
+        s => left(s, ip),
+    }
+}
+
+/// Fused 64-bit push of register `d` or an immediate.
+pub fn push<const I: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let va = cpu.regs[RSP].wrapping_sub(8);
+    let v = if I { x.imm } else { r(cpu, x.d) };
+    match store(cpu, va, Width::W64, v, 0x10) {
+        Slow::Done => {
+            cpu.regs[RSP] = va;
+            go(cpu, code, ip + 1)
+        }
+        s => left(s, ip),
+    }
+}
+
+/// Fused 64-bit pop into register `d`.
+pub fn pop(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let va = cpu.regs[RSP];
+    let Some(v) = load(cpu, va, Width::W64, 0x10) else { return Leave::Fault.at(ip) };
+    put(cpu, Width::W64, x.d, v);
+    cpu.regs[RSP] = va.wrapping_add(8);
+    go(cpu, code, ip + 1)
+}
+
+// ---- vectors, helpers and other rare ones: out of line ----------------------------------------------
+
+/// Runs an out-of-line function that may fault.
+pub fn outline(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    if call_helper(cpu, &code[ip]) { go(cpu, code, ip + 1) } else { Leave::Fault.at(ip) }
+}
+
+#[inline(never)]
+fn call_helper(cpu: &mut Cpu, x: &Rec) -> bool {
+    let args = Args {
+        w: Width::from_index(x.c),
+        k: x.c >> 2,
+        d: Reg(x.d),
+        a: Reg(x.a),
+        b: Reg(x.b),
+        imm: x.imm,
+    };
+    match (cpu.helpers[x.i as usize & 0xffff].call)(cpu, args) {
+        Ok(()) => true,
+        Err(f) => {
+            cpu.fault = f;
+            false
+        }
+    }
+}
+
+/// Any other micro-op, executed from its canonical form by [`crate::rare`]; `imm` is its index in
+/// the CPU's list of such ops.
+pub fn rare(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    match run_rare(cpu, code[ip].imm as usize) {
+        Slow::Done => go(cpu, code, ip + 1),
+        s => left(s, ip),
+    }
+}
+
+#[inline(never)]
+fn run_rare(cpu: &mut Cpu, n: usize) -> Slow {
+    let u = &cpu.rare[n].clone();
+    if u.op == crate::uop::Op::Vst {
+        let va = crate::rare::address(cpu, &u.mem);
+        match hits_code(cpu, va, u64::from(u.k & 127)) {
+            Ok(true) => return Slow::Smc,
+            Ok(false) => {}
+            Err(f) => {
+                note_fault(cpu, f, u8::from(u.mem.stack) << 4);
+                return Slow::Fault;
+            }
+        }
+    }
+    match crate::rare::run(cpu, u) {
+        Ok(()) => Slow::Done,
+        Err(f) => {
+            note_fault(cpu, f, u8::from(u.mem.stack) << 4);
+            Slow::Fault
+        }
+    }
+}
+
+// ---- block ends ---------------------------------------------------------------------------------------
+
+/// RIP of a block end whose width is `c`.
+#[inline(always)]
+fn advance<const W64: bool>(cpu: &mut Cpu, delta: u64, c: u8) {
+    let rip = cpu.regs[RIP].wrapping_add(delta);
+    cpu.regs[RIP] = if W64 { rip } else { Width::from_index(c).zext(rip) };
+}
+
+/// Charges the block to the budget; false when that is used up.
+#[inline(always)]
+fn charge(cpu: &mut Cpu, n: i64) -> bool {
+    cpu.budget -= n;
+    cpu.budget >= 0
+}
+
+/// Goes on at record `t`, or leaves for a link.
+#[inline(always)]
+fn follow(cpu: &mut Cpu, code: &[Rec], ip: usize, t: u32, why: Leave) -> u64 {
+    match code.get(t as usize) {
+        Some(next) if TAIL => (next.run)(cpu, code, t as usize),
+        Some(_) => Leave::Next.at(t as usize),
+        None => why.at(ip),
+    }
+}
+
+/// Jump: `imm` is the distance, `i` the instruction count.
+pub fn goto<const W64: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    advance::<W64>(cpu, x.imm, x.c);
+    if !charge(cpu, x.i.into()) {
+        return Leave::Budget.at(ip);
+    }
+    follow(cpu, code, ip, x.t, Leave::LinkTaken)
+}
+
+/// The two ways of a conditional block end: `imm` = taken distance | fall distance << 32 |
+/// instruction count << 48.
+#[inline(always)]
+fn branch<const W64: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, w: u8, taken: bool) -> u64 {
+    let x = &code[ip];
+    let n = (x.imm >> 48) as i64;
+    // Two ways to the end, so that the branch predictor sees them apart: without the black box
+    // they would be merged into a conditional move before one indirect jump.
+    if taken {
+        advance::<W64>(cpu, x.imm as i32 as i64 as u64, w);
+        if !charge(cpu, n) {
+            return Leave::Budget.at(ip);
+        }
+        follow(cpu, code, ip, x.t, Leave::LinkTaken)
+    } else {
+        std::hint::black_box(());
+        advance::<W64>(cpu, x.imm >> 32 & 0xffff, w);
+        if !charge(cpu, n) {
+            return Leave::Budget.at(ip);
+        }
+        follow(cpu, code, ip, x.f, Leave::LinkFall)
+    }
+}
+
+/// Conditional jump on the flags.
+pub fn jcc<const CC: u8, const W64: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let taken = cpu.flags.cond(CC);
+    branch::<W64>(cpu, code, ip, code[ip].c, taken)
+}
+
+/// Fused `op d, a, b | imm` (CMP, TEST, SUB, AND) and conditional jump. An immediate is in `i`.
+pub fn alu_jcc<O: PureOp, const W: u8, const I: bool, const CC: u8>(
+    cpu: &mut Cpu,
+    code: &[Rec],
+    ip: usize,
+) -> u64 {
+    let x = &code[ip];
+    let w = Width::from_index(W);
+    let b = if I { x.i as i64 as u64 } else { r(cpu, x.b) };
+    let (v, f) = O::eval(w, 0, r(cpu, x.a), b, 0, cpu.flags);
+    put(cpu, w, x.d, v);
+    cpu.flags = f;
+    branch::<true>(cpu, code, ip, 0, f.cond(CC))
+}
+
+/// Jump if register `a`, cut to width `W`, is not zero.
+pub fn jrnz<const W: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let taken = Width::from_index(W).zext(r(cpu, x.a)) != 0;
+    branch::<false>(cpu, code, ip, x.c, taken)
+}
+
+/// Looks the block at RIP up among the recent targets of indirect jumps.
+#[inline(always)]
+fn indirect(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let va = if cpu.mode & mode::CODE64 != 0 { cpu.regs[RIP] } else { cpu.linear_rip() };
+    if let Some(off) = cpu.tlb.exec(va) {
+        let j = &cpu.jumps[Jump::index(off)];
+        if j.off == off && j.mode == cpu.mode {
+            let t = j.ip as usize;
+            return go(cpu, code, t);
+        }
+    }
+    Leave::Lookup.at(ip)
+}
+
+/// Indirect jump to register `a`, cut to width `c`; `i` is the instruction count.
+pub fn jmpi(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    cpu.regs[RIP] = Width::from_index(x.c).zext(r(cpu, x.a));
+    if !charge(cpu, x.i.into()) {
+        return Leave::Budget.at(ip);
+    }
+    indirect(cpu, code, ip)
+}
+
+/// Fused 64-bit near call: `i` is the return address's distance, `imm` the target's, `d` the
+/// instruction count.
+pub fn call(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let rip = cpu.regs[RIP];
+    let va = cpu.regs[RSP].wrapping_sub(8);
+    match store(cpu, va, Width::W64, rip.wrapping_add(x.i as i64 as u64), 0x10) {
+        Slow::Done => {}
+        s => return left(s, ip),
+    }
+    cpu.regs[RSP] = va;
+    cpu.regs[RIP] = rip.wrapping_add(x.imm);
+    if !charge(cpu, x.d.into()) {
+        return Leave::Budget.at(ip);
+    }
+    follow(cpu, code, ip, x.t, Leave::LinkTaken)
+}
+
+/// Fused 64-bit near return; `imm` is what to add to RSP, `i` the instruction count.
+pub fn ret(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let va = cpu.regs[RSP];
+    let Some(v) = load(cpu, va, Width::W64, 0x10) else { return Leave::Fault.at(ip) };
+    cpu.regs[RSP] = va.wrapping_add(x.imm);
+    cpu.regs[RIP] = v;
+    if !charge(cpu, x.i.into()) {
+        return Leave::Budget.at(ip);
+    }
+    indirect(cpu, code, ip)
+}
+
+/// Back to the dispatcher, RIP advanced by `imm` unless `b` (a helper has set it).
+pub fn exit(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    if x.b == 0 {
+        advance::<false>(cpu, x.imm, x.c);
+    }
+    charge(cpu, x.i.into());
+    Leave::Exit.at(ip)
+}
+
+/// Raises the exception whose vector is `i`, with error code 0 if `c`.
+pub fn raise(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    cpu.fault = Fault { vector: x.i as u8, error: (x.c != 0).then_some(0), address: 0 };
+    Leave::Fault.at(ip)
+}
+
+/// A link into another page: goes on at `t` only while RIP is mapped to the RAM offset in `imm`.
+pub fn guard(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let x = &code[ip];
+    let va = if cpu.mode & mode::CODE64 != 0 { cpu.regs[RIP] } else { cpu.linear_rip() };
+    if cpu.tlb.exec(va) == Some(x.imm) {
+        return go(cpu, code, x.t as usize);
+    }
+    Leave::Lookup.at(ip)
+}
+
+/// The first record of a block that is no longer valid.
+pub fn stale(_cpu: &mut Cpu, _code: &[Rec], ip: usize) -> u64 {
+    Leave::Lookup.at(ip)
+}
+
+/// The first record of a block that was lifted anew: goes on at `t`.
+pub fn forward(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+    let t = code[ip].t as usize;
+    go(cpu, code, t)
+}

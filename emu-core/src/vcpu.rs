@@ -1,0 +1,452 @@
+//! The run loop of one virtual CPU: finds blocks, runs them, links them, delivers faults and
+//! interrupts, and steps over what must be exact (code that overwrites itself, interrupt shadows,
+//! single-stepping).
+
+use crate::cache::{Cache, Entry};
+use crate::cpu::{Cpu, Jump, mode};
+use crate::fault::{Fault, Guest};
+use crate::flags::rflags;
+use crate::interp::{Leave, UNLINKED, execute, thread};
+use crate::mem::tlb::Access;
+use crate::passes;
+use crate::uop::Block;
+use std::io::Write;
+
+bitflags::bitflags! {
+    /// What to write to the trace.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Trace: u8 {
+        /// Every instruction (one block each; slow).
+        const INSN = 1;
+        /// Every block that the dispatcher enters.
+        const BLOCK = 2;
+        /// Faults and interrupts.
+        const EXC = 4;
+        /// Port and memory-mapped I/O (written by the platform).
+        const IO = 8;
+        /// Page walks and TLB flushes.
+        const MMU = 16;
+    }
+}
+
+/// Why [`Vcpu::run`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The budget is used up.
+    Budget,
+    /// HLT, and nothing to wake it.
+    Halted,
+    /// Triple fault.
+    Shutdown,
+}
+
+/// What the run loop counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunStats {
+    /// Times the dispatcher looked a block up.
+    pub dispatches: u64,
+    /// Exits because the budget was used up.
+    pub budget: u64,
+    /// Exits of helpers that may have changed mode or interrupt state.
+    pub exits: u64,
+    /// Faults raised by instructions.
+    pub faults: u64,
+    /// Interrupts delivered.
+    pub interrupts: u64,
+    /// Stores into translated code that were stepped over.
+    pub smc: u64,
+    /// Instructions run one to a block.
+    pub single: u64,
+    /// Times HLT waited.
+    pub halts: u64,
+}
+
+struct Tracer {
+    what: Trace,
+    out: Box<dyn Write + Send>,
+}
+
+/// A virtual CPU with its block cache.
+pub struct Vcpu {
+    /// State.
+    pub cpu: Cpu,
+    /// Block cache.
+    pub cache: Cache,
+    /// Counters.
+    pub stats: RunStats,
+    /// Step over the instruction at RIP: its store hits translated code.
+    step_over: bool,
+    last: (u64, u32),
+    tracer: Option<Tracer>,
+}
+
+/// Where a lookup led.
+enum Found {
+    /// The block starts at this record and may be linked to.
+    Linkable(u32),
+    /// It must be looked up every time (it straddles pages).
+    Unlinkable(u32),
+}
+
+impl Found {
+    fn ip(&self) -> usize {
+        match self {
+            Found::Linkable(ip) | Found::Unlinkable(ip) => *ip as usize,
+        }
+    }
+}
+
+impl Vcpu {
+    /// A vCPU around `cpu`.
+    pub fn new(cpu: Cpu) -> Vcpu {
+        Vcpu {
+            cpu,
+            cache: Cache::default(),
+            stats: RunStats::default(),
+            step_over: false,
+            last: (0, 0),
+            tracer: None,
+        }
+    }
+
+    /// Writes what `what` says to `out` from now on.
+    pub fn trace(&mut self, what: Trace, out: Box<dyn Write + Send>) {
+        self.tracer = Some(Tracer { what, out });
+    }
+
+    fn tracing(&self, what: Trace) -> bool {
+        self.tracer.as_ref().is_some_and(|t| t.what.contains(what))
+    }
+
+    /// Writes a line to the trace. A trace that cannot be written ends tracing, not the guest.
+    fn note(&mut self, line: std::fmt::Arguments) {
+        let icount = self.cpu.icount();
+        if let Some(t) = &mut self.tracer
+            && writeln!(t.out, "{icount} {line}").is_err()
+        {
+            self.tracer = None;
+        }
+    }
+
+    /// Runs about `budget` instructions, delivering faults and interrupts.
+    pub fn run(&mut self, budget: i64) -> Stop {
+        let cpu = &mut self.cpu;
+        cpu.budget = budget;
+        cpu.granted = budget;
+        cpu.held = 0;
+        let stop = self.turn();
+        let cpu = &mut self.cpu;
+        cpu.retired = cpu.icount();
+        (cpu.granted, cpu.budget, cpu.held) = (0, 0, 0);
+        stop
+    }
+
+    fn turn(&mut self) -> Stop {
+        loop {
+            if self.cpu.shutdown {
+                return Stop::Shutdown;
+            }
+            if !self.cpu.smc.is_empty() || self.cpu.mem.code.is_dirty() {
+                self.invalidate();
+            }
+            let cpu = &mut self.cpu;
+            cpu.budget += std::mem::take(&mut cpu.held);
+            if cpu.budget <= 0 {
+                return Stop::Budget;
+            }
+            if !cpu.shadow && !self.step_over {
+                self.interrupts();
+            }
+            let cpu = &mut self.cpu;
+            if cpu.halted {
+                self.stats.halts += 1;
+                return Stop::Halted;
+            }
+            let stepping = cpu.sysflags & rflags::TF != 0;
+            let shadow = std::mem::take(&mut cpu.shadow);
+            let through = std::mem::take(&mut self.step_over);
+            let insn_trace = self.tracing(Trace::INSN);
+            if stepping || shadow || through || insn_trace {
+                self.single(stepping, through);
+            } else {
+                self.stats.dispatches += 1;
+                match self.find(self.cpu.mode) {
+                    Ok(found) => self.go(found.ip()),
+                    Err(f) => self.fault(f),
+                }
+            }
+        }
+    }
+
+    /// Delivers an interrupt if one is requested and allowed.
+    fn interrupts(&mut self) {
+        let cpu = &mut self.cpu;
+        if !cpu.nmi_blocked && cpu.mem.platform.take_nmi() {
+            cpu.halted = false;
+            (cpu.frontend.deliver_interrupt)(cpu, crate::fault::vector::NMI, true);
+            self.stats.interrupts += 1;
+            return;
+        }
+        if cpu.sysflags & rflags::IF == 0 || !cpu.mem.platform.interrupt_pending() {
+            return;
+        }
+        cpu.now();
+        if let Some(v) = cpu.mem.platform.acknowledge() {
+            cpu.halted = false;
+            (cpu.frontend.deliver_interrupt)(cpu, v, false);
+            self.stats.interrupts += 1;
+            if self.tracing(Trace::EXC) {
+                self.note(format_args!("interrupt {v:#04x}"));
+            }
+        }
+    }
+
+    /// Runs threaded code from `ip`, linking as it goes, until the dispatcher is needed.
+    fn go(&mut self, mut ip: usize) {
+        loop {
+            if self.tracing(Trace::BLOCK) {
+                let (rip, m) = (self.cpu.rip(), self.cpu.mode);
+                self.note(format_args!("block {rip:#x} mode {m:#x}"));
+            }
+            let (why, at) = execute(&mut self.cpu, &self.cache.code, ip);
+            let taken = why == Leave::LinkTaken;
+            match why {
+                Leave::LinkTaken | Leave::LinkFall => match self.link(at, taken) {
+                    Some(next) => ip = next,
+                    None => return,
+                },
+                Leave::Lookup => return,
+                _ => return self.left(why, at),
+            }
+        }
+    }
+
+    /// Deals with the exits that are not about finding the next block.
+    fn left(&mut self, why: Leave, at: usize) {
+        match why {
+            Leave::Fault => {
+                self.rewind(at);
+                let f = self.cpu.fault;
+                self.fault(f);
+            }
+            Leave::Smc => {
+                self.rewind(at);
+                self.stats.smc += 1;
+                self.step_over = true;
+            }
+            Leave::Budget => self.stats.budget += 1,
+            Leave::Exit => self.stats.exits += 1,
+            Leave::Next | Leave::Lookup | Leave::LinkTaken | Leave::LinkFall => {}
+        }
+    }
+
+    /// RIP of the instruction that record `at` belongs to; charges those before it.
+    fn rewind(&mut self, at: usize) {
+        if let Some((e, insn)) = self.cache.locate(at) {
+            let (off, m) = (e.offset_of(insn), e.mode);
+            let rip = self.cpu.rip().wrapping_add(off);
+            self.cpu.set_rip(cut(m, rip));
+            self.cpu.budget -= insn as i64;
+        }
+    }
+
+    fn fault(&mut self, f: Fault) {
+        self.stats.faults += 1;
+        if self.tracing(Trace::EXC) {
+            let rip = self.cpu.rip();
+            self.note(format_args!(
+                "fault {:#04x} error {:x?} address {:#x} at {rip:#x}",
+                f.vector, f.error, f.address
+            ));
+        }
+        let cpu = &mut self.cpu;
+        (cpu.frontend.deliver_fault)(cpu, f);
+    }
+
+    /// Finds, or lifts, the block at RIP.
+    fn find(&mut self, mode: u32) -> Guest<Found> {
+        let cpu = &mut self.cpu;
+        let va = cpu.linear_rip();
+        self.last = (va, mode);
+        if mode & mode::CS_LIMIT != 0 && cpu.rip() > u64::from(cpu.segs[1].limit) {
+            return Err(Fault::GP0);
+        }
+        let off = match cpu.tlb.exec(va) {
+            Some(off) => off,
+            None => {
+                let pa = (cpu.frontend.translate)(cpu, va, Access::Exec)?;
+                match cpu.mem.lookup(pa) {
+                    Some((off, _)) => off,
+                    None => return self.outside(mode),
+                }
+            }
+        };
+        if let Some(e) = self.cache.get(off, mode) {
+            let (ip, second, len) = (e.ip, e.second, u64::from(e.len));
+            if second.is_none() {
+                if mode & mode::SINGLE == 0 {
+                    cpu.jumps[Jump::index(off)] = Jump { off, mode, ip };
+                }
+                return Ok(Found::Linkable(ip));
+            }
+            if self.second_page(va, off, len)? == second {
+                return Ok(Found::Unlinkable(ip));
+            }
+        }
+        let cpu = &mut self.cpu;
+        let saved = std::mem::replace(&mut cpu.mode, mode);
+        let block = (cpu.frontend.lift)(cpu);
+        cpu.mode = saved;
+        let mut block = block?;
+        passes::run(&mut block);
+        let second = self.second_page(va, off, u64::from(block.len))?;
+        let cpu = &mut self.cpu;
+        if self.cache.code.len() > crate::cache::ARENA {
+            self.cache.clear(cpu);
+            self.cache.stats.flushes += 1;
+        }
+        let ip = self.cache.insert(cpu, off, second, &block, mode);
+        if second.is_some() {
+            return Ok(Found::Unlinkable(ip));
+        }
+        if mode & mode::SINGLE == 0 {
+            cpu.jumps[Jump::index(off)] = Jump { off, mode, ip };
+        }
+        Ok(Found::Linkable(ip))
+    }
+
+    /// RAM offset of the second page of a block of `len` bytes at `va`, if it reaches there.
+    fn second_page(&mut self, va: u64, off: u64, len: u64) -> Guest<Option<u64>> {
+        let in_page = 4096 - (off & 4095);
+        if len <= in_page {
+            return Ok(None);
+        }
+        let cpu = &mut self.cpu;
+        let next = cpu.wrap_linear(va.wrapping_add(in_page));
+        let pa = (cpu.frontend.translate)(cpu, next, Access::Exec)?;
+        Ok(Some(cpu.mem.lookup(pa).map_or(u64::MAX & !4095, |(off, _)| off)))
+    }
+
+    /// Code that is not in RAM or ROM: one instruction at a time, never kept.
+    fn outside(&mut self, mode: u32) -> Guest<Found> {
+        let cpu = &mut self.cpu;
+        let saved = std::mem::replace(&mut cpu.mode, mode | mode::SINGLE);
+        let block = (cpu.frontend.lift)(cpu);
+        cpu.mode = saved;
+        let block = block?;
+        // The key is beyond any RAM; the next one replaces it.
+        let ip = self.cache.insert(cpu, u64::MAX & !4095, None, &block, mode);
+        Ok(Found::Unlinkable(ip))
+    }
+
+    /// Links the end at record `at` to the block at RIP; gives where to go on.
+    fn link(&mut self, at: usize, taken: bool) -> Option<usize> {
+        let m = self.cpu.mode;
+        let source = self.cache.locate(at).map(|(e, _)| (e.off, e.mode));
+        let generation = self.cache.stats.flushes;
+        let found = match self.find(m) {
+            Ok(f) => f,
+            Err(f) => {
+                self.fault(f);
+                return None;
+            }
+        };
+        let (Found::Linkable(ip), Some((from, from_mode))) = (&found, source) else {
+            return Some(found.ip());
+        };
+        let linkable = m & (mode::CS_LIMIT | mode::SINGLE) == 0
+            && from_mode == m
+            && self.cache.stats.flushes == generation;
+        if linkable {
+            let to = self.cpu.tlb.exec(self.cpu.linear_rip())?;
+            let target = if to >> 12 == from >> 12 {
+                *ip
+            } else {
+                self.cache.append(thread::guard(to, *ip))
+            };
+            let rec = &mut self.cache.code[at];
+            if taken {
+                rec.t = target;
+            } else {
+                rec.f = target;
+            }
+            debug_assert!(target != UNLINKED);
+            self.cache.stats.links += 1;
+        }
+        Some(*ip as usize)
+    }
+
+    /// Runs the one instruction at RIP; then the single-step trap if TF was set before it.
+    fn single(&mut self, trap: bool, through: bool) {
+        self.stats.single += 1;
+        if self.tracing(Trace::INSN) {
+            let text = self.text_at_rip();
+            let rip = self.cpu.rip();
+            self.note(format_args!("{rip:#x} {text}"));
+        }
+        let m = self.cpu.mode | mode::SINGLE;
+        let found = match self.find(m) {
+            Ok(f) => f,
+            Err(f) => return self.fault(f),
+        };
+        self.cpu.smc_through = through;
+        let (why, at) = execute(&mut self.cpu, &self.cache.code, found.ip());
+        self.cpu.smc_through = false;
+        self.left(why, at);
+        if trap && !matches!(why, Leave::Fault | Leave::Smc) {
+            (self.cpu.frontend.single_step)(&mut self.cpu);
+        }
+    }
+
+    fn invalidate(&mut self) {
+        let cpu = &mut self.cpu;
+        let mut hits = std::mem::take(&mut cpu.smc);
+        hits.extend(cpu.mem.code.take_dirty());
+        for (off, len) in hits {
+            self.cache.invalidate(cpu, off, len);
+        }
+    }
+
+    fn lift_at_rip(&mut self, mode: u32) -> Guest<Block> {
+        let cpu = &mut self.cpu;
+        let saved = std::mem::replace(&mut cpu.mode, mode);
+        let block = (cpu.frontend.lift)(cpu);
+        cpu.mode = saved;
+        block
+    }
+
+    fn text_at_rip(&mut self) -> String {
+        match self.lift_at_rip(self.cpu.mode | mode::SINGLE) {
+            Ok(b) => b.to_string().trim_end().replace('\n', "; "),
+            Err(f) => format!("(fetch raises {:#04x})", f.vector),
+        }
+    }
+
+    /// The micro-ops of the block that the dispatcher entered last, lifted anew: for reports.
+    pub fn last_block_text(&mut self) -> String {
+        let (va, m) = self.last;
+        let rip = self.cpu.rip();
+        let base = if m & mode::CODE64 != 0 { 0 } else { self.cpu.base(crate::cpu::Seg::Cs) };
+        self.cpu.set_rip(va.wrapping_sub(base));
+        let block = self.lift_at_rip(m);
+        self.cpu.set_rip(rip);
+        match block {
+            Ok(b) => format!("last block, at {va:#x}:\n{b}"),
+            Err(_) => format!("last block, at {va:#x}: no longer mapped"),
+        }
+    }
+
+    /// The cache entry of the block at RAM offset `off`, if there is one.
+    pub fn cached(&self, off: u64, mode: u32) -> Option<&Entry> {
+        self.cache.get(off, mode)
+    }
+}
+
+/// RIP cut as the code size says.
+fn cut(m: u32, rip: u64) -> u64 {
+    match m & (mode::CODE64 | mode::CODE32) {
+        mode::CODE64 => rip,
+        mode::CODE32 => rip & 0xffff_ffff,
+        _ => rip & 0xffff,
+    }
+}

@@ -1,0 +1,153 @@
+//! Near control transfers (SDM Vol. 1, 5.1.7). Far ones are in [`super::system`].
+
+use super::system;
+use crate::lift::Lift;
+use crate::rows;
+use emu_core::cpu::Reg;
+use emu_core::fault::Guest;
+use emu_core::uop::{Op, Src};
+use emu_core::width::Width::{self, W16, W32, W64};
+use iced_x86::{Code, Mnemonic, OpKind};
+
+rows! {
+    Jmp:  NONE, Innocuous, jmp;
+    Call: NONE, Innocuous, call;
+    Ret:  NONE, Innocuous, ret;
+    Jo: NONE, Innocuous, |l| jcc(l, 0);
+    Jno: NONE, Innocuous, |l| jcc(l, 1);
+    Jb: NONE, Innocuous, |l| jcc(l, 2);
+    Jae: NONE, Innocuous, |l| jcc(l, 3);
+    Je: NONE, Innocuous, |l| jcc(l, 4);
+    Jne: NONE, Innocuous, |l| jcc(l, 5);
+    Jbe: NONE, Innocuous, |l| jcc(l, 6);
+    Ja: NONE, Innocuous, |l| jcc(l, 7);
+    Js: NONE, Innocuous, |l| jcc(l, 8);
+    Jns: NONE, Innocuous, |l| jcc(l, 9);
+    Jp: NONE, Innocuous, |l| jcc(l, 10);
+    Jnp: NONE, Innocuous, |l| jcc(l, 11);
+    Jl: NONE, Innocuous, |l| jcc(l, 12);
+    Jge: NONE, Innocuous, |l| jcc(l, 13);
+    Jle: NONE, Innocuous, |l| jcc(l, 14);
+    Jg: NONE, Innocuous, |l| jcc(l, 15);
+    Jcxz: NONE, Innocuous, |l| jump_if_zero(l, W16);
+    Jecxz: NONE, Innocuous, |l| jump_if_zero(l, W32);
+    Jrcxz: NONE, Innocuous, |l| jump_if_zero(l, W64);
+    Loop: NONE, Innocuous, |l| loop_(l, None);
+    Loope: NONE, Innocuous, |l| loop_(l, Some(4));
+    Loopne: NONE, Innocuous, |l| loop_(l, Some(5));
+}
+
+/// The operand size of a near branch is 16 bits.
+fn size16(l: &Lift) -> bool {
+    match l.i.op0_kind() {
+        OpKind::NearBranch16 => true,
+        OpKind::NearBranch32 | OpKind::NearBranch64 => false,
+        _ if l.i.op_count() == 0 || l.i.op0_kind() == OpKind::Immediate16 => {
+            matches!(l.i.code(), Code::Retnw | Code::Retnw_imm16)
+        }
+        _ => l.width(0) == W16,
+    }
+}
+
+fn target(l: &Lift, w: Width) -> i64 {
+    w.sext(l.i.near_branch_target()) as i64
+}
+
+fn is_near_direct(l: &Lift) -> bool {
+    matches!(
+        l.i.op0_kind(),
+        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
+    )
+}
+
+fn is_far(l: &Lift) -> bool {
+    l.i.is_jmp_far() || l.i.is_call_far() || l.i.is_jmp_far_indirect() || l.i.is_call_far_indirect()
+}
+
+fn jmp(l: &mut Lift) -> Guest<()> {
+    if is_far(l) {
+        return system::far_transfer(l, l.i.mnemonic() == Mnemonic::Call);
+    }
+    let w = l.ip_width(size16(l));
+    if is_near_direct(l) {
+        let to = target(l, w);
+        l.b.goto(w, to);
+    } else {
+        let t = l.read_reg(0);
+        l.b.jmpi(w, t);
+    }
+    Ok(())
+}
+
+fn call(l: &mut Lift) -> Guest<()> {
+    if is_far(l) {
+        return system::far_transfer(l, true);
+    }
+    let w = l.ip_width(size16(l));
+    if is_near_direct(l) {
+        let next = l.next_rip();
+        l.push(w, next);
+        let to = target(l, w);
+        l.b.goto(w, to);
+    } else {
+        let mut to = l.read_reg(0);
+        if to == Reg::RSP {
+            to = l.b.temp();
+            l.b.mov(W64, to, Reg::RSP);
+        }
+        let next = l.next_rip();
+        l.push(w, next);
+        l.b.jmpi(w, to);
+    }
+    Ok(())
+}
+
+fn ret(l: &mut Lift) -> Guest<()> {
+    let w = l.ip_width(size16(l));
+    let to = l.top(w);
+    let extra = if l.i.op_count() > 0 { i64::from(l.i.immediate16()) } else { 0 };
+    l.move_sp(w.bytes() as i64 + extra);
+    l.b.jmpi(w, to);
+    Ok(())
+}
+
+fn jcc(l: &mut Lift, cc: u8) -> Guest<()> {
+    let w = l.ip_width(size16(l));
+    let (to, fall) = (target(l, w), l.b.next_offset());
+    l.b.jcc(w, cc, to, fall);
+    Ok(())
+}
+
+fn jump_if_zero(l: &mut Lift, count: Width) -> Guest<()> {
+    let w = l.ip_width(size16(l));
+    let (to, fall) = (target(l, w), l.b.next_offset());
+    l.b.jrnz(count, w, Reg::RCX, fall, to);
+    Ok(())
+}
+
+/// LOOP, LOOPE, LOOPNE: the counter's width is the address size.
+fn loop_(l: &mut Lift, cc: Option<u8>) -> Guest<()> {
+    use Code::*;
+    let count = match l.i.code() {
+        Loop_rel8_16_CX | Loop_rel8_32_CX | Loope_rel8_16_CX | Loope_rel8_32_CX
+        | Loopne_rel8_16_CX | Loopne_rel8_32_CX => W16,
+        Loop_rel8_16_ECX | Loop_rel8_32_ECX | Loop_rel8_64_ECX | Loope_rel8_16_ECX
+        | Loope_rel8_32_ECX | Loope_rel8_64_ECX | Loopne_rel8_16_ECX | Loopne_rel8_32_ECX
+        | Loopne_rel8_64_ECX => W32,
+        _ => W64,
+    };
+    let w = l.ip_width(size16(l));
+    l.b.op_nf(Op::Sub, count, Reg::RCX, Reg::RCX, Src::Imm(1));
+    let mut test = Reg::RCX;
+    if let Some(cc) = cc {
+        // All ones if the condition holds: then the count decides.
+        let t = l.b.temp();
+        l.b.op_k(Op::Set, W64, t, t, 0, cc);
+        l.b.op_nf(Op::Sub, W64, t, Reg::ZERO, t);
+        l.b.op_nf(Op::And, W64, t, t, Reg::RCX);
+        test = t;
+    }
+    let (to, fall) = (target(l, w), l.b.next_offset());
+    l.b.jrnz(count, w, test, to, fall);
+    Ok(())
+}

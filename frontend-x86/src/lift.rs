@@ -1,0 +1,182 @@
+//! Lifting: guest bytes at RIP → one [`Block`] of micro-ops.
+//!
+//! A block is straight-line code inside one page. It ends at a branch, at an instruction after
+//! which the dispatcher must look again (mode changes, interrupt windows), before an instruction
+//! that does not fit into the page, or after [`MAX_INSNS`]. An instruction that straddles two pages
+//! is a block of its own. Blocks are position-independent: they are decoded as if they began at
+//! address 0, and RIP at run time is that of their first byte.
+
+use crate::insn;
+use crate::row::Attr;
+use emu_core::build::Builder;
+use emu_core::cpu::{Cpu, Reg, mode};
+use emu_core::fault::{Fault, Guest, vector};
+use emu_core::mem::tlb::Access;
+use emu_core::uop::Block;
+use emu_core::width::Width::{self, W16, W32, W64};
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction};
+
+/// Most guest instructions in a block.
+pub const MAX_INSNS: usize = 64;
+/// Guest bytes fetched for a block at most.
+const WINDOW: usize = 512;
+/// Longest x86 instruction.
+const MAX_LEN: usize = 15;
+
+/// One instruction being lifted: what its row's lifter sees.
+pub struct Lift<'a> {
+    /// Where the micro-ops go.
+    pub b: &'a mut Builder,
+    /// The decoded instruction; addresses in it are relative to the block's first byte.
+    pub i: &'a Instruction,
+    /// [`mode`] bits the block is lifted for.
+    pub mode: u32,
+}
+
+impl Lift<'_> {
+    /// 64-bit code.
+    pub fn code64(&self) -> bool {
+        self.mode & mode::CODE64 != 0
+    }
+
+    /// Width of the instruction pointer of near branches: 64 in 64-bit code, else the operand
+    /// size (`size16` if that is 16).
+    pub fn ip_width(&self, size16: bool) -> Width {
+        match (self.code64(), size16) {
+            (true, _) => W64,
+            (false, true) => W16,
+            (false, false) => W32,
+        }
+    }
+
+    /// Width that RIP wraps at when execution just goes on.
+    pub fn rip_width(&self) -> Width {
+        match self.mode & (mode::CODE64 | mode::CODE32) {
+            mode::CODE64 => W64,
+            mode::CODE32 => W32,
+            _ => W16,
+        }
+    }
+
+    /// A temporary that holds the address of the next instruction.
+    pub fn next_rip(&mut self) -> Reg {
+        let t = self.b.temp();
+        let next = self.b.next_offset();
+        self.b.op_nf(emu_core::uop::Op::Add, self.rip_width(), t, Reg::RIP, next);
+        t
+    }
+
+    /// Ends the block after this instruction and goes on through the dispatcher.
+    pub fn leave(&mut self) {
+        let w = self.rip_width();
+        self.b.leave(w);
+    }
+}
+
+/// Bits of code per `mode`: 16, 32 or 64.
+pub fn bitness(mode: u32) -> u32 {
+    match mode & (mode::CODE64 | mode::CODE32) {
+        mode::CODE64 => 64,
+        mode::CODE32 => 32,
+        _ => 16,
+    }
+}
+
+/// Lifts the block at the CPU's RIP; see [`emu_core::cpu::Frontend`].
+///
+/// # Errors
+/// The fault of fetching its first instruction.
+pub fn lift(cpu: &mut Cpu) -> Guest<Block> {
+    let va = cpu.linear_rip();
+    let pa = (cpu.frontend.translate)(cpu, va, Access::Exec)?;
+    let mut window = [0; WINDOW];
+    let in_page = (4096 - (pa & 4095) as usize).min(WINDOW);
+    cpu.mem.read_bytes(pa, &mut window[..in_page]);
+    let most = if cpu.mode & mode::SINGLE != 0 { 1 } else { MAX_INSNS };
+    let (block, complete) = lift_bytes(&window[..in_page], cpu.mode, cpu.features, most);
+    if complete || !block.insns.is_empty() || in_page >= MAX_LEN {
+        return Ok(block);
+    }
+    // The very first instruction goes on in the next page.
+    let next = cpu.wrap_linear(va.wrapping_add(in_page as u64));
+    let pa2 = (cpu.frontend.translate)(cpu, next, Access::Exec)?;
+    cpu.mem.read_bytes(pa2, &mut window[in_page..in_page + MAX_LEN]);
+    Ok(lift_bytes(&window[..in_page + MAX_LEN], cpu.mode, cpu.features, 1).0)
+}
+
+/// Lifts up to `most` instructions from `bytes` for `mode` and the CPU `features`. The second
+/// value is false when it stopped because the bytes ran out.
+pub fn lift_bytes(bytes: &[u8], mode: u32, features: u64, most: usize) -> (Block, bool) {
+    let mut decoder = Decoder::with_ip(bitness(mode), bytes, 0, DecoderOptions::NONE);
+    let mut b = Builder::new();
+    let mut insn = Instruction::default();
+    let mut complete = true;
+    while b.insn_count() < most {
+        decoder.decode_out(&mut insn);
+        if insn.code() == Code::INVALID && decoder.last_error() == DecoderError::NoMoreBytes {
+            // Longer than 15 bytes is #GP, not a fetch from further on.
+            let start = b.next_offset() as usize;
+            complete = bytes.len() - start >= MAX_LEN;
+            if complete {
+                b.start_insn(MAX_LEN as u8);
+                b.raise(vector::GP, true);
+            }
+            break;
+        }
+        lift_insn(&mut b, &insn, mode, features);
+        if b.ended() {
+            break;
+        }
+    }
+    if !b.ended() && b.insn_count() > 0 {
+        let to = b.next_offset();
+        let w = match bitness(mode) {
+            64 => W64,
+            32 => W32,
+            _ => W16,
+        };
+        b.goto(w, to);
+    }
+    (b.finish(), complete)
+}
+
+/// Appends the micro-ops of one decoded instruction. What cannot be executed raises its fault.
+pub fn lift_insn(b: &mut Builder, insn: &Instruction, mode: u32, features: u64) {
+    b.start_insn(insn.len().clamp(1, MAX_LEN) as u8);
+    let len = insn.len().clamp(1, MAX_LEN) as u8;
+    let mut l = Lift { b, i: insn, mode };
+    if let Err(fault) = lift_checked(&mut l, features) {
+        b.cancel_insn();
+        b.start_insn(len);
+        b.raise(fault.vector, fault.error.is_some());
+    }
+}
+
+fn lift_checked(l: &mut Lift, features: u64) -> Guest<()> {
+    let insn = l.i;
+    if insn.code() == Code::INVALID || !insn::enabled(insn, features) {
+        return Err(Fault::UD);
+    }
+    let row = insn::row(insn).ok_or(Fault::UD)?;
+    let has = |bit: u32| l.mode & bit != 0;
+    let attr = row.attr;
+    if attr.contains(Attr::PROT) && has(mode::REAL) {
+        return Err(Fault::UD);
+    }
+    if attr.contains(Attr::SSE) && (has(mode::EM) || !has(mode::SSE)) {
+        return Err(Fault::UD);
+    }
+    if attr.contains(Attr::MMX) && has(mode::EM) {
+        return Err(Fault::UD);
+    }
+    if attr.contains(Attr::PRIV) && has(mode::USER | mode::CPL12 | mode::VM86) {
+        return Err(Fault::GP0);
+    }
+    if attr.intersects(Attr::SSE | Attr::MMX) && has(mode::TS) {
+        return Err(Fault::NM);
+    }
+    if attr.contains(Attr::X87) && has(mode::TS | mode::EM) {
+        return Err(Fault::NM);
+    }
+    (row.lift)(l)
+}

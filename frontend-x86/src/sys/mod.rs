@@ -1,0 +1,131 @@
+//! The system side of the CPU: everything an operating system sees that is not computation.
+//!
+//! Each file is one chapter of SDM Vol. 3. All of it is safe functions over [`Cpu`], with one
+//! rule: **commit at the end**. A function that returns a fault has changed nothing that the
+//! guest can see, but for accessed bits that any CPU may set early. So functions first read and
+//! check, then set accessed bits, then write stack frames (all slots probed before the first is
+//! written), and then assign registers, which cannot fail.
+//!
+//! [`helpers`] wraps these functions as micro-op helpers.
+
+pub mod control;
+pub mod cpuid;
+pub mod helpers;
+pub mod interrupt;
+pub mod mode;
+pub mod msr;
+pub mod paging;
+pub mod reset;
+pub mod segment;
+pub mod stack;
+pub mod transfer;
+pub mod xsave;
+
+#[cfg(test)]
+mod testing;
+
+pub use helpers::HELPERS;
+
+use emu_core::cpu::{Cpu, mode as m};
+use emu_core::fault::{Fault, Guest};
+use emu_core::mem::tlb::Privilege;
+use emu_core::width::Width;
+
+/// Bits of CR0 (SDM Vol. 3, 2.5).
+#[allow(missing_docs)] // the names are the manual's
+pub mod cr0 {
+    pub const PE: u64 = 1 << 0;
+    pub const MP: u64 = 1 << 1;
+    pub const EM: u64 = 1 << 2;
+    pub const TS: u64 = 1 << 3;
+    pub const ET: u64 = 1 << 4;
+    pub const NE: u64 = 1 << 5;
+    pub const WP: u64 = 1 << 16;
+    pub const AM: u64 = 1 << 18;
+    pub const NW: u64 = 1 << 29;
+    pub const CD: u64 = 1 << 30;
+    pub const PG: u64 = 1 << 31;
+}
+
+/// Bits of CR4 (SDM Vol. 3, 2.5).
+#[allow(missing_docs)] // the names are the manual's
+pub mod cr4 {
+    pub const TSD: u64 = 1 << 2;
+    pub const DE: u64 = 1 << 3;
+    pub const PSE: u64 = 1 << 4;
+    pub const PAE: u64 = 1 << 5;
+    pub const MCE: u64 = 1 << 6;
+    pub const PGE: u64 = 1 << 7;
+    pub const PCE: u64 = 1 << 8;
+    pub const OSFXSR: u64 = 1 << 9;
+    pub const OSXMMEXCPT: u64 = 1 << 10;
+    pub const UMIP: u64 = 1 << 11;
+    pub const FSGSBASE: u64 = 1 << 16;
+    pub const PCIDE: u64 = 1 << 17;
+    pub const OSXSAVE: u64 = 1 << 18;
+    pub const SMEP: u64 = 1 << 20;
+    pub const SMAP: u64 = 1 << 21;
+}
+
+/// Bits of IA32_EFER (SDM Vol. 3, 2.2.1).
+#[allow(missing_docs)] // the names are the manual's
+pub mod efer {
+    pub const SCE: u64 = 1 << 0;
+    pub const LME: u64 = 1 << 8;
+    pub const LMA: u64 = 1 << 10;
+    pub const NXE: u64 = 1 << 11;
+}
+
+/// State components of XCR0 (SDM Vol. 1, 13.3).
+#[allow(missing_docs)] // the names are the manual's
+pub mod xcr0 {
+    pub const X87: u64 = 1 << 0;
+    pub const SSE: u64 = 1 << 1;
+    pub const AVX: u64 = 1 << 2;
+    pub const AVX_SSE: u64 = AVX | SSE;
+}
+
+/// Whether `va` is canonical for 48-bit linear addresses (SDM Vol. 1, 3.3.7.1).
+pub const fn canonical(va: u64) -> bool {
+    (va << 16) as i64 >> 16 == va as i64
+}
+
+/// `va` if it is canonical.
+///
+/// # Errors
+/// #GP(0).
+pub const fn need_canonical(va: u64) -> Guest<u64> {
+    if canonical(va) { Ok(va) } else { Err(Fault::GP0) }
+}
+
+/// Checks that CPL is 0.
+///
+/// # Errors
+/// #GP(0).
+pub const fn need_cpl0(cpu: &Cpu) -> Guest<()> {
+    if cpu.cpl == 0 { Ok(()) } else { Err(Fault::GP0) }
+}
+
+/// Runs `f`, which accesses memory at linear addresses that are already cut to their mode's
+/// width, with privilege `p`. While long mode is active the addresses may be 64-bit even in
+/// compatibility mode: descriptor tables, TSS and the stacks of 64-bit handlers.
+fn with_privilege<R>(cpu: &mut Cpu, p: Privilege, f: impl FnOnce(&mut Cpu) -> R) -> R {
+    let (mode, old) = (cpu.mode, cpu.tlb.swap_privilege(p));
+    if mode & m::LONG != 0 {
+        cpu.mode |= m::CODE64;
+    }
+    let r = f(cpu);
+    cpu.mode = mode;
+    cpu.tlb.set_privilege(old);
+    r
+}
+
+/// Reads a descriptor table or TSS at linear address `va`.
+fn read_table(cpu: &mut Cpu, va: u64, w: Width) -> Guest<u64> {
+    with_privilege(cpu, Privilege::Supervisor, |cpu| cpu.read(va, w))
+}
+
+/// Writes to a descriptor table or TSS.
+fn write_table(cpu: &mut Cpu, va: u64, w: Width, value: u64) -> Guest<()> {
+    with_privilege(cpu, Privilege::Supervisor, |cpu| cpu.write(va, w, value))
+}

@@ -1,0 +1,503 @@
+//! A machine: configuration, memory, one CPU and its board, and the loop that runs them.
+//!
+//! The loop runs the CPU for a slice, then brings the chips to the time that has come, moves
+//! serial bytes, and looks for a reason to end. A slice is at most [`SLICE`] instructions and
+//! ends before the next deadline of a chip. A halted CPU waits: on a host clock the thread
+//! sleeps until the deadline or until there is input; on an instruction-count clock the time is
+//! skipped.
+//!
+//! Invariant: with [`ClockKind::Icount`] nothing in here depends on the host, so that the same
+//! configuration and input give the same run. Output is written before the next slice starts: a
+//! slow host stalls the guest, nothing is dropped.
+
+use crate::acpi::{self, AcpiLayout};
+use crate::boot::{self, e820};
+use crate::control::{Control, SERIAL_PORTS};
+use crate::pc::{Board, DebugExit, Event, Output};
+use crate::report::{self, Stat};
+use emu_core::clock::Clock;
+use emu_core::cpu::{Cpu, Seg};
+use emu_core::mem::phys::Region;
+use emu_core::mem::{GuestRam, PhysMem};
+use emu_core::vcpu::{Stop, Trace, Vcpu};
+use frontend_x86::{FRONTEND, sys};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Instructions in a slice at most: some 100 µs, by which a host's signal or a timer that was
+/// programmed within the slice may be late.
+const SLICE: u64 = 20_000;
+/// Instructions in a slice at least on a host clock, where a slice has a price of its own.
+const SLICE_MIN: u64 = 500;
+/// Nanoseconds per instruction that a host clock's slice is planned with.
+const NS_PER_INSN: u64 = 4;
+/// Least memory of a machine: all that is below the first MiB, and one page to load something.
+pub const MEMORY_MIN: u64 = 2 << 20;
+/// The real-time clock's start on an instruction-count clock: 2000-01-01.
+const ICOUNT_RTC: u64 = 946_684_800;
+/// The part of a ROM that is seen below 1 MiB.
+const ROM_ALIAS: u64 = 0x2_0000;
+/// The longest ROM.
+const ROM_MAX: u64 = 16 << 20;
+
+/// What a machine runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClockKind {
+    /// Time is the host's.
+    #[default]
+    Host,
+    /// An instruction takes a nanosecond, time in HLT is skipped: every run is the same.
+    Icount,
+}
+
+/// A kernel to start without firmware.
+#[derive(Clone, Default)]
+pub struct Kernel {
+    /// The file: a Linux bzImage or an ELF file with a PVH entry point.
+    pub image: Vec<u8>,
+    /// Initial RAM disk.
+    pub initrd: Option<Vec<u8>>,
+    /// Command line.
+    pub cmdline: String,
+    /// The file's name, for messages.
+    pub name: String,
+}
+
+/// What a machine starts.
+#[derive(Clone)]
+pub enum Boot {
+    /// A kernel, entered as its boot protocol says.
+    Kernel(Kernel),
+    /// A ROM that ends at 4 GiB, the last 128 KiB of it also at 1 MiB; the CPU starts at its
+    /// reset vector. Whole pages, at most 16 MiB.
+    Rom(Vec<u8>),
+}
+
+/// Everything that makes a machine what it is.
+#[derive(Clone)]
+pub struct MachineConfig {
+    /// What it starts.
+    pub boot: Boot,
+    /// RAM in bytes: whole pages, at least [`MEMORY_MIN`].
+    pub memory: u64,
+    /// Its clock.
+    pub clock: ClockKind,
+    /// A reset ends the run instead of starting over.
+    pub no_reboot: bool,
+    /// The port by which a guest ends the run with a status, if it has one.
+    pub debug_exit: Option<DebugExit>,
+    /// The real-time clock's start in seconds since 1970; by default the host's time, or
+    /// 2000-01-01 on an instruction-count clock.
+    pub rtc: Option<u64>,
+}
+
+impl MachineConfig {
+    /// A machine of 512 MiB on the host's clock.
+    #[must_use]
+    pub fn new(boot: Boot) -> MachineConfig {
+        MachineConfig {
+            boot,
+            memory: 512 << 20,
+            clock: ClockKind::Host,
+            no_reboot: false,
+            debug_exit: None,
+            rtc: None,
+        }
+    }
+}
+
+/// Why a machine cannot be made or cannot go on; each message is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Too little memory, or not in pages.
+    #[error(
+        "cannot make a machine with {0} bytes of memory: give whole pages of 4 KiB, 2 MiB at least"
+    )]
+    Memory(u64),
+    /// More memory than the host has.
+    #[error(
+        "cannot make a machine with {} MiB of memory: this host has {} MiB",
+        asked >> 20,
+        host >> 20
+    )]
+    HostMemory {
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes of the host's RAM.
+        host: u64,
+    },
+    /// The host refuses the memory.
+    #[error("cannot reserve {} MiB of memory: {source}", asked >> 20)]
+    Reserve {
+        /// Bytes asked for.
+        asked: u64,
+        /// What the host says.
+        source: io::Error,
+    },
+    /// A ROM of a size that cannot be.
+    #[error("a ROM must have whole pages of 4 KiB, 16 MiB at most, not {0} bytes")]
+    Rom(u64),
+    /// The kernel cannot be booted.
+    #[error(transparent)]
+    Boot(#[from] boot::BootError),
+    /// Output of the guest cannot be written.
+    #[error("cannot write the output of {output}: {source}")]
+    Output {
+        /// Which device's.
+        output: Output,
+        /// What the host says.
+        source: io::Error,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest switched the machine off.
+    PowerOff,
+    /// The guest asked for a reset, in a machine that does not reboot.
+    Reset,
+    /// The guest ended the run through `isa-debug-exit`, with this status.
+    DebugExit(u32),
+    /// Triple fault; the text shows the registers and the last block.
+    Shutdown(String),
+    /// The time was up.
+    Timeout,
+    /// [`Control::stop`].
+    Stopped,
+}
+
+/// A PC.
+pub struct Machine {
+    vcpu: Vcpu,
+    board: Arc<Board>,
+    control: Control,
+    outputs: Vec<(Output, Box<dyn Write + Send>)>,
+    /// Kept for a reset; `None` when the reset vector is where it starts.
+    kernel: Option<Kernel>,
+    memory: u64,
+    no_reboot: bool,
+    /// How long [`Machine::run`] ran, and how long of this it slept.
+    ran: Duration,
+    slept: Duration,
+}
+
+impl Machine {
+    /// Makes a machine, its kernel loaded; nothing runs yet.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration.
+    pub fn new(config: MachineConfig) -> Result<Machine, Error> {
+        let MachineConfig { boot, memory, clock, no_reboot, debug_exit, rtc } = config;
+        let icount = clock == ClockKind::Icount;
+        let clock = Arc::new(if icount { Clock::icount() } else { Clock::host() });
+        let rtc = rtc.unwrap_or_else(|| if icount { ICOUNT_RTC } else { host_seconds() });
+        let board = Arc::new(Board::new(clock.clone(), memory, rtc, debug_exit));
+        let mem = address_space(&boot, memory, board.clone())?;
+        let mut machine = Machine {
+            vcpu: Vcpu::new(Cpu::new(mem, clock, &FRONTEND)),
+            board,
+            control: Control::default(),
+            outputs: Vec::new(),
+            kernel: match boot {
+                Boot::Kernel(kernel) => Some(kernel),
+                Boot::Rom(_) => None,
+            },
+            memory,
+            no_reboot,
+            ran: Duration::ZERO,
+            slept: Duration::ZERO,
+        };
+        machine.start()?;
+        if no_reboot {
+            machine.kernel = None;
+        }
+        Ok(machine)
+    }
+
+    /// Connects the output of serial port `port` (0 is COM1), which is dropped otherwise. Input
+    /// comes by [`Control::send`].
+    ///
+    /// # Panics
+    /// When there is no such port.
+    pub fn connect_serial(&mut self, port: usize, output: Box<dyn Write + Send>) {
+        assert!(port < SERIAL_PORTS, "there are {SERIAL_PORTS} serial ports, not {port}");
+        self.connect(Output::Serial(port), output);
+    }
+
+    /// Connects the output of the debug console, which is dropped otherwise.
+    pub fn connect_debugcon(&mut self, output: Box<dyn Write + Send>) {
+        self.connect(Output::DebugCon, output);
+    }
+
+    fn connect(&mut self, which: Output, output: Box<dyn Write + Send>) {
+        self.outputs.retain(|(o, _)| *o != which);
+        self.outputs.push((which, output));
+    }
+
+    /// A handle to stop the machine and to send it input, from any thread.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// The CPU, with its counters and trace.
+    #[must_use]
+    pub fn vcpu(&self) -> &Vcpu {
+        &self.vcpu
+    }
+
+    /// Writes what `what` names to `out` from now on.
+    pub fn trace(&mut self, what: Trace, out: Box<dyn Write + Send>) {
+        let out = SharedWriter(Arc::new(Mutex::new(out)));
+        if what.contains(Trace::IO) {
+            self.board.trace_io(Box::new(out.clone()));
+        }
+        self.vcpu.trace(what, Box::new(out));
+    }
+
+    /// What the machine has counted so far.
+    #[must_use]
+    pub fn stats(&self) -> Vec<Stat> {
+        report::stats(&self.vcpu, self.board.stats(), self.ran.saturating_sub(self.slept))
+    }
+
+    /// The board with its chips.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Runs until the guest or the host ends it, or for `timeout` of the host's time. A run that
+    /// ended by [`Outcome::Timeout`] goes on when it is called again.
+    ///
+    /// # Errors
+    /// When output cannot be written, or the kernel cannot be loaded again after a reset.
+    pub fn run(&mut self, timeout: Option<Duration>) -> Result<Outcome, Error> {
+        let start = Instant::now();
+        let outcome = self.run_until(timeout.and_then(|t| start.checked_add(t)));
+        self.ran += start.elapsed();
+        outcome
+    }
+
+    fn run_until(&mut self, until: Option<Instant>) -> Result<Outcome, Error> {
+        loop {
+            if self.control.stopped() {
+                return Ok(Outcome::Stopped);
+            }
+            if until.is_some_and(|t| Instant::now() >= t) {
+                return Ok(Outcome::Timeout);
+            }
+            let now = self.vcpu.cpu.now();
+            self.board.receive(&self.control);
+            self.board.advance();
+            let stop = self.vcpu.run(self.slice(now));
+            self.transmit()?;
+            match (self.board.take_event(), stop) {
+                (Some(Event::PowerOff), _) => return Ok(Outcome::PowerOff),
+                (Some(Event::DebugExit(status)), _) => return Ok(Outcome::DebugExit(status)),
+                (Some(Event::Reset), _) if self.no_reboot => return Ok(Outcome::Reset),
+                (Some(Event::Reset), _) => self.start()?,
+                (None, Stop::Shutdown) => {
+                    return Ok(Outcome::Shutdown(report::shutdown(&mut self.vcpu)));
+                }
+                (None, Stop::Halted) => self.idle(until),
+                (None, Stop::Budget) => {}
+            }
+        }
+    }
+
+    /// Instructions until the loop must look at the chips again.
+    fn slice(&self, now: u64) -> i64 {
+        let left = self.board.next_deadline().map_or(u64::MAX, |at| at.saturating_sub(now));
+        let insns = if self.vcpu.cpu.clock.is_icount() {
+            left.clamp(1, SLICE)
+        } else {
+            (left / NS_PER_INSN).clamp(SLICE_MIN, SLICE)
+        };
+        insns as i64
+    }
+
+    /// Passes time until something can wake the halted CPU.
+    fn idle(&mut self, until: Option<Instant>) {
+        let deadline = self.board.next_deadline();
+        let left = deadline.map(|at| at.saturating_sub(self.vcpu.cpu.now()));
+        match left {
+            Some(left) if self.vcpu.cpu.clock.is_icount() => self.vcpu.cpu.skipped_ns += left,
+            _ => {
+                let start = Instant::now();
+                let wake = left.and_then(|left| start.checked_add(Duration::from_nanos(left)));
+                self.control.wait(until.into_iter().chain(wake).min());
+                self.slept += start.elapsed();
+            }
+        }
+    }
+
+    /// Writes what the chips have put out.
+    fn transmit(&mut self) -> Result<(), Error> {
+        for (output, bytes) in self.board.take_output() {
+            if let Some((_, to)) = self.outputs.iter_mut().find(|(o, _)| *o == output) {
+                let written = to.write_all(&bytes).and_then(|()| to.flush());
+                written.map_err(|source| Error::Output { output, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings CPU and chips into their state at power-up, and loads the kernel. Memory keeps
+    /// what nobody overwrites, as in a PC; time and counters go on.
+    fn start(&mut self) -> Result<(), Error> {
+        self.board.reset();
+        let cpu = &mut self.vcpu.cpu;
+        sys::reset::reset(cpu);
+        let Some(kernel) = &self.kernel else { return Ok(()) };
+        let tables = acpi::build(&AcpiLayout::default(), e820::ACPI.start);
+        let entry = boot::load(
+            &cpu.mem,
+            self.memory,
+            &kernel.image,
+            kernel.initrd.as_deref(),
+            &kernel.cmdline,
+            tables.rsdp,
+            boot::Options { name: &kernel.name, ..boot::Options::default() },
+        )?;
+        cpu.mem.write_bytes(tables.base, &tables.blob);
+        enter(cpu, &entry);
+        Ok(())
+    }
+}
+
+/// Puts a CPU that was just reset into the state of `entry`.
+fn enter(cpu: &mut Cpu, entry: &boot::Entry) {
+    use emu_core::cpu::Reg;
+    cpu.regs.fill(0);
+    for &(reg, value) in &entry.regs {
+        cpu.set_reg(reg, value);
+    }
+    cpu.set_reg(Reg::RSP, entry.rsp);
+    cpu.set_rip(entry.rip);
+    cpu.segs = [entry.data; 6];
+    cpu.segs[Seg::Cs as usize] = entry.cs;
+    cpu.set_rflags(0);
+    let sys = &mut cpu.sys;
+    (sys.cr0, sys.cr3, sys.cr4, sys.efer) = (entry.cr0, entry.cr3, entry.cr4, entry.efer);
+    (sys.gdtr, sys.tr, sys.tr_base) = (entry.gdt, entry.tr, 0);
+    sys::mode::update(cpu);
+}
+
+/// One writer for CPU and board.
+#[derive(Clone)]
+struct SharedWriter(Arc<Mutex<Box<dyn Write + Send>>>);
+
+impl Write for SharedWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}
+
+/// RAM as [`e820`] lays it out, and a ROM if the machine boots one.
+fn address_space(boot: &Boot, memory: u64, board: Arc<Board>) -> Result<PhysMem, Error> {
+    if memory < MEMORY_MIN || memory & 4095 != 0 {
+        return Err(Error::Memory(memory));
+    }
+    let info = rustix::system::sysinfo();
+    let host = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit.max(1)));
+    if memory > host {
+        return Err(Error::HostMemory { asked: memory, host });
+    }
+    let rom = match boot {
+        Boot::Kernel(_) => None,
+        Boot::Rom(rom) => Some(rom),
+    };
+    let len = rom.map_or(0, |rom| rom.len() as u64);
+    if rom.is_some_and(Vec::is_empty) || len > ROM_MAX || len & 4095 != 0 {
+        return Err(Error::Rom(len));
+    }
+    let total = memory + len;
+    let ram = GuestRam::new(total).map_err(|source| Error::Reserve { asked: total, source })?;
+    let mut regions = e820::regions(memory);
+    if let Some(rom) = rom {
+        ram.write_bytes(memory, rom);
+        let alias = len.min(ROM_ALIAS);
+        let base = e820::ONE_MIB - alias;
+        regions = regions.into_iter().flat_map(|r| without(r, base, e820::ONE_MIB)).collect();
+        let rom = |base, offset, len| Region { base, len, offset, writable: false };
+        regions.push(rom(base, memory + len - alias, alias));
+        regions.push(rom(e820::HIGH_BASE - len, memory, len));
+    }
+    Ok(PhysMem::new(Arc::new(ram), regions, board))
+}
+
+/// What is left of a region without the addresses from `start` to `end`.
+fn without(r: Region, start: u64, end: u64) -> impl Iterator<Item = Region> {
+    let stop = r.base + r.len;
+    [(r.base, stop.min(start)), (r.base.max(end), stop)]
+        .into_iter()
+        .filter(|(from, to)| from < to)
+        .map(move |(from, to)| Region {
+            base: from,
+            len: to - from,
+            offset: r.offset + (from - r.base),
+            ..r
+        })
+}
+
+fn host_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(ICOUNT_RTC, |t| t.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(boot: Boot, memory: u64) -> String {
+        let config = MachineConfig { memory, ..MachineConfig::new(boot) };
+        match Machine::new(config) {
+            Ok(_) => panic!("there is an error"),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_in_one_line() {
+        let kernel = |image: &[u8]| {
+            let image = image.to_vec();
+            Boot::Kernel(Kernel { image, name: "k".to_owned(), ..Kernel::default() })
+        };
+        for (boot, memory, says) in [
+            (kernel(b""), 64 << 20, "cannot boot k: the file is empty"),
+            (kernel(b"no"), 64 << 20, "neither"),
+            (kernel(b"no"), 0, "0 bytes"),
+            (kernel(b"no"), 1024, "1024 bytes"),
+            (kernel(b"no"), (64 << 20) + 1, "whole pages"),
+            (kernel(b"no"), 1 << 46, "this host has"),
+            (Boot::Rom(vec![]), 64 << 20, "not 0 bytes"),
+            (Boot::Rom(vec![0; 100]), 64 << 20, "not 100 bytes"),
+        ] {
+            let line = error(boot, memory);
+            assert!(line.contains(says) && !line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_rom_is_seen_at_both_ends() {
+        let mut rom = vec![0; 0x4_0000];
+        rom[0x4_0000 - 16] = 0xea;
+        rom[0x2_0000] = 0x55;
+        let board = Arc::new(Board::new(Arc::new(Clock::icount()), 64 << 20, 0, None));
+        let mem = address_space(&Boot::Rom(rom), 64 << 20, board).unwrap();
+        let byte = |pa| mem.read(pa, emu_core::width::Width::W8);
+        assert_eq!((byte(0xffff_fff0), byte(0xf_fff0)), (0xea, 0xea));
+        assert_eq!((byte(0xfffe_0000), byte(0xe_0000)), (0x55, 0x55));
+        assert_eq!((byte(0xfffc_0000), byte(0xfffb_ffff)), (0, 0xff));
+        mem.write_bytes(0xd_fffe, &[1, 2, 3, 4]);
+        assert_eq!((byte(0xd_ffff), byte(0xe_0000)), (2, 0x55));
+        mem.write_bytes(0x10_0000, &[9]);
+        assert_eq!(byte(0x10_0000), 9);
+    }
+}
