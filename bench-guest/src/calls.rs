@@ -26,7 +26,7 @@ const FUNCTIONS: [fn(u64) -> u64; 8] = [
     |x| x.wrapping_sub(x << 3),
     |x| !x,
     |x| x ^ 0x5555_5555_5555,
-    |x| (x >> 1) | (x << 63),
+    |x| x.swap_bytes(),
 ];
 
 /// Calls one of [`FUNCTIONS`] per iteration: half of the time the same as before.

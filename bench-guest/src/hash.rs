@@ -98,7 +98,7 @@ mod tests {
         let mut random = Random(7);
         for n in 0..100_000 {
             let key = random.next() % 4_001 + 1;
-            if random.next() % 3 == 0 {
+            if random.next().is_multiple_of(3) {
                 table.remove(key);
                 map.remove(&key);
             } else {

@@ -25,14 +25,14 @@ use std::time::Instant;
 type Program = (&'static str, fn(u64) -> u64, u64);
 
 const PROGRAMS: &[Program] = &[
-    ("mix", mix::run, 900),
+    ("mix", mix::run, 3_000),
     ("sha256", sha256::run, 150_000),
-    ("quicksort", quicksort::run, 200),
-    ("hash", hash::run, 40),
-    ("bytecode", bytecode::run, 60),
-    ("fib", calls::fib, 6),
-    ("indirect", calls::indirect, 12_000_000),
-    ("sieve", sieve::run, 120),
+    ("quicksort", quicksort::run, 250),
+    ("hash", hash::run, 200),
+    ("bytecode", bytecode::run, 90),
+    ("fib", calls::fib, 20),
+    ("indirect", calls::indirect, 6_000_000),
+    ("sieve", sieve::run, 160),
 ];
 
 /// Knuth's 64-bit linear congruential generator; the upper half of the state is the output.

@@ -10,15 +10,11 @@ use ring3::debian::{Options, linux_guest, vmlinux};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let folder = arguments
-        .next()
-        .ok_or_else(|| anyhow::anyhow!("usage: guest-files FOLDER [COMMAND…]"))?;
+    let folder =
+        arguments.next().ok_or_else(|| anyhow::anyhow!("usage: guest-files FOLDER [COMMAND…]"))?;
     let command: Vec<String> = arguments.collect();
     let exec = (!command.is_empty()).then(|| command.join(" "));
-    let guest = linux_guest(&Options {
-        exec,
-        terminal: None,
-    })?;
+    let guest = linux_guest(&Options { exec, terminal: None })?;
 
     let mut initrd = GzEncoder::new(Vec::new(), Compression::default());
     initrd.write_all(&guest.initrd)?;

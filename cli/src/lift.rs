@@ -94,7 +94,7 @@ pub fn hex(text: &str) -> Option<Vec<u8>> {
     for word in words {
         let digits: Vec<u8> =
             word.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
-        if digits.len() % 2 != 0 {
+        if !digits.len().is_multiple_of(2) {
             return None;
         }
         bytes.extend(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]));

@@ -48,12 +48,8 @@ impl Linux {
             name: format!("Linux {}", guest.kernel_version),
         });
         let config = MachineConfig { no_reboot: true, ..self.machine.config(boot) };
-        let session = |serial| Session {
-            config,
-            serial,
-            inputs: Vec::new(),
-            options: &self.machine,
-        };
+        let session =
+            |serial| Session { config, serial, inputs: Vec::new(), options: &self.machine };
         if self.exec.is_none() {
             return session(vec![SerialEnd::Host(HostEnd::Stdio)]).run();
         }

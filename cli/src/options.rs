@@ -150,6 +150,8 @@ pub fn parse_end(text: &str) -> Result<HostEnd, String> {
     }
 }
 
+const SIZE: &str = "it must be a number, alone (MiB) or with K, M, G or T, as in 512M";
+
 /// Parses a size in bytes: MiB without a suffix, else K, M, G or T.
 ///
 /// # Errors
@@ -161,15 +163,14 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "" | "M" => 20,
         "G" => 30,
         "T" => 40,
-        _ => return Err("the suffix must be K, M, G or T".to_owned()),
+        _ => return Err(SIZE.to_owned()),
     };
-    let number: u64 = digits.parse().map_err(|_| "it must be a number, as in 512M".to_owned())?;
+    let number: u64 = digits.parse().map_err(|_| SIZE.to_owned())?;
     match number.checked_mul(1 << shift) {
         None | Some(0x1_0000_0000_0000..) => Err("no PC has that much memory".to_owned()),
-        Some(size) if size < machine::MEMORY_MIN => Err(format!(
-            "a PC needs at least {}M of memory",
-            machine::MEMORY_MIN >> 20
-        )),
+        Some(size) if size < machine::MEMORY_MIN => {
+            Err(format!("a PC needs at least {}M of memory", machine::MEMORY_MIN >> 20))
+        }
         Some(size) if size % 4096 != 0 => Err("it must be a multiple of 4K".to_owned()),
         Some(size) => Ok(size),
     }
@@ -223,7 +224,8 @@ mod tests {
         assert_eq!(parse_size("64"), Ok(64 << 20));
         assert_eq!(parse_size("3g"), Ok(3 << 30));
         assert_eq!(parse_size("4096K"), Ok(4 << 20));
-        for bad in ["", "0", "1K", "M", "-1", "1.5G", "12Q", "0x10M", "5MB", "4099K", "99999T", "é"] {
+        for bad in ["", "0", "1K", "M", "-1", "1.5G", "12Q", "0x10M", "5MB", "4099K", "99999T", "é"]
+        {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }

@@ -7,8 +7,8 @@
 
 use crate::options::{HostEnd, MachineOptions, StatsFormat, usage};
 use crate::signals::SignalGuard;
-use crate::terminal::{self, Escape, Key, RawMode};
 use crate::status;
+use crate::terminal::{self, Escape, Key, RawMode};
 use anyhow::Context;
 use machine::{Control, Error, Machine, MachineConfig, Outcome, Stat};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -134,7 +134,11 @@ struct Files<'a> {
 
 impl Files<'_> {
     /// What writes to `end`; `None` for nowhere.
-    fn writer(&mut self, end: &HostEnd, what: &str) -> anyhow::Result<Option<Box<dyn Write + Send>>> {
+    fn writer(
+        &mut self,
+        end: &HostEnd,
+        what: &str,
+    ) -> anyhow::Result<Option<Box<dyn Write + Send>>> {
         Ok(match end {
             HostEnd::Null => None,
             HostEnd::Stdio => Some(Box::new(Stdout::new()?)),

@@ -81,8 +81,8 @@ fn raw(before: &Termios) -> Termios {
         | LocalModes::ICANON
         | LocalModes::IEXTEN
         | LocalModes::ISIG;
-    t.control_modes = t.control_modes - (ControlModes::CSIZE | ControlModes::PARENB)
-        | ControlModes::CS8;
+    t.control_modes -= ControlModes::CSIZE | ControlModes::PARENB;
+    t.control_modes |= ControlModes::CS8;
     t.special_codes[SpecialCodeIndex::VMIN] = 1;
     t.special_codes[SpecialCodeIndex::VTIME] = 0;
     t

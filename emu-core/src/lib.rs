@@ -41,4 +41,5 @@ pub mod text;
 pub mod uop;
 pub mod vec;
 pub mod vcpu;
+pub mod verify;
 pub mod width;

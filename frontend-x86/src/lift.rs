@@ -66,6 +66,13 @@ impl Lift<'_> {
         t
     }
 
+    /// Ends the block after this instruction: the budget is looked at before the next one.
+    pub fn end_block(&mut self) {
+        let to = self.b.next_offset();
+        let w = self.rip_width();
+        self.b.goto(w, to);
+    }
+
     /// Ends the block after this instruction and goes on through the dispatcher.
     pub fn leave(&mut self) {
         let w = self.rip_width();

@@ -112,10 +112,13 @@ const MMIO: &[(u64, u64, Chip)] = &[
     (hpet::DEFAULT_BASE, hpet::BLOCK_LEN, Chip::Hpet),
 ];
 
+/// The level of an output pin.
+type Level = fn(&Chips) -> bool;
+
 /// Interrupt lines: the I/O APIC's pin, and what drives it. Pin 2 is ISA IRQ 0 at the 8259A; the
 /// other ISA lines have the same number at both. The HPET's timers choose their pins themselves.
 #[rustfmt::skip]
-const LINES: &[(u8, fn(&Chips) -> bool)] = &[
+const LINES: &[(u8, Level)] = &[
     (1,             |c| c.i8042.irq1()),
     (2,             |c| c.pit.irq() && !c.hpet.legacy_replacement()),
     (3,             |c| c.com[1].irq() && c.com[1].out2()),
@@ -255,7 +258,9 @@ impl Board {
         for (index, value) in cmos(memory) {
             chips.rtc.set_cmos(index, value);
         }
-        let pending = AtomicBool::new(false);
+        // Lines that are high at power-up are no edges to whoever listens later.
+        chips.settle();
+        let pending = AtomicBool::new(chips.interrupt_pending());
         Board { chips: Mutex::new(chips), trace: OnceLock::new(), pending, clock }
     }
 
@@ -719,7 +724,13 @@ fn cmos(memory: u64) -> Vec<(u8, u8)> {
         (0x14, 1, 0x06),
     ];
     let bytes = |&(index, n, value): &(u8, usize, u64)| {
-        value.to_le_bytes().into_iter().take(n).zip(index..).map(|(b, i)| (i, b)).collect::<Vec<_>>()
+        value
+            .to_le_bytes()
+            .into_iter()
+            .take(n)
+            .zip(index..)
+            .map(|(b, i)| (i, b))
+            .collect::<Vec<_>>()
     };
     rows.iter().flat_map(bytes).collect()
 }
@@ -982,7 +993,7 @@ mod tests {
             match r >> 60 {
                 0..4 => b.port_out(port, 1 << (r >> 40 & 1), value as u32),
                 4..6 => b.port_out(port, 4, value as u32),
-                6..8 => drop(b.port_in(port, 1 << (r >> 40) % 3)),
+                6..8 => drop(b.port_in(port, 1 << ((r >> 40) % 3))),
                 8..11 => b.mmio_write(pa, 1 << (r >> 40 & 3), value),
                 11..13 => drop(b.mmio_read(pa, 1 << (r >> 40 & 3))),
                 13 => drop(b.acknowledge()),

@@ -126,6 +126,8 @@ pub const TASK_NAME: u32 = 48;
 pub const KERNEL_BASE: u64 = 0xFFFF_FFFF_8000_0000;
 /// Physical address 0 once more, 2 MiB, read-only and not executable.
 pub const READ_ONLY: u32 = 0x4000_0000;
+/// The registers of the local APIC, which after reset are at physical FEE00000.
+pub const LOCAL_APIC: u32 = 0x4020_0000;
 /// An address that nothing is mapped at.
 pub const UNMAPPED: u32 = 0x8000_0000;
 /// A task's program: one page, read-only.

@@ -50,11 +50,7 @@ pub fn download(packages: &[&str], folder: &Path) -> Result<PathBuf, Error> {
     let configuration = folder.join("apt.conf");
     fs::write(&configuration, CONFIGURATION).map_err(file_error("write", &configuration))?;
 
-    let mut apt = Apt {
-        folder,
-        lists: Lists::System,
-        foreign,
-    };
+    let mut apt = Apt { folder, lists: Lists::System, foreign };
     if !foreign {
         match apt.get(packages) {
             Err(Error::Fetch { .. }) => {}
@@ -80,9 +76,7 @@ impl Apt<'_> {
             // apt may succeed in part and call that success: what counts is whether the lists serve.
             reason = self.apt_get("update", &[], "reading the package lists", self.folder)?;
         }
-        let real = packages
-            .iter()
-            .find_map(|package| self.resolve(package).transpose());
+        let real = packages.iter().find_map(|package| self.resolve(package).transpose());
         let real = real.ok_or_else(|| failed(reason, "apt's sources do not offer it"))??;
 
         let folder = self.folder.join("fetch");
@@ -100,10 +94,8 @@ impl Apt<'_> {
     /// package, else itself; nothing when the lists have no such package.
     fn resolve(&self, package: &str) -> Result<Option<String>, Error> {
         let mut command = self.command("apt-cache");
-        let output = command
-            .args(["show", "--no-all-versions", package])
-            .output()
-            .map_err(start_error)?;
+        let output =
+            command.args(["show", "--no-all-versions", package]).output().map_err(start_error)?;
         let text = String::from_utf8_lossy(&output.stdout);
         Ok((output.status.success() && text.contains("\nFilename:"))
             .then(|| real_package(package, &text)))
@@ -118,17 +110,11 @@ impl Apt<'_> {
         folder: &Path,
     ) -> Result<Option<String>, Error> {
         let mut command = self.command("apt-get");
-        command
-            .args(["-q", "-o", "APT::Status-Fd=1", verb])
-            .args(arguments)
-            .current_dir(folder);
+        command.args(["-q", "-o", "APT::Status-Fd=1", verb]).args(arguments).current_dir(folder);
         let log = self.folder.join("apt.log");
         let stderr = File::create(&log).map_err(file_error("create", &log))?;
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .map_err(start_error)?;
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(stderr).spawn().map_err(start_error)?;
         let bar = progress(step, " {bar:24} {percent:>3}%");
         for line in BufReader::new(child.stdout.take().expect("stdout is piped"))
             .lines()
@@ -185,13 +171,9 @@ fn start_error(error: std::io::Error) -> Error {
 
 /// The kernel among the dependencies in the record `show`, or else `package` itself.
 fn real_package(package: &str, show: &str) -> String {
-    let depends = show
-        .lines()
-        .find_map(|line| line.strip_prefix("Depends: "))
-        .unwrap_or_default();
-    let mut names = depends
-        .split([',', '|'])
-        .filter_map(|dependency| dependency.split_whitespace().next());
+    let depends = show.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or_default();
+    let mut names =
+        depends.split([',', '|']).filter_map(|dependency| dependency.split_whitespace().next());
     let kernel =
         names.find(|name| package.starts_with("linux-image-") && name.starts_with("linux-image-"));
     kernel.unwrap_or(package).to_owned()
@@ -199,22 +181,13 @@ fn real_package(package: &str, show: &str) -> String {
 
 /// The percentage in a line of apt's progress report: `dlstatus:1:37.5:Retrieving file 1 of 1`.
 fn percent(line: &str) -> Option<u64> {
-    let percent: f64 = line
-        .strip_prefix("dlstatus:")?
-        .split(':')
-        .nth(1)?
-        .parse()
-        .ok()?;
+    let percent: f64 = line.strip_prefix("dlstatus:")?.split(':').nth(1)?.parse().ok()?;
     Some(percent as u64)
 }
 
 /// The first error among apt's messages, or else the first warning, without its `E:` or `W:`.
 fn complaint(stderr: &str) -> Option<String> {
-    let find = |mark| {
-        stderr
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(mark))
-    };
+    let find = |mark| stderr.lines().find_map(|line| line.trim().strip_prefix(mark));
     let words = find("E:").or_else(|| find("W:"))?.split_whitespace();
     Some(words.collect::<Vec<_>>().join(" "))
 }
@@ -231,27 +204,15 @@ mod tests {
             "linux-image-6.1.0-56-cloud-amd64"
         );
         let show = "Package: linux-image-virtual\nDepends: linux-firmware, linux-image-6.8.0-1-generic | x\n";
-        assert_eq!(
-            real_package("linux-image-virtual", show),
-            "linux-image-6.8.0-1-generic"
-        );
-        assert_eq!(
-            real_package("busybox-static", "Depends: libc6"),
-            "busybox-static"
-        );
+        assert_eq!(real_package("linux-image-virtual", show), "linux-image-6.8.0-1-generic");
+        assert_eq!(real_package("busybox-static", "Depends: libc6"), "busybox-static");
         assert_eq!(real_package("busybox-static", ""), "busybox-static");
     }
 
     #[test]
     fn progress_lines_are_read() {
-        assert_eq!(
-            percent("dlstatus:4:92.4987:Retrieving file 12 of 15"),
-            Some(92)
-        );
-        assert_eq!(
-            percent("Get:1 http://deb.debian.org/debian bookworm InRelease"),
-            None
-        );
+        assert_eq!(percent("dlstatus:4:92.4987:Retrieving file 12 of 15"), Some(92));
+        assert_eq!(percent("Get:1 http://deb.debian.org/debian bookworm InRelease"), None);
     }
 
     #[test]
@@ -260,10 +221,7 @@ mod tests {
             complaint("W: slow\nE: Unable to locate package x\n").as_deref(),
             Some("Unable to locate package x")
         );
-        assert_eq!(
-            complaint("W: slow  mirror\n").as_deref(),
-            Some("slow mirror")
-        );
+        assert_eq!(complaint("W: slow  mirror\n").as_deref(), Some("slow mirror"));
         assert_eq!(complaint("\n"), None);
     }
 }

@@ -27,10 +27,8 @@ pub const KERNEL: Part = Part {
 };
 
 /// All the usual small programs in one static executable. Since Debian 13 it lies below `/usr`.
-pub const BUSYBOX: Part = Part {
-    packages: &["busybox-static"],
-    paths: &["bin/busybox", "usr/bin/busybox"],
-};
+pub const BUSYBOX: Part =
+    Part { packages: &["busybox-static"], paths: &["bin/busybox", "usr/bin/busybox"] };
 
 impl Part {
     fn name(&self) -> &'static str {
@@ -51,11 +49,8 @@ impl Cache {
     /// # Errors
     /// [`Error::NoHome`] when no variable names a place, [`Error::File`] when it cannot be made.
     pub fn open() -> Result<Self, Error> {
-        let variable = |name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let variable =
+            |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let folder = variable("RING3_CACHE")
             .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("ring3")))
             .or_else(|| Some(variable("HOME")?.join(".cache/ring3")))
@@ -130,10 +125,8 @@ impl Cache {
         }
         let fetched = fetch(part.packages, &self.folder)?;
         let bytes = fs::read(&fetched).map_err(file_error("read", &fetched))?;
-        let (_, bytes) = extract(&bytes).map_err(|reason| Error::Package {
-            package: name.to_owned(),
-            reason,
-        })?;
+        let (_, bytes) = extract(&bytes)
+            .map_err(|reason| Error::Package { package: name.to_owned(), reason })?;
         fs::rename(&fetched, &path).map_err(file_error("write", &path))?;
         Ok(bytes)
     }
@@ -177,10 +170,7 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    const PART: Part = Part {
-        packages: &["pkg"],
-        paths: &["bin/tool"],
-    };
+    const PART: Part = Part { packages: &["pkg"], paths: &["bin/tool"] };
 
     /// A cache in a folder that is deleted at the end, and a count of fetches.
     struct Fixture {
@@ -193,10 +183,7 @@ mod tests {
             let folder =
                 std::env::temp_dir().join(format!("ring3-cache-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&folder);
-            Self {
-                cache: Cache::at(&folder).unwrap(),
-                fetches: Cell::new(0),
-            }
+            Self { cache: Cache::at(&folder).unwrap(), fetches: Cell::new(0) }
         }
 
         fn part(&self, deb: &[u8]) -> Result<Vec<u8>, Error> {
@@ -238,10 +225,7 @@ mod tests {
         let fixture = Fixture::new("damaged");
         fixture.part(&deb()).unwrap();
         fixture.damage("pkg.part");
-        assert_eq!(
-            fixture.part(b"the package is still there").unwrap(),
-            b"tool"
-        );
+        assert_eq!(fixture.part(b"the package is still there").unwrap(), b"tool");
         assert_eq!(fixture.fetches.get(), 1);
         fixture.damage("pkg.part");
         fixture.damage("pkg.deb");

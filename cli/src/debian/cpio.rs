@@ -25,25 +25,10 @@ impl Cpio {
         let size = u32::try_from(data.len()).expect("a file in an initrd is below 4 GiB");
         let name = path.len() as u32 + 1;
         // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
-        let fields = [
-            self.entries,
-            mode,
-            0,
-            0,
-            links,
-            0,
-            size,
-            0,
-            0,
-            device.0,
-            device.1,
-            name,
-            0,
-        ];
+        let fields = [self.entries, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes
-                .extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(path.as_bytes());
         self.bytes.push(0);
@@ -113,9 +98,7 @@ pub(super) mod tests {
             assert_eq!((field(2), field(3), field(5)), (0, 0, 0), "owner and time");
             let data = (110 + name).next_multiple_of(4);
             assert_eq!(bytes[110 + name - 1], 0);
-            let path = str::from_utf8(&bytes[110..110 + name - 1])
-                .unwrap()
-                .to_owned();
+            let path = str::from_utf8(&bytes[110..110 + name - 1]).unwrap().to_owned();
             if path == "TRAILER!!!" {
                 assert_eq!(bytes.len(), data);
                 return entries;

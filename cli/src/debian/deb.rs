@@ -75,9 +75,7 @@ pub fn extract(deb: &[u8], wanted: &[&str]) -> Result<(String, Vec<u8>), DebErro
     let mut found = None;
     for entry in archive.entries()? {
         let mut entry = entry?;
-        let path = String::from_utf8_lossy(&entry.path_bytes())
-            .trim_start_matches("./")
-            .to_owned();
+        let path = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
         if found.is_none()
             && entry.header().entry_type().is_file()
             && wanted.iter().any(|w| path.starts_with(w))
@@ -131,21 +129,11 @@ pub(super) mod tests {
         };
         let mut deb = MAGIC.to_vec();
         let data_name = format!("data.tar{format}");
-        for (name, bytes) in [
-            ("debian-binary", &b"2.0\n"[..]),
-            ("control.tar", b"odd"),
-            (&data_name, &data),
-        ] {
-            writeln!(
-                deb,
-                "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`",
-                0,
-                0,
-                0,
-                100_644,
-                bytes.len()
-            )
-            .unwrap();
+        for (name, bytes) in
+            [("debian-binary", &b"2.0\n"[..]), ("control.tar", b"odd"), (&data_name, &data)]
+        {
+            writeln!(deb, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, 100_644, bytes.len())
+                .unwrap();
             deb.extend_from_slice(bytes);
             deb.resize(deb.len().next_multiple_of(2), b'\n');
         }
@@ -177,11 +165,7 @@ pub(super) mod tests {
         extract(&deb, &["boot/"]).unwrap();
         let data_end = deb.len() - usize::from(deb.ends_with(b"\n"));
         for len in 0..data_end {
-            assert!(
-                extract(&deb[..len], &["boot/"]).is_err(),
-                "{len} of {}",
-                deb.len()
-            );
+            assert!(extract(&deb[..len], &["boot/"]).is_err(), "{len} of {}", deb.len());
         }
     }
 
@@ -217,9 +201,6 @@ pub(super) mod tests {
             extract(b"<html>", &["boot/"]).unwrap_err().to_string(),
             "it is no Debian package"
         );
-        assert!(matches!(
-            extract(&package(".lz9", FILES), &["boot/"]),
-            Err(DebError::NoData)
-        ));
+        assert!(matches!(extract(&package(".lz9", FILES), &["boot/"]), Err(DebError::NoData)));
     }
 }

@@ -16,11 +16,7 @@ pub struct ExecOutput {
 
 fn parse(trailer: &[u8]) -> Option<u8> {
     let digits = trailer.strip_prefix(MARK)?.strip_suffix(b"\n")?;
-    str::from_utf8(digits)
-        .ok()
-        .filter(|digits| !digits.starts_with('+'))?
-        .parse()
-        .ok()
+    str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?.parse().ok()
 }
 
 fn begins_trailer(bytes: &[u8]) -> bool {
@@ -39,10 +35,7 @@ impl ExecOutput {
     pub fn push(&mut self, mut bytes: &[u8], output: &mut Vec<u8>) {
         while let Some((&byte, rest)) = bytes.split_first() {
             if self.held.is_empty() {
-                let n = bytes
-                    .iter()
-                    .position(|&byte| byte == MARK[0])
-                    .unwrap_or(bytes.len());
+                let n = bytes.iter().position(|&byte| byte == MARK[0]).unwrap_or(bytes.len());
                 output.extend_from_slice(&bytes[..n]);
                 self.held.extend(bytes.get(n));
                 bytes = bytes.get(n + 1..).unwrap_or_default();
@@ -96,11 +89,7 @@ mod tests {
         (b"hi\n\0ring3-exit:255\n", b"hi\n", Some(255)),
         (b"\0\0ring3-exit:7\n", b"\0", Some(7)),
         (b"\0ring3-\0ring3-exit:12\n", b"\0ring3-", Some(12)),
-        (
-            b"\0ring3-exit:1\n\0ring3-exit:2\n",
-            b"\0ring3-exit:1\n",
-            Some(2),
-        ),
+        (b"\0ring3-exit:1\n\0ring3-exit:2\n", b"\0ring3-exit:1\n", Some(2)),
         (b"\0ring3-exit:1\nx", b"\0ring3-exit:1\nx", None),
         (b"a\0ring3-exit:3", b"a\0ring3-exit:3", None),
         (b"\0ring3-exit:256\n", b"\0ring3-exit:256\n", None),
@@ -122,11 +111,7 @@ mod tests {
                 );
             }
             let bytes: Vec<&[u8]> = stream.chunks(1).collect();
-            assert_eq!(
-                run(&bytes),
-                (payload.to_vec(), status),
-                "{stream:?} by bytes"
-            );
+            assert_eq!(run(&bytes), (payload.to_vec(), status), "{stream:?} by bytes");
         }
     }
 

@@ -57,20 +57,13 @@ mod tests {
             assert!(seen.contains(&parent), "{}", entry.path);
             seen.push(&entry.path);
         }
-        let command = entries
-            .iter()
-            .find(|entry| entry.path == "ring3-exec")
-            .unwrap();
+        let command = entries.iter().find(|entry| entry.path == "ring3-exec").unwrap();
         assert_eq!(command.data, b"id");
     }
 
     #[test]
     fn the_same_input_gives_the_same_bytes() {
         assert_eq!(initrd(b"b", None), initrd(b"b", None));
-        assert!(
-            read(&initrd(b"b", None))
-                .iter()
-                .all(|entry| entry.path != "ring3-exec")
-        );
+        assert!(read(&initrd(b"b", None)).iter().all(|entry| entry.path != "ring3-exec"));
     }
 }

@@ -71,11 +71,7 @@ pub enum Error {
 }
 
 fn file_error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |error| Error::File {
-        verb,
-        path: path.to_owned(),
-        error,
-    }
+    move |error| Error::File { verb, path: path.to_owned(), error }
 }
 
 /// Says on stderr what takes time: on a terminal by a line with `bar` (a template's end), which goes
@@ -145,30 +141,17 @@ pub fn linux_guest(options: &Options) -> Result<Guest, Error> {
     let busybox = cache.part(&cache::BUSYBOX, apt::download)?;
     let initrd = initrd::initrd(&busybox, options.exec.as_deref());
     let kernel_version = version(&kernel).ok_or(Error::Image(ImageError::NotABzImage))?;
-    Ok(Guest {
-        kernel,
-        initrd,
-        kernel_version,
-        append: append(options),
-    })
+    Ok(Guest { kernel, initrd, kernel_version, append: append(options) })
 }
 
 fn append(options: &Options) -> String {
     // Words that the kernel does not know become the environment of init.
-    let terminal = options.terminal.as_ref().map(
-        |Terminal {
-             rows,
-             columns,
-             name,
-         }| {
-            let name: String = name
-                .chars()
-                .filter(|c| c.is_ascii_alphanumeric() || "-+._".contains(*c))
-                .collect();
-            let name = if name.is_empty() { "dumb" } else { &name };
-            format!(" TERM={name} LINES={rows} COLUMNS={columns}")
-        },
-    );
+    let terminal = options.terminal.as_ref().map(|Terminal { rows, columns, name }| {
+        let name: String =
+            name.chars().filter(|c| c.is_ascii_alphanumeric() || "-+._".contains(*c)).collect();
+        let name = if name.is_empty() { "dumb" } else { &name };
+        format!(" TERM={name} LINES={rows} COLUMNS={columns}")
+    });
     format!("{APPEND}{}", terminal.unwrap_or_default())
 }
 
@@ -179,28 +162,15 @@ mod tests {
     /// Fetches through apt at the first run on a machine, then uses the user's cache.
     #[test]
     fn debian_yields_a_kernel_and_a_root_file_system() {
-        let options = Options {
-            exec: Some("uname -r".to_owned()),
-            terminal: None,
-        };
+        let options = Options { exec: Some("uname -r".to_owned()), terminal: None };
         let guest = linux_guest(&options).unwrap();
         let number = guest.kernel_version.split('.').next().unwrap();
-        assert!(
-            number.parse::<u32>().unwrap() >= 5,
-            "{}",
-            guest.kernel_version
-        );
+        assert!(number.parse::<u32>().unwrap() >= 5, "{}", guest.kernel_version);
         let elf = vmlinux(&guest.kernel).unwrap();
         // e_machine: EM_X86_64.
         assert_eq!(elf[18..20], [62, 0]);
         let entries = cpio::tests::read(&guest.initrd);
-        let file = |path| {
-            &entries
-                .iter()
-                .find(|entry| entry.path == path)
-                .unwrap()
-                .data
-        };
+        let file = |path| &entries.iter().find(|entry| entry.path == path).unwrap().data;
         assert_eq!(file("bin/busybox")[18..20], [62, 0]);
         assert_eq!(file("ring3-exec"), b"uname -r");
     }
@@ -208,25 +178,11 @@ mod tests {
     #[test]
     fn a_terminal_is_told_on_the_command_line() {
         let line = |name: &str| {
-            let terminal = Some(Terminal {
-                rows: 40,
-                columns: 120,
-                name: name.to_owned(),
-            });
-            append(&Options {
-                exec: None,
-                terminal,
-            })
-            .split_off(APPEND.len())
+            let terminal = Some(Terminal { rows: 40, columns: 120, name: name.to_owned() });
+            append(&Options { exec: None, terminal }).split_off(APPEND.len())
         };
-        assert_eq!(
-            line("xterm-256color"),
-            " TERM=xterm-256color LINES=40 COLUMNS=120"
-        );
-        assert_eq!(
-            line("x init=/bin/sh"),
-            " TERM=xinitbinsh LINES=40 COLUMNS=120"
-        );
+        assert_eq!(line("xterm-256color"), " TERM=xterm-256color LINES=40 COLUMNS=120");
+        assert_eq!(line("x init=/bin/sh"), " TERM=xinitbinsh LINES=40 COLUMNS=120");
         assert_eq!(line(""), " TERM=dumb LINES=40 COLUMNS=120");
     }
 }

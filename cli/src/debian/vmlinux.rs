@@ -41,12 +41,7 @@ const MAX: u64 = 1 << 30;
 
 fn le(image: &[u8], at: usize, width: usize) -> Option<usize> {
     let field = image.get(at..at.checked_add(width)?)?;
-    Some(
-        field
-            .iter()
-            .rev()
-            .fold(0, |value, &byte| value << 8 | usize::from(byte)),
-    )
+    Some(field.iter().rev().fold(0, |value, &byte| value << 8 | usize::from(byte)))
 }
 
 /// The version of a bzImage, as `uname -r` will print it in the guest.
@@ -54,13 +49,8 @@ fn le(image: &[u8], at: usize, width: usize) -> Option<usize> {
 pub fn version(image: &[u8]) -> Option<String> {
     // `kernel_version` counts from the end of the boot sector.
     let text = image.get(le(image, 0x20e, 2)? + 0x200..)?;
-    let end = text
-        .iter()
-        .take(256)
-        .position(|byte| b" \0".contains(byte))?;
-    String::from_utf8(text[..end].to_vec())
-        .ok()
-        .filter(|version| !version.is_empty())
+    let end = text.iter().take(256).position(|byte| b" \0".contains(byte))?;
+    String::from_utf8(text[..end].to_vec()).ok().filter(|version| !version.is_empty())
 }
 
 /// The uncompressed ELF file within the bzImage `image`. A relocatable kernel's relocation table
@@ -79,23 +69,17 @@ pub fn vmlinux(image: &[u8]) -> Result<Vec<u8>, ImageError> {
     };
     let offset = (setup_sects + 1) * 512 + header(0x248, 4)?;
     let length = header(0x24c, 4)?;
-    let truncated = ImageError::Truncated {
-        offset,
-        length,
-        size: image.len(),
-    };
-    let payload = image
-        .get(offset..offset.saturating_add(length))
-        .ok_or(truncated)?;
+    let truncated = ImageError::Truncated { offset, length, size: image.len() };
+    let payload = image.get(offset..offset.saturating_add(length)).ok_or(truncated)?;
 
     let mut elf = Vec::new();
     match *payload {
-        [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(payload)
-            .take(MAX)
-            .read_to_end(&mut elf)?,
-        [0xfd, b'7', b'z', b'X', ..] => lzma_rust2::XzReader::new(payload, false)
-            .take(MAX)
-            .read_to_end(&mut elf)?,
+        [0x1f, 0x8b, ..] => {
+            flate2::read::GzDecoder::new(payload).take(MAX).read_to_end(&mut elf)?
+        }
+        [0xfd, b'7', b'z', b'X', ..] => {
+            lzma_rust2::XzReader::new(payload, false).take(MAX).read_to_end(&mut elf)?
+        }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => ruzstd::decoding::StreamingDecoder::new(payload)
             .map_err(io::Error::other)?
             .take(MAX)
@@ -114,11 +98,7 @@ pub fn vmlinux(image: &[u8]) -> Result<Vec<u8>, ImageError> {
 /// then the total size, which would be read as one more block if the output did not tell the end.
 fn lz4_legacy(mut blocks: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
     let damaged = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    let total = blocks
-        .len()
-        .checked_sub(4)
-        .and_then(|at| le(blocks, at, 4))
-        .ok_or_else(damaged)?;
+    let total = blocks.len().checked_sub(4).and_then(|at| le(blocks, at, 4)).ok_or_else(damaged)?;
     if total as u64 > MAX {
         return Err(io::Error::other(format!("it claims {total} bytes")));
     }
@@ -187,12 +167,7 @@ mod tests {
         );
         for mut payload in [xz.finish().unwrap(), zstd, lz4(&elf)] {
             payload.extend_from_slice(&(elf.len() as u32).to_le_bytes());
-            assert_eq!(
-                vmlinux(&bz_image(&payload)).unwrap(),
-                elf,
-                "{:02x?}",
-                &payload[..4]
-            );
+            assert_eq!(vmlinux(&bz_image(&payload)).unwrap(), elf, "{:02x?}", &payload[..4]);
         }
         assert_eq!(vmlinux(&bz_image(&gz.finish().unwrap())).unwrap(), elf);
     }
@@ -214,14 +189,8 @@ mod tests {
         let mut huge = payload.clone();
         let at = huge.len() - 4;
         huge[at..].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(matches!(
-            vmlinux(&bz_image(&huge)),
-            Err(ImageError::Payload(_))
-        ));
-        assert!(matches!(
-            vmlinux(&bz_image(b"????????")),
-            Err(ImageError::Compression(_))
-        ));
+        assert!(matches!(vmlinux(&bz_image(&huge)), Err(ImageError::Payload(_))));
+        assert!(matches!(vmlinux(&bz_image(b"????????")), Err(ImageError::Compression(_))));
         assert!(matches!(vmlinux(b"MZ"), Err(ImageError::NotABzImage)));
     }
 }

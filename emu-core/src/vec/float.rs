@@ -50,6 +50,12 @@ pub fn to_int<B: Float + Lane, I: Into<i64>>(
     (v.into() as u64, 0, ex)
 }
 
+/// CVTDQ2PD, CVTSI2SD from 32 bits: exact in every mode.
+#[inline(always)]
+pub fn exact(v: i32, _: Env) -> (u64, Ex) {
+    (f64::from(v).to_bits(), Ex::empty())
+}
+
 /// ROUNDPS and its like: mode `imm[1:0]`, or MXCSR's if `imm[2]`; no PE if `imm[3]`.
 #[inline(always)]
 pub fn round<B: Float>(a: B, imm: u8, env: Env) -> (B, Ex) {

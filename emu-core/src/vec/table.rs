@@ -166,8 +166,8 @@ macro_rules! for_each_vec_op {
     Blendvps   "blendvps"   |s, _| blend_variable::<i32>(s);
     Blendvpd   "blendvpd"   |s, _| blend_variable::<i64>(s);
     // ---- exact conversions, approximations ---------------------------------------------------------------------------
-    Cvtdq2pd   "cvtdq2pd"   |s, _| float1(s.b, ZERO, 2, 0, sse::from_i32::<u64>).0;
-    Cvtsi2sd32 "cvtsi2sd32" |s, _| float1(s.b, s.a, 1, 0, sse::from_i32::<u64>).0;
+    Cvtdq2pd   "cvtdq2pd"   |s, _| float1(s.b, ZERO, 2, 0, float::exact).0;
+    Cvtsi2sd32 "cvtsi2sd32" |s, _| float1(s.b, s.a, 1, 0, float::exact).0;
     Rcpps      "rcpps"      |s, _| float::rcp(s.b, ZERO, 4);
     Rcpss      "rcpss"      |s, _| float::rcp(s.b, s.a, 1);
     Rsqrtps    "rsqrtps"    |s, _| float::rsqrt(s.b, ZERO, 4);

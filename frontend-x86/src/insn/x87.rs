@@ -9,7 +9,7 @@ use emu_core::cpu::{Reg, mode};
 use emu_core::fault::Guest;
 use emu_core::uop::{HelperDef, Op};
 use emu_core::width::Width::W64;
-use iced_x86::{Code, MemorySize, Mnemonic, OpKind, Register};
+use iced_x86::{Code, MemorySize, OpKind, Register};
 
 pub use crate::x87::HELPERS;
 
@@ -26,7 +26,7 @@ rows! {
     Fldz:   X87, Innocuous, |l| call(l, &x87::CONSTANT, 6, 0);
     Fst:    X87, Innocuous, |l| call(l, &x87::STORE, 0, 0);
     Fstp:   X87, Innocuous, |l| call(l, &x87::STORE, 0, 1);
-    Fstpnce: X87, Innocuous, |l| call(l, &x87::STORE, 0, 1);
+    Fstpnce: X87, Innocuous, |l| call(l, &x87::MOVE, Move::Stpnce as u8, 1);
     Fist:   X87, Innocuous, |l| call(l, &x87::STORE, 0, 0);
     Fistp:  X87, Innocuous, |l| call(l, &x87::STORE, 0, 1);
     Fisttp: X87, Innocuous, |l| call(l, &x87::STORE, 1, 1);
@@ -107,4 +107,129 @@ rows! {
     Frstor:  X87, Innocuous, |l| image(l, layout::REGISTERS);
     Fnsave:  X87, Innocuous, |l| image(l, layout::STORE | layout::REGISTERS);
     Wait: NONE, Behaviour, wait;
+}
+
+/// The memory operand's format; [`Format::St`] for register forms.
+fn format(l: &Lift) -> Format {
+    match l.i.memory_size() {
+        MemorySize::Float32 => Format::F32,
+        MemorySize::Float64 => Format::F64,
+        MemorySize::Float80 => Format::F80,
+        MemorySize::Int16 => Format::I16,
+        MemorySize::Int32 => Format::I32,
+        MemorySize::Int64 => Format::I64,
+        MemorySize::Bcd => Format::Bcd,
+        _ => Format::St,
+    }
+}
+
+/// A non-control instruction: calls `h` with operation `k`; the stack is popped `pops` times.
+fn call(l: &mut Lift, h: &'static HelperDef, k: u8, pops: u8) -> Guest<()> {
+    let (format, write) = (format(l), std::ptr::eq(h, &x87::STORE));
+    let st = |n: u32| match l.i.op_kind(n) {
+        OpKind::Register if n < l.i.op_count() => l.i.op_register(n).number() as u8,
+        _ => 0,
+    };
+    // FCOMPP and FUCOMPP compare with ST(1) without naming it.
+    let src = if pops == 2 { 1 } else { st(l.i.op_count().saturating_sub(1)) };
+    let form =
+        Form { fop: opcode(l), seg: segment(l), format, dst: st(0), src, pops };
+    let a = match format {
+        Format::St => Reg::ZERO,
+        f => l.mem_address(f.bytes(), write),
+    };
+    let (mut rip, offset, w) = (Reg::RIP, l.b.insn_offset(), l.rip_width());
+    if offset != 0 {
+        rip = l.b.temp();
+        l.b.op_nf(Op::Add, w, rip, Reg::RIP, offset);
+    }
+    l.b.helper(h, w, k, Reg::ZERO, a, rip, form.pack());
+    if write && format != Format::St {
+        stored(l);
+    }
+    Ok(())
+}
+
+/// Ends the block after a helper that has written memory: it may have written code.
+fn stored(l: &mut Lift) {
+    let (w, to) = (l.rip_width(), l.b.next_offset());
+    l.b.goto(w, to);
+}
+
+fn segment(l: &Lift) -> u8 {
+    seg(l.i.memory_segment()) as u8
+}
+
+/// A control instruction on memory of `bytes` or on none.
+fn call_control(l: &mut Lift, h: &'static HelperDef, k: u8, bytes: u32, write: bool) {
+    let a = if bytes == 0 { Reg::ZERO } else { l.mem_address(bytes, write) };
+    let form = Form { fop: 0, seg: segment(l), format: Format::St, dst: 0, src: 0, pops: 0 };
+    l.b.helper(h, W64, k, Reg::ZERO, a, Reg::ZERO, form.pack());
+    if write {
+        stored(l);
+    }
+}
+
+fn control(l: &mut Lift, op: Control) -> Guest<()> {
+    let bytes = if l.is_mem(0) { 2 } else { 0 };
+    let write = matches!(op, Control::Stcw | Control::StswMem);
+    call_control(l, &x87::CONTROL, op as u8, bytes, write);
+    Ok(())
+}
+
+/// FLDENV, FNSTENV, FRSTOR, FNSAVE.
+fn image(l: &mut Lift, k: u8) -> Guest<()> {
+    use Code::*;
+    let size16 = matches!(
+        l.i.code(),
+        Fldenv_m14byte | Fnstenv_m14byte | Frstor_m94byte | Fnsave_m94byte
+    );
+    let k = k
+        | if size16 { layout::SIZE16 } else { 0 }
+        | if l.mode & mode::REAL != 0 { layout::REAL } else { 0 };
+    let bytes = l.i.memory_size().size() as u32;
+    call_control(l, &x87::IMAGE, k, bytes, k & layout::STORE != 0);
+    Ok(())
+}
+
+fn wait(l: &mut Lift) -> Guest<()> {
+    l.b.helper(&x87::CHECK, W64, 1, Reg::ZERO, Reg::ZERO, Reg::ZERO, 0);
+    Ok(())
+}
+
+/// The opcode as FOP shows it: the low three bits of the first byte, and the second byte. That
+/// one is a ModR/M byte rebuilt from the operand; a SIB byte that need not be there is not seen.
+fn opcode(l: &Lift) -> u16 {
+    let (i, info) = (l.i, l.i.op_code());
+    let op = info.op_code() as u16;
+    if !l.is_mem(0) {
+        let st = (0..i.op_count()).map(|n| i.op_register(n).number() as u16).max().unwrap_or(0);
+        return op.wrapping_add(st) & 0x7ff;
+    }
+    let reg = info.group_index().max(0) as u16;
+    let (base, index) = (i.memory_base(), i.memory_index());
+    let absolute = base == Register::None || matches!(base, Register::RIP | Register::EIP);
+    let mode = match i.memory_displ_size() {
+        _ if absolute => 0,
+        0 => 0,
+        1 => 1,
+        _ => 2,
+    };
+    let rm = match (base, index) {
+        (Register::BX, Register::SI) => 0,
+        (Register::BX, Register::DI) => 1,
+        (Register::BP, Register::SI) => 2,
+        (Register::BP, Register::DI) => 3,
+        (Register::SI, Register::None) => 4,
+        (Register::DI, Register::None) => 5,
+        (Register::BP, Register::None) => 6,
+        (Register::BX, Register::None) => 7,
+        (Register::None, Register::None) if i.memory_displ_size() == 2 => 6,
+        (Register::RIP | Register::EIP, _) => 5,
+        (Register::None, Register::None) if !l.code64() => 5,
+        (Register::None, _) => 4,
+        (b, Register::None) => b.number() as u16 & 7,
+        _ => 4,
+    };
+    (op & 7) << 8 | mode << 6 | reg << 3 | rm
 }

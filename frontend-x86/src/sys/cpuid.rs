@@ -195,13 +195,14 @@ const MAX_HYPERVISOR: u32 = 0x4000_0010;
 
 const VENDOR: &[u8; 12] = b"GenuineIntel";
 const HYPERVISOR: &[u8; 12] = b"Ring3Ring3\0\0";
-const BRAND: &[u8; 48] = b"Ring3 x86-64-v2 CPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+const BRAND: &[u8; 48] =
+    b"Ring3 x86-64-v2 CPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// Caches of leaf 4, by subleaf: (type, level), ways, sets; lines of 64 bytes.
 static CACHES: &[(u32, u32, u32)] = &[
-    (1 | 1 << 5 | 1 << 8, 8, 64),   // L1 data, 32 KiB
-    (2 | 1 << 5 | 1 << 8, 4, 128),  // L1 instruction, 32 KiB
-    (3 | 2 << 5 | 1 << 8, 8, 512),  // L2, 256 KiB
+    (1 | 1 << 5 | 1 << 8, 8, 64),    // L1 data, 32 KiB
+    (2 | 1 << 5 | 1 << 8, 4, 128),   // L1 instruction, 32 KiB
+    (3 | 2 << 5 | 1 << 8, 8, 512),   // L2, 256 KiB
     (3 | 3 << 5 | 1 << 8, 16, 8192), // L3, 8 MiB
 ];
 
@@ -235,9 +236,9 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
         }
         // No descriptors: leaf 4 has the caches.
         2 => [0xff01, 0, 0, 0],
-        4 => CACHES.get(sub as usize).map_or([0; 4], |&(kind, ways, sets)| {
-            [kind, (ways - 1) << 22 | 63, sets - 1, 0]
-        }),
+        4 => CACHES
+            .get(sub as usize)
+            .map_or([0; 4], |&(kind, ways, sets)| [kind, (ways - 1) << 22 | 63, sets - 1, 0]),
         // The APIC timer runs always (ARAT).
         6 => [4, 0, 0, 0],
         7 if sub == 0 => [0, word(Word::Ebx7), word(Word::Ecx7), word(Word::Edx7)],

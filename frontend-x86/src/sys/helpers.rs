@@ -9,8 +9,8 @@
 use super::interrupt::Software;
 use super::{control, cpuid, interrupt, msr, segment, transfer, xsave};
 use emu_core::cpu::{Cpu, Reg, Seg};
-use emu_core::fault::{Fault, Guest};
-use emu_core::flags::{Flags, ZF};
+use emu_core::fault::{Fault, Guest, vector};
+use emu_core::flags::{Flags, ZF, rflags};
 use emu_core::uop::{Args, HelperDef};
 use emu_core::width::Width::{W16, W32};
 
@@ -47,10 +47,14 @@ helpers! {
     FAR_RET "far_ret" |cpu, x| transfer::far_ret(cpu, x.w, x.imm as u16);
     /// IRET.
     IRET "iret" |cpu, x| interrupt::iret(cpu, x.w);
-    /// INT n, INT3, INTO (OF was tested), INT1: `imm` vector, `k` kind, `a` next RIP.
+    /// INT n, INT3, INTO, INT1: `imm` vector, `k` kind, `a` next RIP.
     INT "int" |cpu, x| {
-        let kind = Software::from_index(x.k);
-        interrupt::software_interrupt(cpu, x.imm as u8, cpu.reg(x.a), kind)
+        let (kind, next) = (Software::from_index(x.k), cpu.reg(x.a));
+        if kind == Software::Into && !cpu.flags.of() {
+            cpu.set_rip(next);
+            return Ok(());
+        }
+        interrupt::software_interrupt(cpu, x.imm as u8, next, kind)
     };
     /// SYSCALL: `a` next RIP.
     SYSCALL "syscall" |cpu, x| transfer::syscall(cpu, cpu.reg(x.a));
@@ -242,8 +246,19 @@ helpers! {
         }
         Ok(())
     };
-    /// CPL 0 or #GP(0): INVD, WBINVD.
-    NEED_CPL0 "need_cpl0" |cpu, _x| super::need_cpl0(cpu);
+    /// CLD (`imm` = 0), STD (1).
+    SET_DF "set_df" |cpu, x| {
+        cpu.sysflags = cpu.sysflags & !rflags::DF | if x.imm != 0 { rflags::DF } else { 0 };
+        Ok(())
+    };
+    /// BOUND: `a` signed index, `d` and `b` bounds.
+    BOUND "bound" |cpu, x| {
+        let value = |r| x.w.sext(cpu.reg(r)) as i64;
+        let inside = (value(x.d)..=value(x.b)).contains(&value(x.a));
+        if inside { Ok(()) } else { Err(Fault::new(vector::BR)) }
+    };
+    /// Checks access to port `a`, as INS and OUTS need it before they run.
+    CHECK_PORT "check_port" |cpu, x| control::check_io(cpu, lo(cpu, x.a), x.w);
     /// IN: `a` port, `d` destination.
     IN "in" |cpu, x| {
         let port = lo(cpu, x.a);

@@ -122,7 +122,11 @@ fn check_gate(cpu: &Cpu, e: &Event, g: &Descriptor, kinds: &[u16]) -> Guest<()> 
 }
 
 /// The handler's code segment and privilege level.
-fn handler(cpu: &mut Cpu, g: &Descriptor, ok: impl Fn(&Segment) -> bool) -> Guest<(Descriptor, u8)> {
+fn handler(
+    cpu: &mut Cpu,
+    g: &Descriptor,
+    ok: impl Fn(&Segment) -> bool,
+) -> Guest<(Descriptor, u8)> {
     let cs = segment::require(cpu, g.gate_selector(), vector::GP)?;
     if !cs.seg.is_code() || cs.seg.dpl() > cpu.cpl || !ok(&cs.seg) {
         return Err(cs.fault(vector::GP));
@@ -164,7 +168,13 @@ fn deliver_protected(cpu: &mut Cpu, e: &Event) -> Guest<()> {
         e.error.unwrap_or(0).into(),
     ];
     let inner = cpl < cpu.cpl;
-    let first = if vm { 0 } else if inner { 4 } else { 6 };
+    let first = if vm {
+        0
+    } else if inner {
+        4
+    } else {
+        6
+    };
     let end = if e.error.is_some() { 10 } else { 9 };
     let mut stack = if inner { Stack::inner(cpu, cpl)? } else { Stack::current(cpu) };
     stack.push(cpu, w, &frame[first..end])?;
@@ -526,7 +536,10 @@ mod tests {
         assert_eq!((selectors(&c), c.cpl, c.reg(Reg::RSP)), ((0x1b, 0x23), 3, 0x7fff));
         c.mem.write(TSS + 4, W64, 1 << 47);
         let (rip, rsp) = (c.rip(), c.reg(Reg::RSP));
-        let f = deliver(&mut c, &Event { vector: 0x40, error: None, checked: false, ext: 1, rf: 0, rip });
+        let f = deliver(
+            &mut c,
+            &Event { vector: 0x40, error: None, checked: false, ext: 1, rf: 0, rip },
+        );
         assert_eq!(f, Err(Fault::with_error(vector::SS, 1)));
         assert_eq!((c.rip(), c.reg(Reg::RSP), c.cpl), (rip, rsp, 3), "nothing changed");
     }
@@ -578,7 +591,10 @@ mod tests {
         assert_eq!((c.rip(), c.reg(Reg::RSP)), (0x1234, STACK));
         put(&mut c, [0x50, 8, 0x200, 0x123, 0]);
         iret(&mut c, W64).unwrap();
-        assert_eq!((c.rip(), c.reg(Reg::RSP), c.rflags(), selectors(&c).1), (0x50, 0x123, 0x202, 0));
+        assert_eq!(
+            (c.rip(), c.reg(Reg::RSP), c.rflags(), selectors(&c).1),
+            (0x50, 0x123, 0x202, 0)
+        );
         c.sysflags |= rflags::NT;
         assert_eq!(iret(&mut c, W64), Err(Fault::GP0));
     }

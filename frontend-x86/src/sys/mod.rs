@@ -22,7 +22,7 @@ pub mod transfer;
 pub mod xsave;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use helpers::HELPERS;
 

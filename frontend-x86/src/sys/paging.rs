@@ -264,7 +264,8 @@ mod tests {
     /// 4-level tables with one 4-KByte page: linear 0x40_0000 to physical 0x20_0000.
     fn paged(leaf: u64, upper: u64) -> Cpu {
         let mut c = testing::cpu(Level::Long);
-        for (at, v) in [(PML4, PDPT | upper), (PDPT, PD | upper), (PD + 16, PT | upper), (PT, leaf)] {
+        for (at, v) in [(PML4, PDPT | upper), (PDPT, PD | upper), (PD + 16, PT | upper), (PT, leaf)]
+        {
             c.mem.write(at, W64, v);
         }
         c.sys.cr3 = PML4;

@@ -321,7 +321,8 @@ fn visible(cpu: &mut Cpu, selector: u16, kinds: &[u16]) -> Guest<Option<Descript
     need_protected(cpu)?;
     let least = rpl(selector).max(cpu.cpl);
     Ok(fetch(cpu, selector)?.filter(|d| {
-        (d.seg.conforming() || least <= d.seg.dpl()) && d.system().is_none_or(|k| kinds.contains(&k))
+        (d.seg.conforming() || least <= d.seg.dpl())
+            && d.system().is_none_or(|k| kinds.contains(&k))
     }))
 }
 
@@ -548,7 +549,10 @@ mod tests {
         assert_eq!(lar(&mut c, 0x48), Ok(Some(0xc0_9800)));
         assert_eq!(lsl(&mut c, 0x48), Ok(Some(0xffff_ffff)));
         assert_eq!((lar(&mut c, 0x50), lar(&mut c, 0)), (Ok(None), Ok(None)));
-        assert_eq!((verify(&mut c, 0x43, true), verify(&mut c, 0x48, false)), (Ok(true), Ok(false)));
+        assert_eq!(
+            (verify(&mut c, 0x43, true), verify(&mut c, 0x48, false)),
+            (Ok(true), Ok(false))
+        );
         c.cpl = 3;
         assert_eq!(lar(&mut c, 0x48), Ok(None));
     }
@@ -557,7 +561,10 @@ mod tests {
     fn table_registers() {
         let mut c = testing::cpu(Level::Protected);
         c.mem.write_bytes(0x5000, &[0x34, 0x12, 1, 2, 3, 4]);
-        assert_eq!(load_table(&mut c, 0x5000, W32), Ok(TableReg { base: 0x0403_0201, limit: 0x1234 }));
+        assert_eq!(
+            load_table(&mut c, 0x5000, W32),
+            Ok(TableReg { base: 0x0403_0201, limit: 0x1234 })
+        );
         assert_eq!(load_table(&mut c, 0x5000, W16).unwrap().base, 0x03_0201);
         store_table(&mut c, 0x6000, TableReg { base: 0x1122_3344, limit: 7 }).unwrap();
         assert_eq!(c.mem.read(0x6000, W64), 0x1122_3344_0007);

@@ -82,10 +82,9 @@ pub fn compare(cpu: &mut Cpu, x: Args) -> Guest<()> {
         }
         _ => (Order::Unordered, underflow(fpu)),
     };
-    if !go_on {
-        return Ok(());
+    if go_on {
+        pop(fpu, form.pops);
     }
-    pop(fpu, form.pops);
     if matches!(op, Compare::Comi | Compare::Ucomi) {
         cpu.flags = Flags::from_bits(match order {
             Order::Less => CF,
@@ -125,7 +124,7 @@ struct Done {
     pushed: Option<F80>,
     ex: Ex,
     c1: bool,
-    /// C0, C2 and C3, where the function defines them.
+    /// C0, C2 and C3 of a remainder.
     condition: Option<u16>,
 }
 
@@ -139,7 +138,8 @@ impl From<x87::Remainder> for Done {
     fn from(r: x87::Remainder) -> Done {
         let bit = |n: u8, c: u16| if r.quotient >> n & 1 != 0 { c } else { 0 };
         let partial = if r.partial { sw::C2 } else { 0 };
-        let condition = Some(bit(2, sw::C0) | bit(1, sw::C3) | partial);
+        let condition = bit(2, sw::C0) | bit(1, sw::C3) | partial;
+        let condition = (r.value.class() != x87::Class::Nan).then_some(condition);
         Done { c1: r.quotient & 1 != 0, condition, ..(r.value, r.ex, false).into() }
     }
 }
@@ -154,10 +154,14 @@ impl Function {
     fn pushes(self) -> bool {
         matches!(self, Function::Xtract | Function::Sincos | Function::Ptan)
     }
+    /// C2 tells whether the operation was left undone or incomplete.
+    fn completes(self) -> bool {
+        use Function::*;
+        matches!(self, Sin | Cos | Sincos | Ptan | Prem | Prem1)
+    }
 
     /// Computes; `None` is a trigonometric operand out of range.
     fn compute(self, a: F80, b: F80, env: Env87) -> Option<Done> {
-        let in_range = |d: Done| Done { condition: Some(0), ..d };
         let done = match self {
             Function::Abs => (a.abs(), Ex::empty(), false).into(),
             Function::Chs => (a.neg(), Ex::empty(), false).into(),
@@ -170,8 +174,8 @@ impl Function {
             Function::Yl2x => transcendental::fyl2x(a, b, env).into(),
             Function::Yl2xp1 => transcendental::fyl2xp1(a, b, env).into(),
             Function::Patan => transcendental::fpatan(a, b, env).into(),
-            Function::Sin => in_range(transcendental::fsin(a, env)?.into()),
-            Function::Cos => in_range(transcendental::fcos(a, env)?.into()),
+            Function::Sin => transcendental::fsin(a, env)?.into(),
+            Function::Cos => transcendental::fcos(a, env)?.into(),
             Function::Xtract => {
                 let (exponent, significand, ex) = x87::extract(a, env);
                 let pushed = Some(significand);
@@ -179,14 +183,14 @@ impl Function {
             }
             Function::Sincos => {
                 let (sin, cos, ex, c1) = transcendental::fsincos(a, env)?;
-                in_range(Done { pushed: Some(cos), ..(sin, ex, c1).into() })
+                Done { pushed: Some(cos), ..(sin, ex, c1).into() }
             }
             Function::Ptan => {
                 let (tan, ex, c1) = transcendental::fptan(a, env)?;
                 // A NaN is not the quotient of anything by 1.
                 let nan = tan.class() == x87::Class::Nan;
                 let pushed = Some(if nan { tan } else { F80::ONE });
-                in_range(Done { pushed, ..(tan, ex, c1).into() })
+                Done { pushed, ..(tan, ex, c1).into() }
             }
         };
         Some(done)
@@ -199,6 +203,9 @@ pub fn function(cpu: &mut Cpu, x: Args) -> Guest<()> {
     note(cpu, x, form);
     let op = Function::from_code(x.k);
     let fpu = &mut cpu.x87;
+    if op.completes() {
+        fpu.sw &= !sw::C2;
+    }
     let b = if op.binary() { st(fpu, 1) } else { Some(F80::ZERO) };
     let indefinite = || Done::from((F80::INDEFINITE, Ex::empty(), false));
     let (done, go_on) = match (st(fpu, 0), b) {

@@ -14,7 +14,7 @@ const CW_BITS: u16 = 0x1f3f;
 
 /// Checks for a pending exception: see [`CHECK`].
 pub fn check(cpu: &mut Cpu, x: Args) -> Guest<()> {
-    if x.k == 1 && wait_is_trapped(cpu) {
+    if x.k == 1 && cpu.sys.cr0 & (cr0::MP | cr0::TS) == cr0::MP | cr0::TS {
         return Err(Fault::NM);
     }
     check_pending(cpu)
@@ -33,7 +33,7 @@ fn init(x: &mut X87) {
 
 /// The instructions of [`Control`].
 pub fn control(cpu: &mut Cpu, x: Args) -> Guest<()> {
-    let (form, at) = (Form::unpack(x.imm), cpu.reg(x.a));
+    let (form, at, sw) = (Form::unpack(x.imm), cpu.reg(x.a), status(&cpu.x87));
     match Control::from_code(x.k) {
         Control::Init => init(&mut cpu.x87),
         Control::Clex => {
@@ -45,8 +45,8 @@ pub fn control(cpu: &mut Cpu, x: Args) -> Guest<()> {
             set_cw(&mut cpu.x87, cw as u16);
         }
         Control::Stcw => form.located(cpu.write(at, W16, cpu.x87.cw.into()))?,
-        Control::StswMem => form.located(cpu.write(at, W16, cpu.x87.sw.into()))?,
-        Control::StswAx => cpu.write_reg(Reg::RAX, W16, cpu.x87.sw.into()),
+        Control::StswMem => form.located(cpu.write(at, W16, sw.into()))?,
+        Control::StswAx => cpu.write_reg(Reg::RAX, W16, sw.into()),
     }
     Ok(())
 }
@@ -81,7 +81,7 @@ fn full(tw: u16) -> u8 {
 fn words(x: &X87, k: u8) -> [u32; 7] {
     let (fip, fdp) = (x.fip as u32, x.fdp as u32);
     let (fcs, fds, fop) = (u32::from(x.fcs), u32::from(x.fds), u32::from(x.fop));
-    let state = [x.cw, x.sw, tags(x)].map(|v| u32::from(v) | 0xffff_0000);
+    let state = [x.cw, status(x), tags(x)].map(|v| u32::from(v) | 0xffff_0000);
     // In real mode the pointers are linear addresses, their upper part from bit 12 on.
     let ip = fip.wrapping_add(fcs << 4);
     let dp = fdp.wrapping_add(fds << 4);

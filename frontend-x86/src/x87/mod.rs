@@ -18,6 +18,8 @@
 //! - With CR0.NE = 0 there is no FERR# pin: a pending exception is held in the status word and
 //!   instructions go on, as if the machine asserted IGNNE#.
 //! - C0, C2 and C3 stay where the manual calls them undefined.
+//! - A comparison that raises an unmasked exception sets its codes all the same, as CPUs do; only
+//!   the pop does not take place.
 //!
 //! Source: SDM Vol. 1, chapter 8; Vol. 2, each instruction.
 
@@ -28,22 +30,20 @@ mod movement;
 mod tests;
 
 pub(crate) use compute::{Arith, Compare, Function};
-pub(crate) use control::Control;
+pub(crate) use control::{Control, layout};
 pub(crate) use movement::Move;
 
+use crate::sys::cr0;
 use emu_core::cpu::{Cpu, Seg, St, X87, mode};
-use emu_core::fault::{Fault, Guest, vector};
+use emu_core::fault::{Fault, Guest};
 use emu_core::fp::Ex;
 use emu_core::fp::x87::F80;
 use emu_core::uop::{Args, HelperDef};
 use emu_core::width::Width::{W16, W32, W64};
 
-/// CR0.NE: x87 exceptions are reported by #MF.
-const CR0_NE: u64 = 1 << 5;
-
 /// Bits of the status word (SDM Vol. 1, 8.1.3).
 mod sw {
-    /// Exception flags.
+    /// Exception flags; in the control word, their masks.
     pub const EXCEPTIONS: u16 = 0x3f;
     /// Stack fault.
     pub const SF: u16 = 1 << 6;
@@ -177,7 +177,7 @@ definitions! {
 /// # Errors
 /// #MF, with CR0.NE = 1.
 pub fn check_pending(cpu: &Cpu) -> Guest<()> {
-    if pending(&cpu.x87) && cpu.sys.cr0 & CR0_NE != 0 { Err(Fault::MF) } else { Ok(()) }
+    if pending(&cpu.x87) && cpu.sys.cr0 & cr0::NE != 0 { Err(Fault::MF) } else { Ok(()) }
 }
 
 /// Whether the status word has an exception that the control word does not mask.
@@ -185,9 +185,14 @@ fn pending(x: &X87) -> bool {
     x.sw & !x.cw & sw::EXCEPTIONS != 0
 }
 
+/// The status word; ES and B follow from the exceptions and their masks.
+fn status(x: &X87) -> u16 {
+    x.sw & !sw::ES_B | if pending(x) { sw::ES_B } else { 0 }
+}
+
 /// Recomputes ES and B: after every change of the status or control word.
 fn settle(x: &mut X87) {
-    x.sw = x.sw & !sw::ES_B | if pending(x) { sw::ES_B } else { 0 };
+    x.sw = status(x);
 }
 
 /// The exceptions that are not masked.
@@ -293,12 +298,13 @@ fn set_condition(x: &mut X87, bits: u16) {
     x.sw = x.sw & !(sw::C0 | sw::C2 | sw::C3) | bits;
 }
 
-/// Raises `ex` and sets C1; true if the instruction is to deliver its result.
+/// Raises `ex`; true if the instruction is to deliver its result, to which then `c1` belongs.
 fn raise(x: &mut X87, ex: Ex, c1: bool) -> bool {
-    set_c1(x, c1);
+    let go_on = !ex.suppresses(unmasked(x));
+    set_c1(x, c1 && go_on);
     x.sw |= u16::from(ex.bits());
     settle(x);
-    !ex.suppresses(unmasked(x))
+    go_on
 }
 
 /// Stack underflow; true if it is masked, so that the indefinite value is delivered.
@@ -309,14 +315,7 @@ fn underflow(x: &mut X87) -> bool {
 
 /// Stack overflow; true if it is masked.
 fn overflow(x: &mut X87) -> bool {
-    x.sw |= sw::SF;
-    raise(x, Ex::IE, true)
+    let go_on = underflow(x);
+    set_c1(x, true);
+    go_on
 }
-
-/// #NM of WAIT: CR0.MP and CR0.TS both set (SDM Vol. 3, table 2-2).
-fn wait_is_trapped(cpu: &Cpu) -> bool {
-    const MP_TS: u64 = 1 << 1 | 1 << 3;
-    cpu.sys.cr0 & MP_TS == MP_TS
-}
-
-const _: () = assert!(vector::MF == 16 && sw::EXCEPTIONS == Ex::all().bits() as u16);

@@ -8,14 +8,14 @@ use emu_core::mem::tlb::Access;
 
 codes! {
     /// Instructions on the stack's order and tags.
-    Move: Nop Xch Free Freep Incstp Decstp
+    Move: Nop Xch Free Freep Incstp Decstp Stpnce
 }
 
 /// Pushes `v`; `None` is an empty source register.
 fn deliver(x: &mut X87, v: Option<F80>, ex: Ex) {
     let go_on = match v {
-        _ if st(x, 7).is_some() => overflow(x),
         None => underflow(x),
+        _ if st(x, 7).is_some() => overflow(x),
         Some(v) => {
             // Unlike arithmetic, a load is not stopped by an unmasked DE.
             raise(x, ex, false);
@@ -70,33 +70,17 @@ pub fn constant(cpu: &mut Cpu, x: Args) -> Guest<()> {
 /// What a store writes: the bytes, the exceptions, C1.
 type Stored = ([u8; 10], Ex, bool);
 
-fn image(v: u64, (ex, c1): (Ex, bool)) -> Stored {
-    (F80 { mant: v, se: 0 }.to_bytes(), ex, c1)
-}
-
-/// `v` in `format`.
+/// `v` in `format`; `round` is for the integers.
 fn encode(v: F80, format: Format, env: Env87, round: Round) -> Stored {
+    fn bytes((v, ex, c1): (impl Into<i128>, Ex, bool)) -> Stored {
+        (F80 { mant: v.into() as u64, se: 0 }.to_bytes(), ex, c1)
+    }
     match format {
-        Format::F32 => {
-            let (v, ex, c1) = x87::to_f32(v, env);
-            image(v.into(), (ex, c1))
-        }
-        Format::F64 => {
-            let (v, ex, c1) = x87::to_f64(v, env);
-            image(v, (ex, c1))
-        }
-        Format::I16 => {
-            let (v, ex, c1) = x87::to_i16(v, round);
-            image(v as u64, (ex, c1))
-        }
-        Format::I32 => {
-            let (v, ex, c1) = x87::to_i32(v, round);
-            image(v as u64, (ex, c1))
-        }
-        Format::I64 => {
-            let (v, ex, c1) = x87::to_i64(v, round);
-            image(v as u64, (ex, c1))
-        }
+        Format::F32 => bytes(x87::to_f32(v, env)),
+        Format::F64 => bytes(x87::to_f64(v, env)),
+        Format::I16 => bytes(x87::to_i16(v, round)),
+        Format::I32 => bytes(x87::to_i32(v, round)),
+        Format::I64 => bytes(x87::to_i64(v, round)),
         Format::Bcd => x87::to_bcd(v, round),
         Format::F80 | Format::St => (v.to_bytes(), Ex::empty(), false),
     }
@@ -158,23 +142,26 @@ pub fn relocate(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let form = begin(cpu, x)?;
     note(cpu, x, form);
     let fpu = &mut cpu.x87;
-    match Move::from_code(x.k) {
+    let op = Move::from_code(x.k);
+    if op != Move::Nop {
+        set_c1(fpu, false);
+    }
+    match op {
         Move::Nop => {}
         Move::Free | Move::Freep => {
             free(fpu, form.dst);
             pop(fpu, form.pops);
         }
-        Move::Incstp => {
-            set_c1(fpu, false);
-            rotate(fpu, 1);
+        Move::Stpnce => {
+            if let Some(v) = st(fpu, 0) {
+                set(fpu, form.dst, v);
+            }
+            pop(fpu, form.pops);
         }
-        Move::Decstp => {
-            set_c1(fpu, false);
-            rotate(fpu, 7);
-        }
+        Move::Incstp => rotate(fpu, 1),
+        Move::Decstp => rotate(fpu, 7),
         Move::Xch => {
             let (a, b) = (st(fpu, 0), st(fpu, form.src));
-            set_c1(fpu, false);
             if a.is_some() && b.is_some() || underflow(fpu) {
                 set(fpu, 0, b.unwrap_or(F80::INDEFINITE));
                 set(fpu, form.src, a.unwrap_or(F80::INDEFINITE));
@@ -192,7 +179,6 @@ pub fn cmov(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let fpu = &mut cpu.x87;
     match (st(fpu, 0), st(fpu, form.src)) {
         (Some(_), Some(v)) => {
-            set_c1(fpu, false);
             if condition {
                 set(fpu, 0, v);
             }

@@ -25,9 +25,7 @@ pub const EFER_LMA: u32 = 1 << 10;
 /// Offsets from RSP once an entry has saved everything: the 15 general registers (R15 lowest, RAX
 /// highest), then what the stub and the CPU pushed.
 pub mod frame {
-    /// RDI: the first argument of a system call.
-    pub const RDI: u32 = 8 * 8;
-    /// RAX: number and result of a system call.
+    /// RAX: the result of a system call.
     pub const RAX: u32 = 14 * 8;
     /// The vector, or `tasks::SYSCALL_VECTOR`.
     pub const VECTOR: u32 = 15 * 8;
@@ -136,6 +134,8 @@ fn cpuid_names(s: &mut Stage) -> Emit {
         s.mov(eax, register)?;
         s.call(send)?; // counts into R9 what is not printable
     }
+    s.mov(al, 10)?;
+    s.out(0xE9, al)?;
     s.mov(r10d, r9d)?;
     s.mov(eax, 0x8000_0000u32)?;
     s.cpuid()?;
@@ -223,7 +223,9 @@ fn page_faults(s: &mut Stage) -> Emit {
     s.say("[long]  CR0.WP = 0: a store to a read-only page went through\n")?;
 
     let says = "[long]  CR0.WP = 1: the same store: ";
-    page_fault(s, says, READ_ONLY + SCRATCH, 0b00011, |s| s.mov(dword_ptr(READ_ONLY + SCRATCH), 2))?;
+    page_fault(s, says, READ_ONLY + SCRATCH, 0b00011, |s| {
+        s.mov(dword_ptr(READ_ONLY + SCRATCH), 2)
+    })?;
     s.expect(SCRATCH, 1, "the store that faulted was done")?;
     let says = "[long]  a load where nothing is mapped: ";
     page_fault(s, says, UNMAPPED + 8, 0, |s| s.mov(al, byte_ptr(rax + 8)))?;
@@ -392,24 +394,18 @@ fn arithmetic(s: &mut Stage) -> Emit {
     s.cmp(rax, rbx)?;
     s.check(E, "SSE2: wrong product")?;
 
-    let vector = s.addr("vector");
-    s.movdqu(xmm1, xmmword_ptr(vector))?;
-    s.paddd(xmm1, xmmword_ptr(vector))?;
+    // Four lanes at once; the memory operand of PADDD must be aligned to 16 bytes, else #GP.
+    let lanes = xmmword_ptr(KERNEL_BASE + u64::from(NUMBER));
+    for lane in 0..4 {
+        s.mov(var32(NUMBER + lane * 4), 0x10 * (lane + 1))?;
+    }
+    s.movdqu(xmm1, lanes)?;
+    s.paddd(xmm1, lanes)?;
     s.pshufd(xmm2, xmm1, 0x1B)?; // the lanes in reverse order
     s.pmaddwd(xmm1, xmm2)?;
     s.movd(eax, xmm1)?;
     s.cmp(eax, 0x20 * 0x80)?;
-    s.check(E, "SSE2: wrong lanes")?;
-    let behind = s.label("behind_vector");
-    s.jmp(behind)?;
-    // The memory operand of PADDD must be aligned to 16 bytes, else #GP.
-    let padding = vec![0xCC; (vector.wrapping_neg() % 16) as usize];
-    if !padding.is_empty() {
-        s.db(&padding)?;
-    }
-    s.here("vector")?;
-    s.dd(&[0x10, 0x20, 0x30, 0x40])?;
-    s.here("behind_vector")
+    s.check(E, "SSE2: wrong lanes")
 }
 
 fn summary(s: &mut Stage) -> Emit {

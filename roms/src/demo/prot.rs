@@ -182,7 +182,7 @@ fn long_mode(s: &mut Stage) -> Emit {
     s.check(E, "CPUID does not offer LM, NX and SYSCALL")?;
 
     // The page tables. An entry is 8 bytes; the upper halves stay 0 but for NX (bit 63).
-    let [pml4, pdpt, pdpt_high, pd, pd_read_only] = [0, 1, 2, 3, 4].map(|n| PAGE_TABLES + n * 0x1000);
+    let [pml4, pdpt, pdpt_high, pd, pd_extra] = [0, 1, 2, 3, 4].map(|n| PAGE_TABLES + n * 0x1000);
     let table = 0b011; // P, W
     s.mov(edi, PAGE_TABLES)?;
     s.mov(ecx, 5 * 0x1000 / 4)?;
@@ -192,9 +192,12 @@ fn long_mode(s: &mut Stage) -> Emit {
     s.mov(dword_ptr(pml4 + 511 * 8), pdpt_high | table)?; // from FFFFFF80_00000000 on
     s.mov(dword_ptr(pdpt), pd | table)?;
     s.mov(dword_ptr(pdpt_high + 510 * 8), pd | table)?; // from FFFFFFFF_80000000 on
-    s.mov(dword_ptr(pdpt + 8), pd_read_only | table)?; // from 1 GiB on
-    s.mov(dword_ptr(pd_read_only), 0b1000_0001)?; // 2 MiB at physical 0: P, PS, but not W
-    s.mov(dword_ptr(pd_read_only + 4), 0x8000_0000u32)?; // NX
+    s.mov(dword_ptr(pdpt + 8), pd_extra | table)?; // from 1 GiB on
+    s.mov(dword_ptr(pd_extra), 0b1000_0001)?; // 2 MiB at physical 0: P, PS, but not W
+    s.mov(dword_ptr(pd_extra + 4), 0x8000_0000u32)?; // NX
+    // The next 2 MiB: the local APIC's registers, uncached (PCD, PWT).
+    s.mov(dword_ptr(pd_extra + 8), 0xFEE0_0000u32 | 0b1001_1011)?;
+    s.mov(dword_ptr(pd_extra + 12), 0x8000_0000u32)?;
     // One directory of 2 MiB pages maps the first GiB; both halves point to it.
     s.mov(edi, pd)?;
     s.mov(eax, 0b1000_0011)?; // P, W, PS

@@ -118,11 +118,11 @@ fn address_space(s: &mut Stage, name: u8, space: u32, program: u32, task: u32) -
 
     // P, W and U on the way down; the last level says what the page may do.
     let user = 0b111;
-    s.mov(at(0), (space + 0x1000 | user) as i32)?;
+    s.mov(at(0), ((space + 0x1000) | user) as i32)?;
     s.mov(at(511 * 8), (PDPT_HIGH | 0b011) as i32)?; // the kernel, in every address space
-    s.mov(at(0x1000), (space + 0x2000 | user) as i32)?;
-    s.mov(at(0x2000 + (USER_CODE >> 21) * 8), (space + 0x3000 | user) as i32)?;
-    s.mov(at(0x3000), (space + 0x4000 | 0b101) as i32)?; // code: not writable
+    s.mov(at(0x1000), ((space + 0x2000) | user) as i32)?;
+    s.mov(at(0x2000 + (USER_CODE >> 21) * 8), ((space + 0x3000) | user) as i32)?;
+    s.mov(at(0x3000), ((space + 0x4000) | 0b101) as i32)?; // code: not writable
     let pages = [space + 0x5000, space + 0x6000, SHARED];
     for (n, page) in (1..).zip(pages) {
         s.mov(at(0x3000 + n * 8), (page | user) as i32)?; // data, stack, the shared page: NX

@@ -27,17 +27,16 @@ pub fn write(s: &mut Stage) -> Emit {
 }
 
 fn controllers(s: &mut Stage) -> Emit {
-    // With a local APIC the PIC's interrupts pass through it; switched off, it stands aside and
-    // LINT0 is the CPU's INTR pin (SDM vol. 3A, 11.4.3). IA32_APIC_BASE is MSR 1BH, enable bit 11.
+    // A local APIC stands between the PIC and the CPU, and after reset it lets nothing through.
+    // "Virtual wire" mode, as a BIOS sets it up: APIC on, its pin LINT0 in delivery mode ExtINT,
+    // which means: ask the PIC for the vector (SDM vol. 3A, 11.4.7, 11.5.1, 11.9).
     let no_apic = s.label("no_apic");
     s.mov(eax, 1)?;
     s.cpuid()?;
     s.test(edx, 1 << 9)?;
     s.je(no_apic)?;
-    s.mov(ecx, 0x1B)?;
-    s.rdmsr()?;
-    s.and(eax, !(1 << 11))?;
-    s.wrmsr()?;
+    s.mov(dword_ptr(LOCAL_APIC + 0xF0), 0x1FF)?; // SVR: enabled, spurious vector FFH
+    s.mov(dword_ptr(LOCAL_APIC + 0x350), 0x700)?; // LVT LINT0: ExtINT, not masked
     s.here("no_apic")?;
     let second = VECTOR + 8;
     for (port, value) in [

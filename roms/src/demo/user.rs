@@ -135,7 +135,7 @@ pub fn write_b(s: &mut Stage) -> Emit {
 
 /// The pattern of register `n` of [`KEPT`] in the task called `name`.
 fn pattern(name: u8, n: usize) -> u64 {
-    0x0101_0101_0101_0101 * u64::from(name) ^ (n as u64) << 56 ^ n as u64
+    (0x0101_0101_0101_0101 * u64::from(name)) ^ (0x0100_0000_0000_0001 * n as u64)
 }
 
 fn start(s: &mut Stage, name: u8) -> Emit {

@@ -1,0 +1,125 @@
+//! What users get wrong: each case is one line on standard error and the right exit status, and no
+//! file is touched.
+
+mod program;
+
+use program::{Folder, ring3};
+use std::os::unix::fs::PermissionsExt;
+
+#[track_caller]
+fn refused(arguments: &[&str], status: i32, says: &str) {
+    let out = ring3(arguments);
+    assert_eq!(out.status, Some(status), "{arguments:?}: {}", out.stderr);
+    assert!(out.stderr.contains(says), "{arguments:?}: {}", out.stderr);
+    assert_eq!(out.stderr.lines().count(), 1, "{arguments:?}: {}", out.stderr);
+    assert_eq!(out.stdout, "", "{arguments:?}");
+}
+
+#[test]
+fn command_lines_that_make_no_sense() {
+    for (arguments, says) in [
+        (&["fly"][..], "fly"),
+        (&["run"], "--kernel"),
+        (&["run", "--nothing"], "--nothing"),
+        (&["run", "--kernel", "k", "--engine", "warp"], "interp, jit or auto"),
+        (&["run", "--kernel", "k", "--engine", "jit"], "no translator"),
+        (&["run", "--kernel", "k", "--clock", "sun"], "icount"),
+        (&["run", "--kernel", "k", "-m", "0"], "at least 2M"),
+        (&["run", "--kernel", "k", "-m", "1K"], "at least 2M"),
+        (&["run", "--kernel", "k", "-m", "lots"], "number"),
+        (&["run", "--kernel", "k", "--timeout", "0"], "more than 0"),
+        (&["run", "--kernel", "k", "--timeout", "soon"], "seconds"),
+        (&["run", "--kernel", "k", "--serial", "pty"], "file:PATH"),
+        (&["run", "--kernel", "k", "--stats=xml"], "json"),
+        (&["run", "--kernel", "k", "--trace", "all"], "insn"),
+        (&["run", "--kernel", "k", "--trace-file", "t"], "--trace"),
+        (&["run", "--kernel", "k", "--device", "e1000"], "isa-debug-exit"),
+        (&["run", "--kernel", "k", "--bios", "b"], "--bios"),
+        (&["run", "--initrd", "i", "--bios", "b"], "--kernel"),
+        (&["lift", "--bits", "8", "90"], "64"),
+        (&["lift", "xyz"], "hexadecimal"),
+        (&["lift", ""], "no code"),
+    ] {
+        refused(arguments, 64, says);
+    }
+    let folder = Folder::new("usage");
+    let rom = folder.rom("rom", program::HALT);
+    for (more, says) in [
+        (&["--serial", "stdio", "--serial", "stdio"][..], "only one"),
+        (&["--serial", "null", "--serial", "null", "--serial", "null"], "at most 2"),
+        (&["--device", "isa-debug-exit", "--device", "isa-debug-exit"], "once"),
+    ] {
+        refused(&[&["run", "--bios", &rom], more].concat(), 64, says);
+    }
+}
+
+#[test]
+fn no_command_shows_the_help() {
+    let out = ring3(&[]);
+    assert_eq!(out.status, Some(64));
+    assert!(out.stderr.contains("Usage:") && out.stderr.contains("linux"), "{}", out.stderr);
+    let out = ring3(&["run", "--help"]);
+    assert_eq!((out.status, out.stderr.as_str()), (Some(0), ""));
+    for word in ["--kernel", "--memory", "--serial", "Exit status", "124"] {
+        assert!(out.stdout.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn files_that_are_no_kernels() {
+    let folder = Folder::new("kernels");
+    let mut bzimage = vec![0; 4096];
+    bzimage[0x1f1] = 4;
+    bzimage[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    bzimage[0x200..0x208].copy_from_slice(b"\xeb\x66HdrS\x0f\x02");
+    let elf = [b"\x7fELF\x01\x01\x01", &[0; 200][..]].concat();
+    for (name, bytes) in [
+        ("empty", &b""[..]),
+        ("text", b"hello, world\n"),
+        ("gzip", b"\x1f\x8b\x08\0\0\0\0\0"),
+        ("short-bzimage", &bzimage),
+        ("short-elf", &elf),
+        ("zeros", &[0; 100_000]),
+    ] {
+        let path = folder.file(name, bytes);
+        refused(&["run", "--kernel", &path], 1, name);
+    }
+    refused(&["run", "--kernel", &folder.path("missing")], 1, "No such file");
+    refused(&["run", "--kernel", &folder.path("")], 1, "directory");
+    refused(&["run", "--kernel", "/dev/zero", "-m", "16M"], 1, "larger than the memory");
+    refused(&["run", "--bios", &folder.file("odd", &[0; 100])], 1, "4 KiB");
+    let rom = folder.rom("rom", program::HALT);
+    refused(&["run", "--bios", &rom, "-m", "60000G"], 1, "this host has");
+    let kernel = folder.file("k", b"no kernel");
+    refused(&["run", "--kernel", &kernel, "--initrd", &folder.path("none")], 1, "initrd");
+}
+
+#[test]
+fn nothing_is_overwritten_when_something_is_wrong() {
+    let folder = Folder::new("outputs");
+    let rom = folder.rom("rom", program::HALT);
+    let precious = folder.file("precious", b"precious");
+    let end = format!("file:{precious}");
+    let kept = || std::fs::read(&precious).unwrap() == b"precious";
+
+    let bad = folder.file("bad", b"no kernel");
+    refused(&["run", "--kernel", &bad, "--serial", &end], 1, "bad");
+    assert!(kept());
+    let nowhere = format!("file:{}/no/where", folder.path(""));
+    refused(&["run", "--bios", &rom, "--serial", &end, "--debugcon", &nowhere], 1, "debug console");
+    assert!(kept());
+    let trace = ["--trace", "io", "--trace-file", &nowhere];
+    refused(&[&["run", "--bios", &rom, "--serial", &end], &trace[..]].concat(), 1, "trace");
+    assert!(kept());
+    refused(&["run", "--bios", &rom, "--serial", &end, "--debugcon", &end], 64, "in use");
+    assert!(kept());
+    refused(&["run", "--bios", &rom, "--serial", &format!("file:{rom}")], 1, "is an input");
+    assert_eq!(std::fs::read(&rom).unwrap().len(), 65536);
+
+    std::fs::set_permissions(&precious, PermissionsExt::from_mode(0o444)).unwrap();
+    // Permissions do not stop root.
+    if std::fs::OpenOptions::new().write(true).open(&precious).is_err() {
+        refused(&["run", "--bios", &rom, "--serial", &end], 1, "Permission denied");
+        assert!(kept());
+    }
+}

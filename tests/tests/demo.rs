@@ -1,0 +1,28 @@
+//! The embedded guest tells its whole story, and the same one every time.
+
+use machine::{Boot, ClockKind, DebugExit, MachineConfig, Outcome};
+use ring3_tests::run;
+
+fn demo(clock: ClockKind) -> ring3_tests::End {
+    run(MachineConfig {
+        memory: 16 << 20,
+        clock,
+        no_reboot: true,
+        debug_exit: Some(DebugExit::default()),
+        ..MachineConfig::new(Boot::Rom(roms::DEMO_ROM.to_vec()))
+    })
+}
+
+#[test]
+fn the_story_is_complete() {
+    let end = demo(ClockKind::Host);
+    assert_eq!(end.outcome, Outcome::DebugExit(roms::DEMO_SUCCESS_STATUS.into()), "{}", end.console);
+    let expected = include_str!("../../roms/demo.expected");
+    assert_eq!(end.console, expected);
+}
+
+#[test]
+fn the_story_repeats_to_the_instruction() {
+    let [a, b] = [(), ()].map(|()| demo(ClockKind::Icount));
+    assert_eq!((a.console, a.instructions, a.guest_ns), (b.console, b.instructions, b.guest_ns));
+}
