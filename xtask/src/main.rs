@@ -1,2 +1,31 @@
-//! Chores.
-fn main() {}
+//! The project's chores: `cargo xtask CHORE`.
+//!
+//! A chore is a module with its flags beside the function that runs it, and one variant below.
+
+mod bench;
+
+use clap::Parser;
+
+/// The project's chores
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Chore {
+    Bench(bench::Bench),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Chore::parse() {
+        Chore::Bench(chore) => chore.run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Chore::command().debug_assert();
+    }
+}

@@ -16,6 +16,10 @@ rows! {
     Btc: NONE, Innocuous, |l| bit_test(l, Op::Btc);
     Bsf: NONE, Innocuous, |l| scan(l, Op::Bsf);
     Bsr: NONE, Innocuous, |l| scan(l, Op::Bsr);
+    // A CPU without BMI1 or LZCNT ignores the F3 prefix and scans (SDM Vol. 2, TZCNT, LZCNT);
+    // Linux counts on it. No model has them yet.
+    Tzcnt: NONE, Innocuous, |l| scan(l, Op::Bsf);
+    Lzcnt: NONE, Innocuous, |l| scan(l, Op::Bsr);
     Popcnt: NONE, Innocuous, popcnt;
     Crc32:  NONE, Innocuous, crc32;
     Bswap:  NONE, Innocuous, bswap;

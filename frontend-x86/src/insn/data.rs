@@ -54,6 +54,9 @@ rows! {
     Pause:  NONE, Innocuous, nop;
     Prefetchw: NONE, Innocuous, nop;
     Reservednop: NONE, Innocuous, nop;
+    // Hints in the NOP space 0F 18–0F 1F: a CPU without CET executes them as NOP.
+    Rdsspd: NONE, Innocuous, nop;
+    Rdsspq: NONE, Innocuous, nop;
     Endbr64: NONE, Innocuous, nop;
     Endbr32: NONE, Innocuous, nop;
     Ud0: NONE, Innocuous, |_| Err(emu_core::fault::Fault::UD);

@@ -18,7 +18,7 @@ pub mod x87;
 
 use crate::row::{Attr, Row};
 use emu_core::uop::HelperDef;
-use iced_x86::{CpuidFeature, Instruction};
+use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 use std::sync::LazyLock;
 
 /// All families.
@@ -74,6 +74,11 @@ pub fn row(i: &Instruction) -> Option<&'static Row> {
 
 /// Whether a CPU with `features` has the encoding at all.
 pub fn enabled(i: &Instruction, features: u64) -> bool {
+    use Mnemonic::{Endbr32, Endbr64, Lzcnt, Rdsspd, Rdsspq, Tzcnt};
+    // These are something else, not undefined, on a CPU without them: scans, and NOPs.
+    if matches!(i.mnemonic(), Tzcnt | Lzcnt | Endbr32 | Endbr64 | Rdsspd | Rdsspq) {
+        return true;
+    }
     i.cpuid_features().iter().all(|f| has_feature(*f, features))
 }
 

@@ -132,8 +132,7 @@ fn call(l: &mut Lift, h: &'static HelperDef, k: u8, pops: u8) -> Guest<()> {
     };
     // FCOMPP and FUCOMPP compare with ST(1) without naming it.
     let src = if pops == 2 { 1 } else { st(l.i.op_count().saturating_sub(1)) };
-    let form =
-        Form { fop: opcode(l), seg: segment(l), format, dst: st(0), src, pops };
+    let form = Form { fop: opcode(l), seg: segment(l), format, dst: st(0), src, pops };
     let a = match format {
         Format::St => Reg::ZERO,
         f => l.mem_address(f.bytes(), write),
@@ -180,10 +179,8 @@ fn control(l: &mut Lift, op: Control) -> Guest<()> {
 /// FLDENV, FNSTENV, FRSTOR, FNSAVE.
 fn image(l: &mut Lift, k: u8) -> Guest<()> {
     use Code::*;
-    let size16 = matches!(
-        l.i.code(),
-        Fldenv_m14byte | Fnstenv_m14byte | Frstor_m94byte | Fnsave_m94byte
-    );
+    let size16 =
+        matches!(l.i.code(), Fldenv_m14byte | Fnstenv_m14byte | Frstor_m94byte | Fnsave_m94byte);
     let k = k
         | if size16 { layout::SIZE16 } else { 0 }
         | if l.mode & mode::REAL != 0 { layout::REAL } else { 0 };

@@ -1,0 +1,56 @@
+//! The guests' files: Debian's cloud kernel and an initrd with a first process of our own.
+//!
+//! The initrd is that of `ring3 linux` with a second archive behind it, whose `/init` takes the place
+//! of the first one's. It is compressed, as the initrds of distributions are.
+
+use super::emulator::Guest;
+use super::{MARKER, target};
+use anyhow::Context;
+use cpio::Cpio;
+use flate2::{Compression, write::GzEncoder};
+use ring3::debian::{Options, linux_guest};
+use std::io::Write;
+
+/// The writer of archives that `ring3 linux` uses.
+#[allow(dead_code)]
+#[path = "../../../cli/src/debian/cpio.rs"]
+mod cpio;
+
+/// The first process: says that it is there, runs `command`, and powers off. Only a console's last
+/// close waits until all output has left.
+fn init(command: &str) -> String {
+    format!(
+        "#!/bin/sh\n\
+         echo {MARKER}\n\
+         {command}\n\
+         exec </dev/null >/dev/null 2>&1\n\
+         /bin/busybox poweroff -f\n"
+    )
+}
+
+/// Writes the files of a guest called `name` that runs `program` with the kernel command line
+/// `append`, or else that of `ring3 linux`.
+pub fn guest(name: &str, program: Option<&[u8]>, append: Option<&str>) -> anyhow::Result<Guest> {
+    let linux = linux_guest(&Options::default())?;
+    let mut second = Cpio::default();
+    if let Some(program) = program {
+        second.file("bench-guest", 0o755, program);
+    }
+    let command = program.map_or("", |_| "/bench-guest");
+    second.file("init", 0o755, init(command).as_bytes());
+    let mut initrd = GzEncoder::new(Vec::new(), Compression::default());
+    initrd.write_all(&linux.initrd)?;
+    initrd.write_all(&second.finish())?;
+
+    let folder = target()?.join("bench").join(name);
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(folder.join("vmlinuz"), linux.kernel))
+        .and_then(|()| std::fs::write(folder.join("initrd.gz"), initrd.finish()?))
+        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    Ok(Guest {
+        kernel: folder.join("vmlinuz"),
+        initrd: folder.join("initrd.gz"),
+        version: linux.kernel_version,
+        append: append.map_or(linux.append, str::to_owned),
+    })
+}
