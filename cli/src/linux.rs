@@ -20,7 +20,7 @@ pub struct Linux {
     pub exec: Option<String>,
 
     /// Words to add to the kernel's command line
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub append: String,
 
     #[command(flatten)]

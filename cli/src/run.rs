@@ -15,11 +15,17 @@ pub struct Run {
     pub kernel: Option<PathBuf>,
 
     /// Initial RAM disk of the kernel
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with = "bios")]
     pub initrd: Option<PathBuf>,
 
     /// Command line of the kernel
-    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = "")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        conflicts_with = "bios"
+    )]
     pub append: String,
 
     /// ROM to start instead of a kernel: whole pages, mapped to end at 4 GiB and at 1 MiB

@@ -3,7 +3,9 @@
 //!
 //! 1. **Exact faults**: within one guest instruction nothing that the guest can see is written
 //!    before the last micro-op that may fault, unless the instruction is restartable. One that does
-//!    both may be the last. Stores into what a `chkw` before them has checked do not fault.
+//!    both may be the last. Stores into what a `chkw` before them has checked do not fault. A
+//!    helper may change anything, unless its destination is a temporary (then it computes that) or
+//!    the caller says that it is quiet: it may raise a fault or fill a vector temporary.
 //! 2. One [`Effect::End`] op, at the end; instruction marks in order and without gaps.
 //! 3. Temporaries are written before they are read in each instruction.
 //! 4. `stw` goes where an `ldw` of its instruction has read.
@@ -30,6 +32,14 @@ pub struct VerifyError {
 /// # Errors
 /// The first rule broken.
 pub fn verify(block: &Block) -> Result<(), VerifyError> {
+    verify_with(block, &[])
+}
+
+/// The same, with the names of the helpers that change nothing which the guest can see.
+///
+/// # Errors
+/// The first rule broken.
+pub fn verify_with(block: &Block, quiet: &[&str]) -> Result<(), VerifyError> {
     let end = block.uops.len();
     let (mut uop, mut offset) = (0, 0);
     for (n, m) in block.insns.iter().enumerate() {
@@ -38,7 +48,7 @@ pub fn verify(block: &Block) -> Result<(), VerifyError> {
         if !in_order || next < uop || !(1..=15).contains(&m.len) {
             return Err(VerifyError { uop, what: "the mark before it is out of order" });
         }
-        let mut insn = Insn { restartable: m.restartable, ..Insn::default() };
+        let mut insn = Insn { quiet, restartable: m.restartable, ..Insn::default() };
         for (at, u) in block.uops[uop..next].iter().enumerate() {
             let last = uop + at == end - 1;
             let step = if last == (u.op.row().effect == Effect::End) {
@@ -59,7 +69,9 @@ pub fn verify(block: &Block) -> Result<(), VerifyError> {
 
 /// What one guest instruction has done so far.
 #[derive(Default)]
-struct Insn {
+struct Insn<'a> {
+    /// Names of the helpers that change nothing.
+    quiet: &'a [&'a str],
     restartable: bool,
     /// The guest can see something of it.
     visible: bool,
@@ -69,7 +81,7 @@ struct Insn {
     writable: Vec<(Mem, i64, bool)>,
 }
 
-impl Insn {
+impl Insn<'_> {
     fn step(&mut self, u: &Uop) -> Result<(), &'static str> {
         let (reads, writes) = registers(u);
         if reads & TEMPS & !self.temps != 0 {
@@ -83,9 +95,15 @@ impl Insn {
         if self.visible && !self.restartable && !checked && may_fault(u) {
             return Err("it may fault after a visible write");
         }
-        let effect = u.op.row().effect;
-        let stores = effect == Effect::Store || u.op == Op::Stw;
-        self.visible |= writes & !TEMPS != 0 || u.fl != 0 || stores || effect == Effect::Helper;
+        let acts = match u.op {
+            Op::Helper => {
+                // Which vector temporaries it fills is its own affair.
+                self.temps |= TEMPS & VECTORS;
+                writes & TEMPS == 0 && u.helper.is_none_or(|h| !self.quiet.contains(&h.name))
+            }
+            op => op == Op::Stw || op.row().effect == Effect::Store,
+        };
+        self.visible |= writes & !TEMPS != 0 || u.fl != 0 || acts;
         self.writable.retain(|(m, ..)| registers_of(m) & writes == 0);
         match u.op {
             Op::Ldw => self.writable.push((u.mem, u.w.bytes() as i64, true)),
@@ -114,6 +132,8 @@ fn may_fault(u: &Uop) -> bool {
 
 /// Temporaries in a set of registers.
 const TEMPS: u64 = 0x00ff_0000_00ff_0000;
+/// Vector registers in a set of registers.
+const VECTORS: u64 = 0xffff_ffff_0000_0000;
 
 /// The bit of an integer register in a set; none for `ZERO`.
 fn int(r: Reg) -> u64 {
@@ -198,9 +218,12 @@ fn in_range(u: &Uop) -> Result<(), &'static str> {
 mod tests {
     use super::*;
     use crate::text::parse;
+    use crate::uop::HelperDef;
+
+    static READ: HelperDef = HelperDef { name: "read", call: |_, _| Ok(()) };
 
     fn check(text: &str) -> Result<(), VerifyError> {
-        verify(&parse(text, &[]).unwrap())
+        verify(&parse(text, &[&[&READ]]).unwrap())
     }
 
     /// One instruction of these micro-ops, then an end.
@@ -227,6 +250,8 @@ mod tests {
             "vld.16a v16, [rax]\n v.pxor.16 v0, v0, v16\n v.pand.16 v0, v0, v16",
             "vset.64 v16, -[0], rax k=1\n v.mov.16 v3, -, v16",
             "getfl.64 t0\n set.8 t1, e\n st.8 [t0], t1",
+            "helper read.64 t0\n st.64 [rbx], t0",
+            "ldz.64 t0, [rbx]\n helper read.64\n v.por.16 v0, v0, v16",
         ] {
             assert_eq!(insn(ok), Ok(()), "{ok}");
         }
@@ -250,6 +275,14 @@ mod tests {
         assert_eq!(check(&format!("+0 len 1 restartable\n{two}\nexit")), Ok(()));
         let apart = two.replace('\n', "\n+1 len 1\n");
         assert_eq!(check(&format!("+0 len 1\n{apart}\n+2 len 1\nexit")), Ok(()));
+    }
+
+    #[test]
+    fn a_helper_may_change_anything_unless_it_is_quiet() {
+        let block = parse("+0 len 1\n helper read.64\n st.64 [rbx], rax\n exit", &[&[&READ]]);
+        let block = block.unwrap();
+        assert_eq!(verify(&block).unwrap_err().uop, 1);
+        assert_eq!(verify_with(&block, &["read"]), Ok(()));
     }
 
     #[test]

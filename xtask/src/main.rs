@@ -5,6 +5,7 @@
 mod bench;
 
 use clap::Parser;
+use std::process::ExitCode;
 
 /// The project's chores
 #[derive(Debug, Parser)]
@@ -13,9 +14,16 @@ enum Chore {
     Bench(bench::Bench),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Chore::parse() {
+fn main() -> ExitCode {
+    let done = match Chore::parse() {
         Chore::Bench(chore) => chore.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -25,7 +25,11 @@ const FLAT32: u32 = mode::CODE32 | mode::STACK32 | mode::FLAT | mode::SSE;
 const REAL: u32 = mode::REAL | mode::FLAT;
 
 static FRONTEND: Frontend = Frontend {
-    translate: |_, va, _| if va < END { Ok(va) } else { Err(Fault::page(va, 0)) },
+    translate: |_, va, _| match va {
+        0..END => Ok(va),
+        _ if va >> 47 != 0 => Err(Fault::GP0),
+        _ => Err(Fault::page(va, 0)),
+    },
     lift: lift::lift,
     deliver_fault: |cpu, f| (cpu.fault, cpu.halted) = (f, true),
     deliver_interrupt: |_, _, _| {},
@@ -834,6 +838,18 @@ fn memory_faults_change_nothing() {
         let mut pc = Pc::with(MASKED, &[int(5), int(6)]);
         pc.v.cpu.set_reg(Reg::RSI, END - len);
         assert_ne!(pc.run(code), vector::PF, "{code:02x?} fits");
+    }
+}
+
+#[test]
+fn non_canonical_addresses() {
+    // FLD, FSTP, FNSTCW, FNSAVE: by [rsi] #GP, by [rbp] #SS.
+    for (esc, reg) in [(0xd9, 0), (0xd9, 3), (0xd9, 7), (0xdd, 6)] {
+        let mut pc = Pc::with(MASKED, &[int(5)]);
+        pc.v.cpu.set_reg(Reg::RSI, 1 << 47);
+        pc.v.cpu.set_reg(Reg::RBP, 1 << 47);
+        assert_eq!(pc.run(&[esc, reg << 3 | 6]), vector::GP);
+        assert_eq!(pc.run(&[esc, reg << 3 | 0x45, 0]), vector::SS);
     }
 }
 

@@ -28,7 +28,7 @@ fn report(title: String, emulators: &[Emulator], runs: &[Vec<Run>]) -> anyhow::R
 
     let mut header =
         ["emulator", "init, s", "power-off, s", "Minsn", "MIPS"].map(str::to_owned).to_vec();
-    header.extend(engines().map(|(engine, _)| format!("{} / it, to init", engine.name)));
+    header.extend(engines().map(|(engine, _)| format!("{} / it", engine.short)));
     let mut rows = Vec::new();
     for (emulator, its) in emulators.iter().zip(runs) {
         let mut row = vec![emulator.name.clone(), init(its).show(2), power_off(its).show(2)];
@@ -44,7 +44,10 @@ fn report(title: String, emulators: &[Emulator], runs: &[Vec<Run>]) -> anyhow::R
         row.extend(engines().map(|(_, engine)| init(engine).over(&init(its)).show(2)));
         rows.push(row);
     }
-    let notes = vec!["Minsn: guest instructions to power-off, in millions.".to_owned()];
+    let notes = vec![
+        "Minsn, MIPS: guest instructions to power-off, in millions, and per second.".to_owned(),
+        "… / it: ring3's time to init over the row's, round by round.".to_owned(),
+    ];
     Ok(Report { title, header, rows, notes })
 }
 

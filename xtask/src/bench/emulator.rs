@@ -37,8 +37,10 @@ pub struct Guest {
 /// An emulator and how it is set up.
 #[derive(Clone, Debug)]
 pub struct Emulator {
-    /// Its name in tables.
+    /// Its name in text.
     pub name: String,
+    /// Its name in the columns of tables: ring3's engine, or QEMU's CPU model.
+    pub short: String,
     /// Whether it is ring3, which counts its instructions.
     pub is_ring3: bool,
     program: PathBuf,
@@ -51,6 +53,7 @@ impl Emulator {
         let options = ["run", "--serial=stdio", "--stats=json", "--engine", engine];
         Self {
             name: format!("ring3 {engine}"),
+            short: engine.to_owned(),
             is_ring3: true,
             program: program.to_owned(),
             options: options.map(str::to_owned).to_vec(),
@@ -62,6 +65,7 @@ impl Emulator {
         let options = ["-accel", "tcg", "-cpu", cpu, "-nographic", "-nic", "none"];
         Self {
             name: format!("QEMU {cpu}"),
+            short: cpu.to_owned(),
             is_ring3: false,
             program: QEMU.into(),
             options: options.map(str::to_owned).to_vec(),

@@ -116,16 +116,16 @@ pub fn bench(emulators: &[Emulator], limits: Limits) -> anyhow::Result<Report> {
 /// that gave `counted`.
 fn report(title: String, places: &[Place], counted: &[Program], total: u64) -> Report {
     let (native, guests) = (&places[0], &places[1..]);
-    let name = |place: &Place| place.emulator.as_ref().map_or("", |it| &it.name).to_owned();
+    let name = |place: &Place| place.emulator.as_ref().map_or("", |it| &it.short).to_owned();
     let is_ring3 = |place: &&Place| place.emulator.as_ref().is_some_and(|it| it.is_ring3);
     let engines = || guests.iter().filter(is_ring3);
     let others = || guests.iter().filter(|place| !is_ring3(place));
     let pairs = || engines().flat_map(|engine| others().map(move |other| (engine, other)));
 
     let mut header = vec!["program".to_owned(), "Minsn".into(), "native, ms".into()];
-    header.extend(guests.iter().map(|place| format!("{} / native", name(place))));
-    header.extend(engines().map(|place| format!("{}, MIPS", name(place))));
-    header.extend(pairs().map(|(engine, other)| format!("{} / {}", name(engine), name(other))));
+    header.extend(guests.iter().map(|place| format!("{} ×", name(place))));
+    header.extend(engines().map(|place| format!("{} MIPS", name(place))));
+    header.extend(pairs().map(|(engine, other)| format!("{}/{}", name(engine), name(other))));
 
     // Instructions, the host's milliseconds, then what the geometric means are taken of.
     let figures = |n: usize| -> Vec<f64> {
@@ -160,8 +160,15 @@ fn report(title: String, places: &[Place], counted: &[Program], total: u64) -> R
     let means = (0..all[0].len()).map(mean);
     rows.push(std::iter::once("geometric mean".to_owned()).chain(means).collect());
 
-    let mut notes =
-        vec!["Minsn: instructions by a run with --clock icount, in millions.".to_owned()];
+    let short = |places: Vec<&Place>| places.into_iter().map(name).collect::<Vec<_>>().join(", ");
+    let mut notes = vec![
+        "Minsn: instructions by a run with --clock icount, in millions.".to_owned(),
+        format!(
+            "×: time over the native one. ring3 engines: {}. QEMU TCG models: {}.",
+            short(engines().collect()),
+            short(others().collect())
+        ),
+    ];
     notes.extend(implausible(native, counted, total));
     Report { title, header, rows, notes }
 }
@@ -255,15 +262,7 @@ mod tests {
     fn a_table_of_programs() {
         let counted = [program("a", 160_000_000), program("b", 40_000_000)];
         let report = report("t".into(), &places(), &counted, 300_000_000);
-        assert_eq!(
-            report.header[3..],
-            [
-                "ring3 interp / native",
-                "QEMU max / native",
-                "ring3 interp, MIPS",
-                "ring3 interp / QEMU max"
-            ]
-        );
+        assert_eq!(report.header[3..], ["interp ×", "max ×", "interp MIPS", "interp/max"]);
         assert_eq!(
             report.rows,
             [
@@ -272,7 +271,10 @@ mod tests {
                 ["geometric mean", "", "", "20.00", "5.00", "179", "4.00"],
             ]
         );
-        assert_eq!(report.notes.len(), 1);
+        assert_eq!(
+            report.notes[1..],
+            ["×: time over the native one. ring3 engines: interp. QEMU TCG models: max."]
+        );
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Bench {
     /// What could not be built or started, which guest hung, or which result was wrong.
     pub fn run(self) -> anyhow::Result<()> {
         let binary = match &self.ring3 {
-            Some(path) => path.clone(),
+            Some(path) => path.canonicalize().with_context(|| path.display().to_string())?,
             None => build_ring3()?,
         };
         let engines = self.engine.iter().map(|engine| Emulator::ring3(&binary, engine));
