@@ -271,14 +271,13 @@ impl Vcpu {
         if mode & mode::CS_LIMIT != 0 && cpu.rip() > u64::from(cpu.segs[1].limit) {
             return Err(Fault::GP0);
         }
-        let off = match cpu.tlb.exec(va) {
-            Some(off) => off,
-            None => {
-                let pa = (cpu.frontend.translate)(cpu, va, Access::Exec)?;
-                match cpu.mem.lookup(pa) {
-                    Some((off, _)) => off,
-                    None => return self.outside(mode),
-                }
+        let off = if let Some(off) = cpu.tlb.exec(va) {
+            off
+        } else {
+            let pa = (cpu.frontend.translate)(cpu, va, Access::Exec)?;
+            match cpu.mem.lookup(pa) {
+                Some((off, _)) => off,
+                None => return self.outside(mode),
             }
         };
         if let Some(e) = self.cache.get(off, mode) {
@@ -324,7 +323,7 @@ impl Vcpu {
         let cpu = &mut self.cpu;
         let next = cpu.wrap_linear(va.wrapping_add(in_page));
         let pa = (cpu.frontend.translate)(cpu, next, Access::Exec)?;
-        Ok(Some(cpu.mem.lookup(pa).map_or(u64::MAX & !4095, |(off, _)| off)))
+        Ok(Some(cpu.mem.lookup(pa).map_or(!4095, |(off, _)| off)))
     }
 
     /// Code that is not in RAM or ROM: one instruction at a time, never kept.
@@ -335,7 +334,7 @@ impl Vcpu {
         cpu.mode = saved;
         let block = block?;
         // The key is beyond any RAM; the next one replaces it.
-        let ip = self.cache.insert(cpu, u64::MAX & !4095, None, &block, mode);
+        let ip = self.cache.insert(cpu, !4095, None, &block, mode);
         Ok(Found::Unlinkable(ip))
     }
 

@@ -12,11 +12,7 @@ const CASES: u32 = 250_000;
 
 /// A random MXCSR without flags: all masked, any rounding mode, DAZ and FTZ at times.
 fn mxcsr(s: &mut Sample) -> u32 {
-    let extra = if s.below(2) == 0 {
-        0
-    } else {
-        (s.below(2) << 6 | s.below(2) << 15) as u32
-    };
+    let extra = if s.below(2) == 0 { 0 } else { (s.below(2) << 6 | s.below(2) << 15) as u32 };
     0x1f80 | (s.below(4) as u32) << 13 | extra
 }
 
@@ -140,10 +136,7 @@ fn compare<B: Float + std::fmt::LowerHex, R: PartialEq + std::fmt::Debug>(
         let ((a, b), csr) = (s.pair(f), mxcsr(&mut s));
         let (a, b) = (B::from_bits(a), B::from_bits(b));
         let (got, want) = (ours(a, b, Env::from_mxcsr(csr)), host(a, b, csr));
-        assert!(
-            got == want,
-            "{name} {a:#x} {b:#x} mxcsr {csr:#x}: {got:x?}, host {want:x?}"
-        );
+        assert!(got == want, "{name} {a:#x} {b:#x} mxcsr {csr:#x}: {got:x?}, host {want:x?}");
     }
 }
 
@@ -201,10 +194,7 @@ fn compare_fused<B: Float + std::fmt::LowerHex + std::fmt::Debug>(hosts: [Fused<
             (sse::fma(neg(a), b, neg(c), env), hosts[3](c, a, b, csr)),
         ];
         for (got, want) in pairs {
-            assert!(
-                got == want,
-                "{a:#x} {b:#x} {c:#x} {csr:#x}: {got:x?}, host {want:x?}"
-            );
+            assert!(got == want, "{a:#x} {b:#x} {c:#x} {csr:#x}: {got:x?}, host {want:x?}");
         }
     }
 }

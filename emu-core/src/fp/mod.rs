@@ -75,11 +75,7 @@ impl Ex {
     /// Drops the flags of a computation that an unmasked exception has prevented.
     #[inline]
     fn visible(self, unmasked: Ex) -> Ex {
-        if self.suppresses(unmasked) {
-            self & Ex::PRE
-        } else {
-            self
-        }
+        if self.suppresses(unmasked) { self & Ex::PRE } else { self }
     }
 }
 

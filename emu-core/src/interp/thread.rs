@@ -40,8 +40,7 @@ pub fn thread(cpu: &mut Cpu, block: &Block) -> Threaded {
     t.out
 }
 
-const BLANK: Rec =
-    Rec { run: h::stale, d: 0, a: 0, b: 0, c: 0, i: 0, imm: 0, t: 0, f: 0 };
+const BLANK: Rec = Rec { run: h::stale, d: 0, a: 0, b: 0, c: 0, i: 0, imm: 0, t: 0, f: 0 };
 
 /// A record whose handler leaves for the dispatcher: for entries of dead blocks.
 pub fn stale() -> Rec {
@@ -85,26 +84,53 @@ fn flag_kind(mask: u32) -> u8 {
 macro_rules! by_width {
     ($w:expr, |$W:ident| $e:expr) => {
         match $w {
-            W8 => { const $W: u8 = 0; $e }
-            W16 => { const $W: u8 = 1; $e }
-            W32 => { const $W: u8 = 2; $e }
-            W64 => { const $W: u8 = 3; $e }
+            W8 => {
+                const $W: u8 = 0;
+                $e
+            }
+            W16 => {
+                const $W: u8 = 1;
+                $e
+            }
+            W32 => {
+                const $W: u8 = 2;
+                $e
+            }
+            W64 => {
+                const $W: u8 = 3;
+                $e
+            }
         }
     };
 }
 
 macro_rules! by_bool {
     ($b:expr, |$B:ident| $e:expr) => {
-        if $b { const $B: bool = true; $e } else { const $B: bool = false; $e }
+        if $b {
+            const $B: bool = true;
+            $e
+        } else {
+            const $B: bool = false;
+            $e
+        }
     };
 }
 
 macro_rules! by_flags {
     ($f:expr, |$F:ident| $e:expr) => {
         match $f {
-            fl::NONE => { const $F: u8 = fl::NONE; $e }
-            fl::ALL => { const $F: u8 = fl::ALL; $e }
-            _ => { const $F: u8 = fl::SOME; $e }
+            fl::NONE => {
+                const $F: u8 = fl::NONE;
+                $e
+            }
+            fl::ALL => {
+                const $F: u8 = fl::ALL;
+                $e
+            }
+            _ => {
+                const $F: u8 = fl::SOME;
+                $e
+            }
         }
     };
 }
@@ -112,9 +138,18 @@ macro_rules! by_flags {
 macro_rules! by_mode {
     ($a:expr, |$A:ident| $e:expr) => {
         match $a {
-            am::BASE => { const $A: u8 = am::BASE; $e }
-            am::INDEX => { const $A: u8 = am::INDEX; $e }
-            _ => { const $A: u8 = am::FULL; $e }
+            am::BASE => {
+                const $A: u8 = am::BASE;
+                $e
+            }
+            am::INDEX => {
+                const $A: u8 = am::INDEX;
+                $e
+            }
+            _ => {
+                const $A: u8 = am::FULL;
+                $e
+            }
         }
     };
 }
@@ -268,9 +303,7 @@ impl Threader<'_> {
     fn store(&mut self, u: &Uop) {
         let a = address_mode(&u.mem);
         let (run, d, imm): (Handler, u8, u64) = match u.b {
-            Src::Imm(v) => {
-                (by_width!(u.w, |W| by_mode!(a, |A| h::st::<W, true, A>)), 0, v as u64)
-            }
+            Src::Imm(v) => (by_width!(u.w, |W| by_mode!(a, |A| h::st::<W, true, A>)), 0, v as u64),
             Src::Reg(r) if u.op == Op::Stw => (by_width!(u.w, |W| h::stw::<W>), r.0, 0),
             Src::Reg(r) => (by_width!(u.w, |W| by_mode!(a, |A| h::st::<W, false, A>)), r.0, 0),
         };
@@ -400,10 +433,9 @@ impl Threader<'_> {
         if o.b != Src::Reg(u.d) || o.a == u.d {
             return false;
         }
-        let run: Option<Handler> =
-            pick!(o.op, [Add Sub And Or Xor Imul], |O| by_width!(w, |W| {
-                by_bool!(flags == fl::ALL, |F| by_mode!(m, |A| h::alu_mem::<O, W, { F as u8 }, A>))
-            }));
+        let run: Option<Handler> = pick!(o.op, [Add Sub And Or Xor Imul], |O| by_width!(w, |W| {
+            by_bool!(flags == fl::ALL, |F| by_mode!(m, |A| h::alu_mem::<O, W, { F as u8 }, A>))
+        }));
         let Some(run) = run else { return false };
         self.emit(Rec { run, d: dst(o.d), imm: o.a.0.into(), ..with_mem(&u.mem) }, 2);
         true
@@ -432,10 +464,9 @@ impl Threader<'_> {
             Src::Reg(r) => (false, r.0, 0),
         };
         let f = flag_kind(o.fl);
-        let run: Option<Handler> =
-            pick!(o.op, [Add Sub And Or Xor Inc Dec], |O| by_width!(u.w, |W| {
-                by_bool!(imm, |I| by_flags!(f, |F| h::rmw::<O, W, I, F>))
-            }));
+        let run: Option<Handler> = pick!(o.op, [Add Sub And Or Xor Inc Dec], |O| by_width!(u.w, |W| {
+            by_bool!(imm, |I| by_flags!(f, |F| h::rmw::<O, W, I, F>))
+        }));
         let Some(run) = run else { return false };
         self.emit(Rec { run, d, imm: v, f: o.fl, ..with_mem(&u.mem) }, 3);
         true
@@ -510,11 +541,8 @@ impl Threader<'_> {
     fn fuse_ret(&mut self, u: &Uop) -> bool {
         let Some(j) = self.peek(2).copied() else { return false };
         let (Some(by), true) = (self.moves_rsp(1), self.same_insn(2)) else { return false };
-        let whole = u.w == W64
-            && Self::is_stack(&u.mem, 0)
-            && j.op == Op::Jmpi
-            && j.a == u.d
-            && j.w == W64;
+        let whole =
+            u.w == W64 && Self::is_stack(&u.mem, 0) && j.op == Op::Jmpi && j.a == u.d && j.w == W64;
         if !whole {
             return false;
         }

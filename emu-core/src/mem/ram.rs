@@ -28,7 +28,7 @@ macro_rules! accessors {
             if off > self.len - N {
                 return 0;
             }
-            if off & (N - 1) == 0 {
+            if off.is_multiple_of(N) {
                 // SAFETY: off + N <= len, so the pointer is inside the mapping, which lives as
                 // long as self; it is aligned (mapping is page-aligned, off is a multiple of N);
                 // all accesses to the mapping are atomic.
@@ -47,7 +47,7 @@ macro_rules! accessors {
             if off > self.len - N {
                 return;
             }
-            if off & (N - 1) == 0 {
+            if off.is_multiple_of(N) {
                 // SAFETY: as in the read above.
                 unsafe { <$atomic>::from_ptr(self.map.as_mut_ptr().add(off as usize).cast()) }
                     .store(value.to_le(), Relaxed);
@@ -63,6 +63,9 @@ impl GuestRam {
     ///
     /// # Errors
     /// What the host says when it cannot reserve that much.
+    ///
+    /// # Panics
+    /// When `len` is not in pages: a wiring bug.
     pub fn new(len: u64) -> std::io::Result<GuestRam> {
         assert!(len >= 4096 && len.is_multiple_of(4096), "RAM size {len:#x} is not in pages");
         let fd = rustix::fs::memfd_create("ring3-ram", rustix::fs::MemfdFlags::CLOEXEC)?;

@@ -214,11 +214,7 @@ fn compare_exchange_wide(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let high = cpu.wrap_linear(at.wrapping_add(w.bytes()));
     let (lo, hi) = (cpu.read(at, w)?, cpu.read(high, w)?);
     let equal = lo == w.zext(cpu.reg(Reg::RAX)) && hi == w.zext(cpu.reg(Reg::RDX));
-    let (nlo, nhi) = if equal {
-        (cpu.reg(Reg::RBX), cpu.reg(Reg::RCX))
-    } else {
-        (lo, hi)
-    };
+    let (nlo, nhi) = if equal { (cpu.reg(Reg::RBX), cpu.reg(Reg::RCX)) } else { (lo, hi) };
     cpu.write(at, w, nlo)?;
     cpu.write(high, w, nhi)?;
     if !equal {

@@ -86,9 +86,44 @@ fn has_feature(f: CpuidFeature, _features: u64) -> bool {
     use CpuidFeature::*;
     matches!(
         f,
-        INTEL8086 | INTEL8086_ONLY | INTEL186 | INTEL286 | INTEL286_ONLY | INTEL386 | INTEL386_ONLY
-            | INTEL486 | X64 | CPUID | TSC | MSR | CX8 | CMOV | SYSCALL | SEP | FPU | FPU287 | FPU387
-            | MMX | SSE | SSE2 | SSE3 | SSSE3 | SSE4_1 | SSE4_2 | POPCNT | CMPXCHG16B | FXSR | XSAVE
-            | RDTSCP | CLFSH | MULTIBYTENOP | PAUSE | PREFETCHW | SMX | INVPCID | FSGSBASE | RDPMC
+        INTEL8086
+            | INTEL8086_ONLY
+            | INTEL186
+            | INTEL286
+            | INTEL286_ONLY
+            | INTEL386
+            | INTEL386_ONLY
+            | INTEL486
+            | X64
+            | CPUID
+            | TSC
+            | MSR
+            | CX8
+            | CMOV
+            | SYSCALL
+            | SEP
+            | FPU
+            | FPU287
+            | FPU387
+            | MMX
+            | SSE
+            | SSE2
+            | SSE3
+            | SSSE3
+            | SSE4_1
+            | SSE4_2
+            | POPCNT
+            | CMPXCHG16B
+            | FXSR
+            | XSAVE
+            | RDTSCP
+            | CLFSH
+            | MULTIBYTENOP
+            | PAUSE
+            | PREFETCHW
+            | SMX
+            | INVPCID
+            | FSGSBASE
+            | RDPMC
     )
 }
