@@ -180,7 +180,8 @@ impl Flags {
         }
     }
 
-    /// Condition `cc`: the low four bits of `Jcc`, `SETcc` and `CMOVcc` opcodes (SDM Vol. 1, app. B).
+    /// Condition `cc`: the low four bits of `Jcc`, `SETcc` and `CMOVcc` opcodes (SDM Vol. 1, app.
+    /// B).
     #[inline(always)]
     pub const fn cond(self, cc: u8) -> bool {
         let base = match (cc >> 1) & 7 {

@@ -358,7 +358,10 @@ impl Vcpu {
             && self.cache.stats.flushes == generation;
         if linkable {
             let to = self.cpu.tlb.exec(self.cpu.linear_rip())?;
-            let target = if to >> 12 == from >> 12 {
+            // Two pages may map the same RAM: only a target at its distance is in this one.
+            let imm = self.cache.code[at].imm;
+            let delta = if taken { imm as i32 as u64 } else { imm >> 32 & 0xffff };
+            let target = if to >> 12 == from >> 12 && to == from.wrapping_add(delta) {
                 *ip
             } else {
                 self.cache.append(thread::guard(to, *ip))
@@ -389,7 +392,10 @@ impl Vcpu {
             Err(f) => return self.fault(f),
         };
         self.cpu.smc_through = through;
+        // Indirect jumps look for blocks of this mode: there are none, and they come back here.
+        self.cpu.mode |= mode::SINGLE;
         let (why, at) = execute(&mut self.cpu, &self.cache.code, found.ip());
+        self.cpu.mode &= !mode::SINGLE;
         self.cpu.smc_through = false;
         self.left(why, at);
         if trap && !matches!(why, Leave::Fault | Leave::Smc) {

@@ -37,9 +37,9 @@ struct Apt<'a> {
     foreign: bool,
 }
 
-/// Downloads the first of `packages` that is on offer, in its newest version for amd64, into a folder
-/// below `folder`, and returns the file's path. A kernel's meta package is followed to the kernel. Says on stderr what it does: by a
-/// bar on a terminal, else by one line a step.
+/// Downloads the first of `packages` that is on offer, in its newest version for amd64, into a
+/// folder below `folder`, and returns the file's path. A kernel's meta package is followed to the
+/// kernel. Says on stderr what it does: by a bar on a terminal, else by one line a step.
 ///
 /// # Errors
 /// [`Error::NoApt`] on a system without apt, [`Error::Fetch`] with apt's own reason.
@@ -73,7 +73,8 @@ impl Apt<'_> {
                 let sub = self.folder.join(sub);
                 fs::create_dir_all(&sub).map_err(file_error("create", &sub))?;
             }
-            // apt may succeed in part and call that success: what counts is whether the lists serve.
+            // apt may succeed in part and call that success: what counts is whether the lists
+            // serve.
             reason = self.apt_get("update", &[], "reading the package lists", self.folder)?;
         }
         let real = packages.iter().find_map(|package| self.resolve(package).transpose());

@@ -162,7 +162,8 @@ binary_tests! {
         |a, _, env| sse::round_to_int(a, Round::Nearest, false, env), round0_32, round0_64;
     round_down_as_host =
         |a, _, env| sse::round_to_int(a, Round::Down, false, env), round1_32, round1_64;
-    round_up_as_host = |a, _, env| sse::round_to_int(a, Round::Up, false, env), round2_32, round2_64;
+    round_up_as_host =
+        |a, _, env| sse::round_to_int(a, Round::Up, false, env), round2_32, round2_64;
     round_zero_quietly_as_host =
         |a, _, env| sse::round_to_int(a, Round::Zero, true, env), round3_32, round3_64;
     cmp_quiet_as_host = sse::cmp_quiet, ucomi32, ucomi64;

@@ -229,8 +229,9 @@ fn load(x: Num) -> (F80, Ex) {
     }
 }
 
-/// The result if an operand is unsupported or a NaN: of two NaNs the one with the larger significand
-/// (a quiet one's is larger than a signaling one's), and if they are equal the positive one.
+/// The result if an operand is unsupported or a NaN: of two NaNs the one with the larger
+/// significand (a quiet one's is larger than a signaling one's), and if they are equal the positive
+/// one.
 #[inline]
 pub(super) fn special(operands: &[Num]) -> Option<Outcome> {
     if operands.iter().any(|n| n.kind == Kind::Unsupported) {

@@ -344,7 +344,8 @@ fn enter(l: &mut Lift) -> Guest<()> {
     Ok(())
 }
 
-/// ENTER: `k` is the stack pointer's width, `imm` the frame size and, from bit 16, the nesting level.
+/// ENTER: `k` is the stack pointer's width, `imm` the frame size and, from bit 16, the nesting
+/// level.
 fn enter_frames(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let (w, sw) = (x.w, Width::from_index(x.k));
     let (size, level) = (x.imm & 0xffff, x.imm >> 16);
