@@ -330,9 +330,8 @@ impl Board {
 
     /// Hands waiting input to the serial ports.
     pub(crate) fn receive(&self, control: &Control) {
-        control.receive(|port, byte| {
-            self.with(|c, _| c.listens(port) && c.com[port].push_rx(byte))
-        });
+        control
+            .receive(|port, byte| self.with(|c, _| c.listens(port) && c.com[port].push_rx(byte)));
     }
 
     /// Takes what the chips have put out since the last call.
@@ -411,6 +410,10 @@ impl Platform for Board {
 
     fn apic_msr_write(&self, msr: u32, value: u64, tsc: u64) -> Option<()> {
         self.with(|c, now| c.lapic.msr_write(now, tsc, msr, value))
+    }
+
+    fn tsc_written(&self, tsc: u64) {
+        self.with(|c, now| c.lapic.tsc_changed(now, tsc));
     }
 
     fn tpr(&self) -> u8 {

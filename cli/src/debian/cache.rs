@@ -119,9 +119,7 @@ impl Cache {
             match extract(&cached) {
                 Ok((_, bytes)) => return Ok(bytes),
                 Err(reason) => {
-                    eprintln!(
-                        "ring3: the cached {name} cannot be used: {reason}; fetching it anew"
-                    );
+                    say!("ring3: the cached {name} cannot be used: {reason}; fetching it anew");
                     fs::remove_file(&path).map_err(file_error("delete", &path))?;
                 }
             }
@@ -141,7 +139,7 @@ impl Cache {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) => {
-                eprintln!("ring3: waiting for another ring3 that is fetching")
+                say!("ring3: waiting for another ring3 that is fetching")
             }
             // Some network file systems have no locks: two starts then do the same work twice.
             Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {

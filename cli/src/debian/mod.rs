@@ -79,7 +79,7 @@ fn file_error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Erro
 /// goes when the step is done, else by a line that stays.
 fn progress(step: &str, bar: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
-        eprintln!("ring3: {step}");
+        say!("ring3: {step}");
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template(&format!("ring3: {{msg}}{bar}"));
