@@ -5,6 +5,8 @@
 
 use crate::{status, terminal};
 use machine::Control;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::SeqCst};
 use std::thread;
@@ -41,12 +43,18 @@ impl Ending {
         thread::sleep(PATIENCE);
         if !self.0.over.swap(true, SeqCst) {
             terminal::restore();
+            // What blocks the output may block this, too.
+            let stderr = io::stderr();
+            let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+            if poll(&mut ready, Some(&Timespec::default())) == Ok(1) {
+                self.explain();
+            }
             std::process::exit(self.status().unwrap_or(status).into());
         }
     }
 
     /// As [`end`](Self::end) with [`status::TIMEOUT`] when `time` has passed.
-    pub fn end_after(&self, time: Duration) -> std::io::Result<()> {
+    pub fn end_after(&self, time: Duration) -> io::Result<()> {
         let ending = self.clone();
         let wait = move || {
             thread::sleep(time);
@@ -58,15 +66,18 @@ impl Ending {
     /// The machine has stopped: gives the exit status if it was ended from outside.
     pub fn over(&self) -> Option<u8> {
         self.0.over.store(true, SeqCst);
+        self.explain();
         self.status()
     }
 
-    /// The exit status; says what nobody else does.
     fn status(&self) -> Option<u8> {
-        let status = u8::try_from(self.0.status.load(SeqCst)).ok();
-        if status == Some(status::TIMEOUT) {
+        u8::try_from(self.0.status.load(SeqCst)).ok()
+    }
+
+    /// Says what the user cannot know: signals and keys were theirs.
+    fn explain(&self) {
+        if self.status() == Some(status::TIMEOUT) {
             say!("ring3: the time is up");
         }
-        status
     }
 }

@@ -91,6 +91,11 @@ fn files_that_are_no_kernels() {
     refused(&["run", "--bios", &folder.file("odd", &[0; 100])], 1, "4 KiB");
     let rom = folder.rom("rom", program::HALT);
     refused(&["run", "--bios", &rom, "-m", "60000G"], 1, "this host has");
+    let line = format!("ulimit -v 300000; exec {} run --bios {rom} -m 512M", program::PROGRAM);
+    let out = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert_eq!((out.status.code(), text.matches("os error").count()), (Some(1), 1), "{text}");
+    assert!(text.starts_with("ring3: cannot reserve 512 MiB"), "{text}");
     let kernel = folder.file("k", b"no kernel");
     refused(&["run", "--kernel", &kernel, "--initrd", &folder.path("none")], 1, "initrd");
 }

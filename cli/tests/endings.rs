@@ -2,11 +2,11 @@
 
 mod program;
 
-use program::{DEBUG_EXIT, ECHO, Folder, HALT, HI, POWER_OFF, RESET, TRIPLE_FAULT};
+use program::{DEBUG_EXIT, ECHO, Folder, HALT, HI, POWER_OFF, RESET, SPAM, TRIPLE_FAULT};
 use program::{command, finish, ring3, ring3_with};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::Read;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 #[test]
@@ -72,22 +72,42 @@ fn signals_end_the_run() {
 }
 
 #[test]
-fn a_signal_ends_a_run_whose_output_is_stuck() {
+fn ignored_signals_stay_ignored() {
+    let folder = Folder::new("nohup");
+    let rom = folder.rom("rom", &[HI, HALT].concat());
+    let line = format!("trap '' HUP; exec {} run --bios {rom} --timeout 60", program::PROGRAM);
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut hi = [0; 3];
+    child.stdout.as_mut().unwrap().read_exact(&mut hi).unwrap();
+    for signal in [Signal::HUP, Signal::TERM] {
+        kill_process(Pid::from_child(&child), signal).unwrap();
+    }
+    assert_eq!(finish(child).status, Some(143));
+}
+
+/// A machine whose output nobody takes still ends.
+#[test]
+fn stuck_output_does_not_keep_a_run_from_ending() {
     let folder = Folder::new("stuck");
-    // Writes for ever; nobody reads.
-    let rom = folder.rom("rom", &[0xba, 0xf8, 3, 0xb0, b'x', 0xee, 0xeb, 0xfd]);
-    let mut child = command(&["run", "--bios", &rom, "--timeout", "60"]).spawn().unwrap();
-    let stdout = child.stdout.take().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(143));
-    drop(stdout);
+    let rom = folder.rom("rom", SPAM);
+    for (timeout, signal, status) in [("60", Some(Signal::TERM), 143), ("0.5", None, 124)] {
+        let mut child = command(&["run", "--bios", &rom, "--timeout", timeout]).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        if let Some(signal) = signal {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(status));
+        drop(stdout);
+    }
 }
 
 #[test]
 fn a_reader_that_goes_away_ends_the_run() {
     let folder = Folder::new("sigpipe");
-    let rom = folder.rom("rom", &[0xba, 0xf8, 3, 0xb0, b'x', 0xee, 0xeb, 0xfd]);
+    let rom = folder.rom("rom", SPAM);
     let mut child = command(&["run", "--bios", &rom, "--timeout", "60"]).spawn().unwrap();
     drop(child.stdout.take());
     let out = finish(child);
@@ -116,10 +136,25 @@ fn standard_input_may_be_a_pipe_or_closed() {
     assert_eq!((out.status, out.stdout.as_str()), (Some(0), "\x01xabc"), "{}", out.stderr);
 
     let rom = folder.rom("rom", &[HI, POWER_OFF].concat());
-    let line = format!("exec {} run --bios {rom} <&-", env!("CARGO_BIN_EXE_ring3"));
-    let out = std::process::Command::new("sh").args(["-c", &line]).stderr(Stdio::piped()).output();
+    let line = format!("exec {} run --bios {rom} <&-", program::PROGRAM);
+    let out = Command::new("sh").args(["-c", &line]).stderr(Stdio::piped()).output();
     let out = out.unwrap();
     assert_eq!((out.status.code(), &out.stdout[..]), (Some(0), &b"hi\n"[..]));
+}
+
+#[test]
+fn nobody_need_read_the_messages() {
+    let folder = Folder::new("stderr");
+    let rom = folder.rom("rom", POWER_OFF);
+    for (arguments, status) in [
+        (&["fly"][..], 64),
+        (&["run", "--kernel", "/"], 1),
+        (&["run", "--bios", &rom, "--stats"], 0),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let run = command(arguments).stderr(full).output().unwrap();
+        assert_eq!(run.status.code(), Some(status), "{arguments:?}");
+    }
 }
 
 #[test]
@@ -156,9 +191,17 @@ fn a_run_is_watched() {
     let trace = std::fs::read_to_string(&trace).unwrap();
     assert!(trace.contains("out 0x3f8 1 0x68"), "{trace}");
     assert!(trace.lines().count() >= 10, "{trace}");
+    let out = ring3(&["run", "--bios", &rom, "--trace", "io", "--trace-file", "/dev/full"]);
+    assert_eq!((out.status, out.stderr.lines().count()), (Some(1), 1), "{}", out.stderr);
 
     let out = ring3(&["run", "--bios", &rom, "--stats=json", "--clock", "icount"]);
     assert!(out.stderr.starts_with("{\"instructions\": ") && out.stderr.ends_with("}\n"));
+    // The counters come last.
+    let loops = folder.rom("loops", SPAM);
+    let json = ["--serial", "null", "--timeout", "0.2", "--stats=json"];
+    let out = ring3(&[&["run", "--bios", &loops], &json[..]].concat());
+    let lines: Vec<&str> = out.stderr.lines().collect();
+    assert!(lines.len() == 2 && lines[1].starts_with('{'), "{}", out.stderr);
     let out = ring3(&["run", "--bios", &rom, "--stats"]);
     assert!(out.stderr.starts_with("instructions "), "{}", out.stderr);
 }

@@ -2,7 +2,7 @@
 
 mod program;
 
-use program::{ECHO, Folder, command};
+use program::{ECHO, Folder, SPAM, command};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// A pseudo-terminal with the program on it, which echoes what is typed.
+/// A pseudo-terminal with the program on it.
 struct Session {
     master: File,
     slave: File,
@@ -20,7 +20,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(name: &str) -> Session {
+    fn new(name: &str, code: &[u8]) -> Session {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -28,7 +28,7 @@ impl Session {
         let path = path.to_str().unwrap();
         let slave = File::options().read(true).write(true).open(path).unwrap();
         let folder = Folder::new(name);
-        let rom = folder.rom("rom", ECHO);
+        let rom = folder.rom("rom", code);
         let stdio = || Stdio::from(slave.try_clone().unwrap());
         let mut command = command(&["run", "--bios", &rom, "--timeout", "60"]);
         let child = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
@@ -64,7 +64,7 @@ impl Session {
 
 #[test]
 fn keys_go_to_the_guest_and_ctrl_a_x_quits() {
-    let mut s = Session::new("keys");
+    let mut s = Session::new("keys", ECHO);
     s.types(b"ab\x03\x01\x01z");
     s.reads(b"ab\x03\x01z");
     s.types(b"\x01h");
@@ -76,8 +76,24 @@ fn keys_go_to_the_guest_and_ctrl_a_x_quits() {
 #[test]
 fn signals_restore_the_terminal() {
     for (signal, status) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)] {
-        let s = Session::new(&format!("signal-{status}"));
+        let s = Session::new(&format!("signal-{status}"), ECHO);
         kill_process(Pid::from_child(&s.child), signal).unwrap();
         s.ends(status);
     }
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_the_run() {
+    let Session { master, slave, mut child, .. } = Session::new("hang-up", ECHO);
+    drop((master, slave));
+    // It is not its controlling terminal: there is no SIGHUP.
+    assert_eq!(child.wait().unwrap().code(), Some(129));
+}
+
+#[test]
+fn ctrl_a_x_quits_though_nobody_reads_the_terminal() {
+    let mut s = Session::new("stalled", SPAM);
+    std::thread::sleep(Duration::from_millis(300));
+    s.types(b"\x01x");
+    s.ends(0);
 }

@@ -231,6 +231,11 @@ impl Vcpu {
             let (why, at) = execute(&mut self.cpu, &self.cache.code, ip);
             let taken = why == Leave::LinkTaken;
             match why {
+                Leave::LinkTaken | Leave::LinkFall
+                    if self.cpu.mode & (mode::CS_LIMIT | mode::SINGLE) != 0 =>
+                {
+                    return;
+                }
                 Leave::LinkTaken | Leave::LinkFall => match self.link(at, taken) {
                     Some(next) => ip = next,
                     None => return,
@@ -272,6 +277,9 @@ impl Vcpu {
 
     fn fault(&mut self, f: Fault) {
         self.stats.faults += 1;
+        // An attempt counts as an instruction: a guest whose handlers fault for ever must still
+        // use up its budget.
+        self.cpu.budget -= 1;
         if self.tracing(Trace::EXC) {
             let rip = self.cpu.rip();
             self.note(format_args!(
@@ -319,11 +327,8 @@ impl Vcpu {
         let mut block = block?;
         passes::run(&mut block);
         let second = self.second_page(va, off, u64::from(block.len))?;
+        self.make_room();
         let cpu = &mut self.cpu;
-        if self.cache.code.len() > crate::cache::ARENA {
-            self.cache.clear(cpu);
-            self.cache.stats.flushes += 1;
-        }
         let ip = self.cache.insert(cpu, off, second, &block, mode);
         if second.is_some() {
             return Ok(Found::Unlinkable(ip));
@@ -332,6 +337,14 @@ impl Vcpu {
             cpu.jumps[Jump::index(off)] = Jump { off, mode, ip };
         }
         Ok(Found::Linkable(ip))
+    }
+
+    /// Empties the cache when its arena is full.
+    fn make_room(&mut self) {
+        if self.cache.code.len() > crate::cache::ARENA {
+            self.cache.clear(&mut self.cpu);
+            self.cache.stats.flushes += 1;
+        }
     }
 
     /// RAM offset of the second page of a block of `len` bytes at `va`, if it reaches there.
@@ -353,7 +366,9 @@ impl Vcpu {
         let block = (cpu.frontend.lift)(cpu);
         cpu.mode = saved;
         let block = block?;
+        self.make_room();
         // The key is beyond any RAM; the next one replaces it.
+        let cpu = &mut self.cpu;
         let ip = self.cache.insert(cpu, !4095, None, &block, mode);
         Ok(Found::Unlinkable(ip))
     }
@@ -373,10 +388,7 @@ impl Vcpu {
         let (Found::Linkable(ip), Some((from, from_mode))) = (&found, source) else {
             return Some(found.ip());
         };
-        let linkable = m & (mode::CS_LIMIT | mode::SINGLE) == 0
-            && from_mode == m
-            && self.cache.stats.flushes == generation;
-        if linkable {
+        if from_mode == m && self.cache.stats.flushes == generation {
             let to = self.cpu.tlb.exec(self.cpu.linear_rip())?;
             // Two pages may map the same RAM: only a target at its distance is in this one.
             let imm = self.cache.code[at].imm;

@@ -10,8 +10,8 @@
 //! and publishes in one atomic flag whether the CPU has an interrupt to take. A line that fell and
 //! rose again within one access falls and rises here too.
 //!
-//! Serial input waits on the host until the guest listens: drivers throw away what is in a port
-//! when they open it, and the host has no reason to send before that.
+//! Serial input waits on the host until the guest listens (see `Listener`): drivers throw away what
+//! is in a port when they open it, and the host need not send before that.
 //!
 //! Once the guest has ended the run (power off, reset, exit), nothing answers any more: what the
 //! CPU still does until its slice is over has no effect outside.
@@ -189,6 +189,52 @@ pub struct BoardStats {
     pub interrupts: u64,
 }
 
+/// Whether the guest waits for input at a serial port: it has the receive interrupt on, or reads the
+/// line status again and again (whoever only sends reads it once a byte). One that raises RTS when
+/// it is ready is believed; with another, that must last for [`CALM`] after the port was set up.
+#[derive(Default)]
+struct Listener {
+    /// Reads of the line status in a row.
+    polls: u8,
+    /// The receive interrupt is enabled.
+    interrupt: bool,
+    dlab: bool,
+    /// RTS, once it has been raised.
+    rts: Option<bool>,
+    /// When a register was written, other than that for data.
+    set_up: u64,
+}
+
+/// Nanoseconds that are longer than a driver takes to open a port.
+const CALM: u64 = 10_000_000;
+
+impl Listener {
+    fn read(&mut self, reg: u16) {
+        const LSR: u16 = 5;
+        self.polls = if reg == LSR { self.polls.saturating_add(1) } else { 0 };
+    }
+
+    fn write(&mut self, now: u64, reg: u16, value: u8) {
+        self.polls = 0;
+        match reg {
+            0 => return,
+            1 if !self.dlab => self.interrupt = value & 1 != 0,
+            3 => self.dlab = value & 0x80 != 0,
+            // In loopback RTS stays inside.
+            4 if value & 0x12 == 2 => self.rts = Some(true),
+            4 => self.rts = self.rts.map(|_| false),
+            _ => {}
+        }
+        self.set_up = now;
+    }
+
+    fn listens(&self, now: u64) -> bool {
+        let calm = now.saturating_sub(self.set_up) >= CALM;
+        let open = self.interrupt && (calm || self.rts == Some(true)) || calm && self.polls >= 2;
+        open && !self.dlab && self.rts != Some(false)
+    }
+}
+
 /// All chips, and the state of the wires between them.
 struct Chips {
     pic: PicPair,
@@ -216,8 +262,7 @@ struct Chips {
     event: Option<Event>,
     /// What the serial ports have sent.
     sent: [Vec<u8>; SERIAL_PORTS],
-    /// How often in a row the guest has read a serial port's line status.
-    polls: [u8; SERIAL_PORTS],
+    listeners: [Listener; SERIAL_PORTS],
     stats: BoardStats,
 }
 
@@ -258,7 +303,7 @@ impl Board {
             nmi: false,
             event: None,
             sent: Default::default(),
-            polls: Default::default(),
+            listeners: Default::default(),
             stats: BoardStats::default(),
         };
         if let Some(at) = debug_exit {
@@ -330,8 +375,9 @@ impl Board {
 
     /// Hands waiting input to the serial ports.
     pub(crate) fn receive(&self, control: &Control) {
-        control
-            .receive(|port, byte| self.with(|c, _| c.listens(port) && c.com[port].push_rx(byte)));
+        control.receive(|n, byte| {
+            self.with(|c, now| c.listeners[n].listens(now) && c.com[n].push_rx(byte))
+        });
     }
 
     /// Takes what the chips have put out since the last call.
@@ -455,6 +501,7 @@ impl Chips {
         self.rtc.reset();
         self.post.reset();
         self.com.iter_mut().for_each(Uart16550::reset);
+        self.listeners = Default::default();
         self.debugcon.reset();
         self.debug_exit.reset();
         self.power.reset();
@@ -476,17 +523,6 @@ impl Chips {
 
     fn interrupt_pending(&self) -> bool {
         self.lapic.pending().is_some() || self.intr && self.lapic.extint_enabled()
-    }
-
-    /// Whether the guest waits for input at serial port `n`: by an interrupt, or by reading the line
-    /// status again and again (whoever only sends reads it once a byte).
-    fn listens(&mut self, n: usize) -> bool {
-        const IER: u16 = 1;
-        const LCR: u16 = 3;
-        const RDA: u8 = 1;
-        const DLAB: u8 = 0x80;
-        let com = &mut self.com[n];
-        com.read(LCR) & DLAB == 0 && com.read(IER) & RDA != 0 || self.polls[n] >= 2
     }
 
     /// Lets every pin that has moved take effect.
@@ -640,8 +676,7 @@ impl Chips {
             Chip::Rtc => self.rtc.read(now, reg),
             Chip::Post => self.post.read(),
             Chip::Com(n) => {
-                const LSR: u16 = 5;
-                self.polls[n] = if reg == LSR { self.polls[n].saturating_add(1) } else { 0 };
+                self.listeners[n].read(reg);
                 self.com[n].read(reg)
             }
             Chip::DebugCon => self.debugcon.read(),
@@ -672,7 +707,7 @@ impl Chips {
             Chip::Rtc => self.rtc.write(now, reg, byte),
             Chip::Post => self.post.write(byte),
             Chip::Com(n) => {
-                self.polls[n] = 0;
+                self.listeners[n].write(now, reg, byte);
                 self.com[n].write(reg, byte);
                 // The transmitter's request falls while the byte is in it, then rises again.
                 self.settle();
@@ -924,6 +959,7 @@ mod tests {
     fn input_waits_for_room_in_the_uart() {
         let (b, control) = (board(64 << 20), Control::default());
         b.out(0x3f9, &[1]);
+        b.at(CALM);
         control.send(0, b"xy");
         for byte in *b"xy" {
             b.receive(&control);
@@ -934,30 +970,50 @@ mod tests {
         assert_eq!(b.port_in(0x3fd, 1) & 1, 0);
     }
 
-    /// What a driver does when it opens the port: it drains the receiver, then enables interrupts.
+    /// Linux when it opens a port: drains it, tests the transmitter, turns the receive interrupt
+    /// on, the FIFOs too, and at last raises RTS.
     #[test]
-    fn input_waits_until_the_guest_listens() {
+    fn input_waits_until_the_port_is_open() {
         let (b, control) = (board(64 << 20), Control::default());
-        control.send(0, b"x");
-        for (port, ones) in [(0x3fd, 0x60), (0x3f8, 0), (0x3fd, 0x60), (0x3f8, 0)] {
-            b.receive(&control);
-            assert_eq!(b.port_in(port, 1), ones);
+        b.at(CALM);
+        control.send(0, b"xyz");
+        let receive = || b.receive(&control);
+        b.out(0x3fa, &[7]);
+        for (port, value) in [(0x3fd, 0x60), (0x3f8, 0), (0x3fd, 0x60), (0x3fd, 0x60)] {
+            receive();
+            assert_eq!(b.port_in(port, 1), value);
         }
-        b.out(0x3fb, &[0x80]);
-        b.out(0x3f9, &[1]);
-        b.receive(&control);
-        b.out(0x3fb, &[3]);
-        assert_eq!(b.port_in(0x3fd, 1) & 1, 0, "the divisor latch is no interrupt enable register");
-        b.out(0x3f9, &[1]);
-        b.receive(&control);
+        for (port, value) in [(0x3f9, 5), (0x3fb, 0x93), (0x3f9, 1), (0x3fb, 3), (0x3fa, 0x81)] {
+            b.out(port, &[value]);
+            receive();
+            assert_eq!(b.port_in(0x3fd, 1) & 1, 0, "{port:#x}");
+        }
+        b.out(0x3fc, &[0x1b]);
+        receive();
+        b.out(0x3fc, &[0x0b]);
+        assert_eq!(b.port_in(0x3fd, 1) & 1, 0);
+        receive();
         assert_eq!(b.port_in(0x3f8, 1), b'x'.into());
+        // RTS falls: no more than what is in the FIFO.
+        control.send(0, b"!");
+        b.out(0x3fc, &[0x09]);
+        b.at(3 * CALM);
+        receive();
+        assert_eq!([(); 3].map(|()| b.port_in(0x3f8, 1)), [b'y', b'z', 0].map(u32::from));
+        b.out(0x3fc, &[0x0b]);
+        receive();
+        assert_eq!(b.port_in(0x3f8, 1), b'!'.into());
     }
 
     #[test]
     fn whoever_polls_listens() {
         let (b, control) = (board(64 << 20), Control::default());
+        b.at(CALM);
         control.send(1, b"x");
-        (0..2).for_each(|_| assert_eq!(b.port_in(0x2fd, 1) & 1, 0));
+        for _ in 0..2 {
+            b.receive(&control);
+            assert_eq!(b.port_in(0x2fd, 1) & 1, 0);
+        }
         b.receive(&control);
         assert_eq!((b.port_in(0x2fd, 1) & 1, b.port_in(0x2f8, 1)), (1, b'x'.into()));
     }

@@ -18,6 +18,8 @@ if [ -f /ring3-exec ]; then
 	printf '\0ring3-exit:%d\n' $status >&3
 	exec 3>&-
 else
+	# Input from a file comes faster than a shell reads: RTS holds it back.
+	stty crtscts
 	[ "$LINES" ] && stty rows "$LINES" cols "$COLUMNS"
 	unset LINES COLUMNS
 	setsid cttyhack sh

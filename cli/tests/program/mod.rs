@@ -6,9 +6,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+/// The program's path.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ring3");
+
 /// The program with `arguments`, its lines not yet connected.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ring3"));
+    let mut command = Command::new(PROGRAM);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -90,6 +93,9 @@ pub const HALT: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfd];
 /// in al, dx; out dx, al; jmp.
 pub const ECHO: &[u8] =
     &[0xba, 0xfd, 3, 0xec, 0xa8, 1, 0x74, 0xf8, 0xba, 0xf8, 3, 0xec, 0xee, 0xeb, 0xf1];
+
+/// Writes to COM1 for ever: mov dx, 3f8h; mov al, 'x'; out dx, al; jmp.
+pub const SPAM: &[u8] = &[0xba, 0xf8, 3, 0xb0, b'x', 0xee, 0xeb, 0xfd];
 
 /// Writes "hi\n" to COM1.
 pub const HI: &[u8] = &[0xba, 0xf8, 3, 0xb0, b'h', 0xee, 0xb0, b'i', 0xee, 0xb0, b'\n', 0xee];
