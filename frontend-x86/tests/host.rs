@@ -62,6 +62,9 @@ fn all() -> Vec<(Vec<u8>, Instruction)> {
     }
     let (mut found, mut known) = (Vec::new(), HashMap::<_, usize>::new());
     for (head, opcode) in heads.iter().flat_map(|h| (0..=255).map(move |o| (h, o))) {
+        if head.ends_with(&[0x0f]) && matches!(opcode, 0x38 | 0x3a) {
+            continue; // the other maps
+        }
         for modrm in [1, 2, 5, 0, 3, 4, 6].iter().flat_map(|r| [0xc2 | r << 3, 4 | r << 3]) {
             let sib: &[u8] = if modrm & 0xc0 == 0 { &[0xa3] } else { &[] };
             let bytes = [head.as_slice(), &[opcode, modrm], sib, &[0x61, 0, 0, 0]].concat();
@@ -213,11 +216,14 @@ fn run_on_host(s: &mut State) {
     unsafe {
         asm!(
             "push rbx", "push rbp", "sub rsp, 16", "stmxcsr [rsp]",
-            "vmovdqu ymm0, [rdi]", "vmovdqu ymm1, [rdi + 32]",
+            "vmovdqu ymm0, [rdi + 0]", "vmovdqu ymm1, [rdi + 32]",
             "vmovdqu ymm2, [rdi + 64]", "vmovdqu ymm3, [rdi + 96]",
             "vmovdqu ymm4, [rdi + 128]", "vmovdqu ymm5, [rdi + 160]",
             "vmovdqu ymm6, [rdi + 192]", "vmovdqu ymm7, [rdi + 224]",
-            "vmovdqu ymm8, [rdi + 256]", "vmovdqu ymm15, [rdi + 480]",
+            "vmovdqu ymm8, [rdi + 256]", "vmovdqu ymm9, [rdi + 288]",
+            "vmovdqu ymm10, [rdi + 320]", "vmovdqu ymm11, [rdi + 352]",
+            "vmovdqu ymm12, [rdi + 384]", "vmovdqu ymm13, [rdi + 416]",
+            "vmovdqu ymm14, [rdi + 448]", "vmovdqu ymm15, [rdi + 480]",
             "mov rax, [rdi + 512]", "mov rcx, [rdi + 520]", "mov rdx, [rdi + 528]",
             "mov rbx, [rdi + 536]", "mov rbp, [rdi + 552]", "mov rsi, [rdi + 560]",
             "ldmxcsr [rdi + 584]", "push [rdi + 576]", "popfq",
@@ -225,11 +231,14 @@ fn run_on_host(s: &mut State) {
             "pushfq", "pop [rdi + 576]", "stmxcsr [rdi + 584]",
             "mov [rdi + 512], rax", "mov [rdi + 520], rcx", "mov [rdi + 528], rdx",
             "mov [rdi + 536], rbx", "mov [rdi + 552], rbp", "mov [rdi + 560], rsi",
-            "vmovdqu [rdi], ymm0", "vmovdqu [rdi + 32], ymm1",
+            "vmovdqu [rdi + 0], ymm0", "vmovdqu [rdi + 32], ymm1",
             "vmovdqu [rdi + 64], ymm2", "vmovdqu [rdi + 96], ymm3",
             "vmovdqu [rdi + 128], ymm4", "vmovdqu [rdi + 160], ymm5",
             "vmovdqu [rdi + 192], ymm6", "vmovdqu [rdi + 224], ymm7",
-            "vmovdqu [rdi + 256], ymm8", "vmovdqu [rdi + 480], ymm15",
+            "vmovdqu [rdi + 256], ymm8", "vmovdqu [rdi + 288], ymm9",
+            "vmovdqu [rdi + 320], ymm10", "vmovdqu [rdi + 352], ymm11",
+            "vmovdqu [rdi + 384], ymm12", "vmovdqu [rdi + 416], ymm13",
+            "vmovdqu [rdi + 448], ymm14", "vmovdqu [rdi + 480], ymm15",
             "vzeroupper", "ldmxcsr [rsp]", "add rsp, 16", "pop rbp", "pop rbx",
             inout("rdi") std::ptr::from_mut(s) => _,
             out("rax") _, out("rcx") _, out("rdx") _, out("rsi") _,
@@ -397,6 +406,7 @@ fn judge(part: usize, parts: usize) {
     let mut text = memmap2::MmapMut::map_anon(4096).unwrap();
     let mut page = Box::new(Page([0; 4096]));
     let mut c = guest();
+    let mut wrong = Vec::new();
     let mut sample = Sample(0x9e37_79b9_7f4a_7c15 + part as u64);
     for (bytes, i) in found.iter().skip(part).step_by(parts) {
         let mut bytes = bytes.clone();
@@ -444,15 +454,20 @@ fn judge(part: usize, parts: usize) {
                 host.gpr[3] = GUEST + MIDDLE as u64;
                 host.rflags &= u64::from(mask);
                 ours.rflags &= u64::from(mask);
-                let at = || format!("{:?} {bytes:x?}\nbefore {before:x?}", i.code());
-                assert!(ours == host, "{}\nours {ours:x?}\nhost {host:x?}", at());
                 let mut seen = [0; SEEN.end - SEEN.start];
                 c.mem.read_bytes(GUEST + SEEN.start as u64, &mut seen);
-                assert!(seen == page.0[SEEN], "{}\n{seen:x?}\n{:x?}", at(), &page.0[SEEN]);
+                if ours != host || seen != page.0[SEEN] {
+                    let memory = (seen, &page.0[SEEN]);
+                    let at = format!("{:?} {bytes:x?}\nbefore {before:x?}", i.code());
+                    wrong.push(format!("{at}\nours {ours:x?}\nhost {host:x?}\n{memory:x?}\n"));
+                    break;
+                }
             }
             text = code.make_mut().unwrap();
         }
     }
+    wrong.dedup_by_key(|w| w.split(' ').next().map(String::from));
+    assert!(wrong.is_empty(), "{} encodings differ\n{}", wrong.len(), wrong.concat());
 }
 
 fn vsib_is_narrow(kind: u32) -> bool {
