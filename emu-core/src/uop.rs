@@ -16,7 +16,7 @@
 
 use crate::cpu::{Cpu, Reg};
 use crate::fault::Guest;
-use crate::flags::{CF, Flags, OF, OSZAPC, ZF};
+use crate::flags::{AF, CF, Flags, OF, OSZAPC, SF, ZF};
 use crate::vec::VecOp;
 use crate::width::Width;
 
@@ -535,13 +535,19 @@ fn bsr(w: Width, a: u64, b: u64) -> (u64, Flags) {
 fn tzcnt(w: Width, a: u64) -> (u64, Flags) {
     let v = w.zext(a);
     let r = if v == 0 { w.bits() as u64 } else { v.trailing_zeros() as u64 };
-    (r, Flags::with_co(w, r, v == 0, false))
+    (r, counted(r, v == 0))
 }
 
 fn lzcnt(w: Width, a: u64) -> (u64, Flags) {
     let v = w.zext(a);
     let r = (v.leading_zeros() - (64 - w.bits())) as u64;
-    (r, Flags::with_co(w, r, v == 0, false))
+    (r, counted(r, v == 0))
+}
+
+/// ZF for the count, CF for a zero source. Of the others, undefined in the manual, AMD CPUs clear SF,
+/// AF and PF.
+fn counted(r: u64, none: bool) -> Flags {
+    Flags::from_bits(if r == 0 { ZF } else { 0 } | if none { CF } else { 0 })
 }
 
 /// ZF for a zero source; all others cleared, PF too (SDM Vol. 2, POPCNT).
@@ -559,7 +565,8 @@ fn bextr(w: Width, a: u64, b: u64) -> (u64, Flags) {
     let (start, len) = (b as u32 & 0xff, b as u32 >> 8 & 0xff);
     let r = w.zext(a).checked_shr(start).unwrap_or(0);
     let r = if len < 64 { r & ((1 << len) - 1) } else { r };
-    (r, Flags::logic(w, r))
+    // SF and AF, undefined in the manual, as AMD CPUs give them.
+    (r, Flags::from_bits(Flags::logic(w, r).bits() & !SF | AF))
 }
 
 fn bzhi(w: Width, a: u64, b: u64) -> (u64, Flags) {

@@ -21,7 +21,7 @@ pub struct Direction {
     mix: [u8; 4],
 }
 
-/// SubBytes, ShiftRows, MixColumns.
+/// `SubBytes`, `ShiftRows`, `MixColumns`.
 pub static ENCRYPT: Direction = Direction { bytes: sbox(), shift: 1, mix: [2, 3, 1, 1] };
 /// Their inverses.
 pub static DECRYPT: Direction = Direction { bytes: inverse_sbox(), shift: 3, mix: [14, 11, 13, 9] };
@@ -48,12 +48,8 @@ const fn sbox() -> [u8; 256] {
             n += 1;
         }
         let i = inverse;
-        table[x] = i
-            ^ i.rotate_left(1)
-            ^ i.rotate_left(2)
-            ^ i.rotate_left(3)
-            ^ i.rotate_left(4)
-            ^ 0x63;
+        table[x] =
+            i ^ i.rotate_left(1) ^ i.rotate_left(2) ^ i.rotate_left(3) ^ i.rotate_left(4) ^ 0x63;
         x += 1;
     }
     table
@@ -74,7 +70,7 @@ pub fn aes(s: &V3, d: &Direction, mixed: bool) -> V128 {
     let a = split::<u8>(s.a);
     let moved: [u8; 16] = std::array::from_fn(|i| {
         let (row, column) = (i & 3, i >> 2);
-        d.bytes[usize::from(a[row + 4 * (column + row * d.shift & 3)])]
+        d.bytes[usize::from(a[row + 4 * ((column + row * d.shift) & 3)])]
     });
     let r = if mixed { mix(join(moved), d) } else { join(moved) };
     [r[0] ^ s.b[0], r[1] ^ s.b[1]]

@@ -70,7 +70,8 @@ pub fn round<B: Float>(a: B, imm: u8, env: Env) -> (B, Ex) {
 pub fn fused<B: Float + Lane>(s: &V3, n: usize, imm: u8, mxcsr: u32) -> (V128, Ex) {
     let env = Env::from_mxcsr(mxcsr);
     let sign = |x: B, bit: usize| if imm >> bit & 1 != 0 { sse::negate(x) } else { x };
-    let (mut r, mut ex) = (split::<B>([s.a, s.b, s.c, s.a][usize::from(imm >> 4 & 3)]), Ex::empty());
+    let (mut r, mut ex) =
+        (split::<B>([s.a, s.b, s.c, s.a][usize::from(imm >> 4 & 3)]), Ex::empty());
     for (i, r) in r.as_mut().iter_mut().enumerate().take(n) {
         let (v, e) =
             sse::fma(sign(lane(s.a, i), 0), lane(s.b, i), sign(lane(s.c, i), 1 + (i & 1)), env);

@@ -28,8 +28,8 @@ use crate::cpu::Ymm;
 use crate::flags::{CF, ZF};
 use crate::fp::{Ex, sse};
 use integer::*;
-use lanes::{ZERO, compare, float1, float2, map1, map2};
 pub(crate) use lanes::settle;
+use lanes::{ZERO, compare, float1, float2, map1, map2};
 use shuffle::*;
 use string::Length;
 

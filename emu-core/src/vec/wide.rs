@@ -9,8 +9,7 @@ impl W3 {
     /// Flags that hold where they hold for both halves.
     #[inline(always)]
     pub(super) fn both(&self, f: impl Fn(&V3) -> u32) -> u32 {
-        let side =
-            |i| f(&V3 { a: half(self.a, i), b: half(self.b, i), c: V128::default() });
+        let side = |i| f(&V3 { a: half(self.a, i), b: half(self.b, i), c: V128::default() });
         side(0) & side(1)
     }
 }

@@ -641,7 +641,9 @@ impl Elements {
         let (off, s) = (self.addr.zext(offset), self.segment);
         let fs_gs = matches!(s, Seg::Fs | Seg::Gs);
         match cpu.mode {
-            m if m & mode::CODE64 != 0 => Ok(if fs_gs { off.wrapping_add(cpu.base(s)) } else { off }),
+            m if m & mode::CODE64 != 0 => {
+                Ok(if fs_gs { off.wrapping_add(cpu.base(s)) } else { off })
+            }
             m if m & mode::FLAT != 0 && !fs_gs => Ok(off),
             _ => (cpu.frontend.linear)(cpu, s, off, self.bytes.into(), write),
         }
