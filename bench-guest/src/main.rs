@@ -7,8 +7,8 @@
 //! ```
 //!
 //! with the time by CLOCK_MONOTONIC and a checksum of all its results in hexadecimal, which must be
-//! the same wherever it runs. No program waits, allocates or copies memory in bulk while it is timed.
-//! With arguments, only the programs named run.
+//! the same wherever it runs. No program waits, allocates or copies memory in bulk while it is
+//! timed. With arguments, only the programs named run.
 
 mod bytecode;
 mod calls;

@@ -4,8 +4,8 @@
 
 use super::fold;
 
-/// The first 64 bits of the fractional part of the `root`th root of `n`, upper half: by bisection in
-/// integers, so that the standard's constants need no table.
+/// The first 64 bits of the fractional part of the `root`th root of `n`, upper half: by bisection
+/// in integers, so that the standard's constants need no table.
 const fn fraction(n: u128, root: u32) -> u32 {
     // The largest x with x^root <= n * 2^(32 * root) is the root with 32 fractional bits.
     let (mut low, mut high) = (0u128, 1u128 << 38);

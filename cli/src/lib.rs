@@ -4,8 +4,17 @@
 //! a flag is its help text. What commands share is in [`options`] (flags that make a machine) and
 //! [`session`] (a machine on this host: terminal, files, signals, exit status).
 
+/// Prints a line to standard error. When nobody can read it, nobody need know.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 pub mod debian;
 pub mod demo;
+mod ending;
 pub mod lift;
 pub mod linux;
 pub mod options;
@@ -41,7 +50,8 @@ Exit status:
   2      triple fault; registers and the last block are on standard error
   64     the command line makes no sense
   124    --timeout is up
-  128+n  ended by signal n (SIGINT, SIGTERM, SIGHUP, SIGQUIT)";
+  128+n  ended by signal n (SIGINT, SIGTERM, SIGHUP, SIGQUIT), or as if (SIGHUP: the terminal
+         is gone; SIGPIPE: nobody reads the output any more)";
 
 /// An x86 PC that runs in ring 3 of an ordinary process.
 #[derive(Debug, Parser)]
@@ -82,7 +92,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("ring3: {error:#}");
+            say!("ring3: {error:#}");
             ExitCode::from(if error.is::<UsageError>() { status::USAGE } else { status::BAD_INPUT })
         }
     }
@@ -101,7 +111,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
             ExitCode::from(status::USAGE)
         }
         _ => {
-            eprintln!("ring3: {}; see 'ring3 --help'", one_line(&error.to_string()));
+            say!("ring3: {}; see 'ring3 --help'", one_line(&error.to_string()));
             ExitCode::from(status::USAGE)
         }
     }

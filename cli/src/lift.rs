@@ -79,7 +79,9 @@ impl Lift {
             return usage("no code given, neither as an argument nor on standard input");
         }
         match io::stdout().write_all(listing(&bytes, self.bits).as_bytes()) {
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                Err(e).context("cannot write the listing")
+            }
             _ => Ok(0),
         }
     }

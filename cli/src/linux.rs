@@ -56,17 +56,16 @@ impl Linux {
         let (console, output) = (Buffer::default(), ExecSink::default());
         let ends = [Box::new(console.clone()) as Box<dyn Write + Send>, Box::new(output.clone())];
         let status = session(ends.into_iter().map(SerialEnd::Writer).collect()).run()?;
-        let end = output.finish()?;
-        match (status, end) {
-            (0, Some(status)) => Ok(status),
-            (0, None) => {
-                let text = console.text();
-                let lines: Vec<&str> = text.lines().collect();
-                let last = &lines[lines.len().saturating_sub(LAST_WORDS)..];
-                anyhow::bail!("the guest ended before the command did\n{}", last.join("\n"))
-            }
-            (status, _) => Ok(status),
+        if status != 0 {
+            return Ok(status);
         }
+        if let Some(status) = output.finish()? {
+            return Ok(status);
+        }
+        let text = console.text();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LAST_WORDS)..];
+        anyhow::bail!("the guest ended before the command did\n{}", last.join("\n"))
     }
 }
 

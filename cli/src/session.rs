@@ -5,6 +5,7 @@
 //! be; then all files are opened, and only when all are open they are truncated; raw mode comes
 //! last.
 
+use crate::ending::Ending;
 use crate::options::{HostEnd, MachineOptions, StatsFormat, usage};
 use crate::signals::SignalGuard;
 use crate::status;
@@ -13,12 +14,12 @@ use anyhow::Context;
 use machine::{Control, Error, Machine, MachineConfig, Outcome, Stat};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use signal_hook::consts::{SIGHUP, SIGPIPE};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 /// The host's end of a serial port.
@@ -77,50 +78,57 @@ impl Session<'_> {
         }
         files.truncate()?;
 
-        let quit = Arc::new(AtomicBool::new(false));
-        let signals = SignalGuard::new(machine.control())?;
-        let raw = match terminal_port {
-            Some(_) if io::stdin().is_terminal() => {
-                Some(RawMode::enter().context("cannot use the terminal")?)
-            }
-            _ => None,
-        };
+        let ending = Ending::new(machine.control());
+        let _signals = SignalGuard::new(ending.clone())?;
+        let mut raw = None;
         if let Some(port) = terminal_port {
-            let (control, quit, keys) = (machine.control(), quit.clone(), raw.is_some());
-            let read = move || read_stdin(&control, port, keys, &quit);
-            thread::Builder::new().name("stdin".to_owned()).spawn(read)?;
+            if io::stdin().is_terminal() {
+                raw = Some(RawMode::enter().context("cannot use the terminal")?);
+            }
+            match stdin_file() {
+                Some(file) => machine.connect_input(port, Box::new(file)),
+                None => {
+                    let (control, ending, keys) =
+                        (machine.control(), ending.clone(), raw.is_some());
+                    let read = move || read_stdin(&control, port, keys, &ending);
+                    thread::Builder::new().name("stdin".to_owned()).spawn(read)?;
+                }
+            }
         }
-        let outcome = machine.run(options.timeout);
-        drop(raw);
+        if let Some(time) = options.timeout {
+            ending.end_after(time)?;
+        }
+        let outcome = machine.run(None);
+        let terminal = raw.take().is_some();
+        let status = match (ending.over(), outcome) {
+            (Some(status), _) => status,
+            (None, Ok(outcome)) => exit_status(outcome),
+            (None, Err(error)) => gone(&error, terminal).ok_or(error)?,
+        };
         if let Some(format) = options.stats {
             print_stats(&machine.stats(), format);
         }
-        match (signals.status(), outcome) {
-            (Some(status), _) => Ok(status),
-            (None, Ok(_)) if quit.load(Relaxed) => Ok(0),
-            (None, Ok(outcome)) => Ok(exit_status(outcome)),
-            // The reader of a pipe has seen enough: end as SIGPIPE would.
-            (None, Err(Error::Output { source, .. }))
-                if source.kind() == io::ErrorKind::BrokenPipe =>
-            {
-                Ok(status::SIGNAL + 13)
-            }
-            (None, Err(error)) => Err(error.into()),
-        }
+        Ok(status)
+    }
+}
+
+/// The status when the reader of the output is gone: what the signal for it would give.
+fn gone(error: &Error, terminal: bool) -> Option<u8> {
+    let Error::Output { error, .. } = error else { return None };
+    match Errno::from_io_error(error)? {
+        Errno::PIPE => Some(status::SIGNAL + SIGPIPE as u8),
+        Errno::IO if terminal => Some(status::SIGNAL + SIGHUP as u8),
+        _ => None,
     }
 }
 
 /// Says on standard error what is worth saying.
 fn exit_status(outcome: Outcome) -> u8 {
     match outcome {
-        Outcome::PowerOff | Outcome::Reset | Outcome::Stopped => 0,
+        Outcome::PowerOff | Outcome::Reset | Outcome::Stopped | Outcome::Timeout => 0,
         Outcome::DebugExit(status) => status as u8,
-        Outcome::Timeout => {
-            eprintln!("ring3: the time is up");
-            status::TIMEOUT
-        }
         Outcome::Shutdown(report) => {
-            eprintln!("ring3: triple fault\n{}", report.trim_end());
+            say!("ring3: triple fault\n{}", report.trim_end());
             status::TRIPLE_FAULT
         }
     }
@@ -207,22 +215,29 @@ impl Write for Stdout {
     }
 }
 
+/// Standard input if it is a file, which never makes its reader wait.
+fn stdin_file() -> Option<File> {
+    let fd: OwnedFd = rustix::io::dup(rustix::stdio::stdin()).ok()?;
+    Some(File::from(fd)).filter(|file| file.metadata().is_ok_and(|m| m.is_file()))
+}
+
 /// Sends standard input to a serial port until it ends; `keys` when it is a terminal, where the
-/// escape keys count.
-fn read_stdin(control: &Control, port: usize, keys: bool, quit: &AtomicBool) {
+/// escape keys count, and whose end is that of the run.
+fn read_stdin(control: &Control, port: usize, keys: bool, ending: &Ending) {
     let mut escape = Escape::default();
     let mut buffer = [0; 1024];
     loop {
         let n = match io::stdin().read(&mut buffer) {
-            Ok(0) => return,
-            Ok(n) => n,
+            Ok(n @ 1..) => n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 if poll(&mut [PollFd::new(&io::stdin(), PollFlags::IN)], None).is_err() {
                     return;
                 }
                 continue;
             }
-            Err(_) => return,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(0) | Err(_) if keys => return ending.end(status::SIGNAL + SIGHUP as u8),
+            Ok(0) | Err(_) => return,
         };
         if !keys {
             if !control.send_paced(port, &buffer[..n]) {
@@ -233,12 +248,9 @@ fn read_stdin(control: &Control, port: usize, keys: bool, quit: &AtomicBool) {
         for &byte in &buffer[..n] {
             match escape.key(byte) {
                 Key::Send(byte) => control.send(port, &[byte]),
-                Key::Help => eprint!("{}", terminal::HELP),
+                Key::Help => say!("{}", terminal::HELP),
                 Key::Nothing => {}
-                Key::Quit => {
-                    quit.store(true, Relaxed);
-                    return control.stop();
-                }
+                Key::Quit => return ending.end(0),
             }
         }
     }
@@ -249,13 +261,13 @@ fn print_stats(stats: &[Stat], format: StatsFormat) {
     match format {
         StatsFormat::Text => {
             for s in stats {
-                eprintln!("{:<30} {:>18}", s.name.replace('_', " "), s.value.to_string());
+                say!("{:<30} {:>18}", s.name.replace('_', " "), s.value.to_string());
             }
         }
         StatsFormat::Json => {
             let rows: Vec<String> =
                 stats.iter().map(|s| format!("\"{}\": {}", s.name, s.value)).collect();
-            eprintln!("{{{}}}", rows.join(", "));
+            say!("{{{}}}", rows.join(", "));
         }
     }
 }

@@ -1,62 +1,55 @@
 //! Signals that end a run: the machine stops, the terminal is restored, the status is 128 + n.
 
+use crate::ending::Ending;
 use crate::{status, terminal};
-use machine::Control;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
-use std::thread;
-use std::time::Duration;
+use std::{fs, io, thread};
 
-/// How long a machine may take to stop, for instance while its output is blocked.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// While this lives, signals stop the machine.
+/// While this lives, signals end the run.
 #[derive(Debug)]
-pub struct SignalGuard {
-    handle: Handle,
-    first: Arc<AtomicI32>,
-}
+pub struct SignalGuard(Handle);
 
 impl SignalGuard {
-    /// Lets signals stop the machine behind `control`.
-    pub fn new(control: Control) -> io::Result<SignalGuard> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT])?;
-        let guard = SignalGuard { handle: signals.handle(), first: Arc::default() };
-        let first = guard.first.clone();
+    /// Lets signals end the run of `ending`, except those that the parent made us ignore (nohup(1),
+    /// a shell's background jobs).
+    pub fn new(ending: Ending) -> io::Result<SignalGuard> {
+        let ignored = ignored(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+        let caught = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCONT];
+        let mut signals =
+            Signals::new(caught.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0))?;
+        let guard = SignalGuard(signals.handle());
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                if signal == SIGCONT {
-                    terminal::resume();
-                    continue;
+                match signal {
+                    SIGCONT => terminal::resume(),
+                    _ => ending.end(status::SIGNAL + signal as u8),
                 }
-                first.store(signal, Relaxed);
-                control.stop();
-                thread::sleep(PATIENCE);
-                terminal::restore();
-                std::process::exit(exit_status(signal).into());
             }
         })?;
         Ok(guard)
-    }
-
-    /// The status to exit with if a signal has come.
-    pub fn status(&self) -> Option<u8> {
-        match self.first.load(Relaxed) {
-            0 => None,
-            signal => Some(exit_status(signal)),
-        }
     }
 }
 
 impl Drop for SignalGuard {
     fn drop(&mut self) {
-        self.handle.close();
+        self.0.close();
     }
 }
 
-fn exit_status(signal: i32) -> u8 {
-    status::SIGNAL + signal as u8
+/// The ignored signals in proc(5)'s `status`, a bit each: signal 1 is bit 0.
+fn ignored(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read() {
+        assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001003\nSigCgt:\t0\n"), 0x1003);
+        assert_eq!(ignored(""), 0);
+    }
 }

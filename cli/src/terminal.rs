@@ -105,8 +105,7 @@ pub enum Key {
 pub const HELP: &str = "
 Ctrl-A x       quit
 Ctrl-A h       this help
-Ctrl-A Ctrl-A  send Ctrl-A to the guest
-";
+Ctrl-A Ctrl-A  send Ctrl-A to the guest";
 
 /// Finds the escape sequences in what is typed.
 #[derive(Debug, Default)]

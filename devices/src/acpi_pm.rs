@@ -88,10 +88,7 @@ impl AcpiPm {
 
     /// Power-up reset. The PM timer runs on.
     pub fn reset(&mut self) {
-        *self = Self {
-            toggles: self.toggles,
-            ..Self::default()
-        };
+        *self = Self { toggles: self.toggles, ..Self::default() };
     }
 
     /// Reads `size` bytes at `offset` of the PM1 and timer block at `now` (ns).
@@ -133,11 +130,7 @@ impl AcpiPm {
 
     /// Reads `size` bytes at `offset` from [`SMI_CMD_PORT`]: APMC and APMS as last written.
     pub fn smi_read(&mut self, _now: u64, offset: u64, size: u8) -> u64 {
-        bytes(
-            u16::from_le_bytes([self.apmc, self.apms]).into(),
-            offset,
-            size,
-        )
+        bytes(u16::from_le_bytes([self.apmc, self.apms]).into(), offset, size)
     }
 
     /// Writes `size` bytes at `offset` from [`SMI_CMD_PORT`]. In APMC [`ACPI_ENABLE`] and
@@ -145,9 +138,8 @@ impl AcpiPm {
     pub fn smi_write(&mut self, now: u64, offset: u64, size: u8, value: u64) {
         self.advance(now);
         let lane = Lane::of(0, offset, size, value);
-        [self.apmc, self.apms] = lane
-            .merge(u16::from_le_bytes([self.apmc, self.apms]))
-            .to_le_bytes();
+        [self.apmc, self.apms] =
+            lane.merge(u16::from_le_bytes([self.apmc, self.apms])).to_le_bytes();
         match self.apmc {
             _ if lane.mask & 0xFF == 0 => {}
             ACPI_ENABLE => self.pm1_cnt |= SCI_EN,
@@ -223,11 +215,7 @@ fn ticks(now: u64) -> u64 {
 /// `size` bytes at `offset` of a block of registers; beyond it there are zeros.
 fn bytes(block: u128, offset: u64, size: u8) -> u64 {
     let mask = u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)));
-    if offset < 16 {
-        (block >> (8 * offset)) as u64 & mask
-    } else {
-        0
-    }
+    if offset < 16 { (block >> (8 * offset)) as u64 & mask } else { 0 }
 }
 
 /// The part of a write that hits one 16-bit register.
@@ -245,14 +233,8 @@ impl Lane {
         let mask = u128::from(u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8))));
         let value = u128::from(value) & mask;
         let (at, offset) = (u32::from(at), offset.min(16) as u32);
-        let cut = |x: u128| {
-            x.checked_shl(8 * offset)
-                .map_or(0, |x| (x >> (8 * at)) as u16)
-        };
-        Self {
-            mask: cut(mask),
-            value: cut(value),
-        }
+        let cut = |x: u128| x.checked_shl(8 * offset).map_or(0, |x| (x >> (8 * at)) as u16);
+        Self { mask: cut(mask), value: cut(value) }
     }
 
     fn merge(self, old: u16) -> u16 {
@@ -285,10 +267,7 @@ mod tests {
         assert_eq!(pm.read(second, TMR, 4), 3_579_545);
         assert_eq!(pm.read(10 * second, TMR, 4), 35_795_450 & 0xFF_FFFF);
         let year = 31_536_000;
-        assert_eq!(
-            pm.read(year * second, TMR, 4),
-            (year * 3_579_545) & 0xFF_FFFF
-        );
+        assert_eq!(pm.read(year * second, TMR, 4), (year * 3_579_545) & 0xFF_FFFF);
         pm.write(0, TMR, 4, 0);
         assert_eq!(pm.read(second, TMR, 4), 3_579_545);
         assert_eq!(pm.read(second, TMR + 1, 1), 3_579_545 >> 8 & 0xFF);
@@ -388,9 +367,7 @@ mod tests {
     }
 
     fn fits(value: u64, size: u8) -> bool {
-        value
-            .checked_shr(8 * u32::from(size))
-            .is_none_or(|rest| rest == 0)
+        value.checked_shr(8 * u32::from(size)).is_none_or(|rest| rest == 0)
     }
 
     #[test]
@@ -400,11 +377,7 @@ mod tests {
         let mut pm = acpi_mode();
         let mut now = 0;
         for _ in 0..200_000 {
-            now = if random() % 64 == 0 {
-                random()
-            } else {
-                now.saturating_add(random() % HALF)
-            };
+            now = if random() % 64 == 0 { random() } else { now.saturating_add(random() % HALF) };
             let (offset, value) = (random() >> (random() % 64), random());
             let size = (random() % 8 + 1) as u8;
             match random() % 9 {

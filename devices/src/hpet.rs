@@ -68,12 +68,7 @@ struct Timer {
 }
 
 impl Timer {
-    const RESET: Self = Self {
-        conf: 0,
-        comparator: u64::MAX,
-        period: 0,
-        due: None,
-    };
+    const RESET: Self = Self { conf: 0, comparator: u64::MAX, period: 0, due: None };
 
     fn has(&self, bits: u64) -> bool {
         self.conf & bits == bits
@@ -81,11 +76,7 @@ impl Timer {
 
     /// The bits of counter and comparator that are compared.
     fn width_mask(&self) -> u64 {
-        if self.has(MODE_32) {
-            u32::MAX.into()
-        } else {
-            u64::MAX
-        }
+        if self.has(MODE_32) { u32::MAX.into() } else { u64::MAX }
     }
 }
 
@@ -115,14 +106,7 @@ impl Hpet {
     #[must_use]
     pub fn new() -> Self {
         let timers = [Timer::RESET; TIMERS];
-        Self {
-            gen_conf: 0,
-            base: 0,
-            started: 0,
-            timers,
-            status: 0,
-            edges: 0,
-        }
+        Self { gen_conf: 0, base: 0, started: 0, timers, status: 0, edges: 0 }
     }
 
     /// Power-up reset.
@@ -217,9 +201,7 @@ impl Hpet {
                 let periods = (ticks - due) / timer.period + 1;
                 let passed = periods.wrapping_mul(timer.period);
                 timer.comparator = timer.comparator.wrapping_add(passed) & timer.width_mask();
-                periods
-                    .checked_mul(timer.period)
-                    .and_then(|passed| due.checked_add(passed))
+                periods.checked_mul(timer.period).and_then(|passed| due.checked_add(passed))
             } else {
                 // The counter equals the comparator again when its compared bits have wrapped.
                 timer
@@ -240,10 +222,7 @@ impl Hpet {
     pub fn level(&self, timer: usize) -> bool {
         let enabled = self.gen_conf & ENABLE_CNF != 0;
         enabled
-            && self
-                .timers
-                .get(timer)
-                .is_some_and(|t| t.has(INT_TYPE_LEVEL | INT_ENB))
+            && self.timers.get(timer).is_some_and(|t| t.has(INT_TYPE_LEVEL | INT_ENB))
             && self.status >> timer & 1 != 0
     }
 
@@ -275,8 +254,7 @@ impl Hpet {
 
     fn counter(&self, now: u64) -> u64 {
         let running = self.gen_conf & ENABLE_CNF != 0;
-        self.base
-            .wrapping_add(if running { self.ticks(now) } else { 0 })
+        self.base.wrapping_add(if running { self.ticks(now) } else { 0 })
     }
 
     fn set_gen_conf(&mut self, now: u64, conf: u64) {
@@ -397,10 +375,7 @@ mod tests {
         hpet.write(1000, CMP0, 4, 99);
         assert_eq!(hpet.deadline(), Some((99 + (1 << 32)) * 10));
         hpet.advance((99 + (1 << 32)) * 10);
-        assert_eq!(
-            (hpet.take_edges(), hpet.deadline()),
-            (1, Some((99 + (2 << 32)) * 10))
-        );
+        assert_eq!((hpet.take_edges(), hpet.deadline()), (1, Some((99 + (2 << 32)) * 10)));
         hpet.write(1000, CONF0, 4, INT_ENB);
         hpet.write(50 << 32, CMP0, 8, 99);
         assert_eq!(hpet.deadline(), None, "64 bits do not wrap in this life");
@@ -455,11 +430,7 @@ mod tests {
         hpet.write(0, CONF0, 4, INT_TYPE_LEVEL);
         hpet.write(0, CMP0, 8, 100);
         assert_eq!(hpet.deadline(), None);
-        assert_eq!(
-            hpet.read(2000, GINTR_STA, 4),
-            1,
-            "status is set all the same"
-        );
+        assert_eq!(hpet.read(2000, GINTR_STA, 4), 1, "status is set all the same");
         assert!(!hpet.level(0));
         hpet.write(2000, CONF0, 4, INT_TYPE_LEVEL | INT_ENB);
         assert!(hpet.level(0));
@@ -494,9 +465,7 @@ mod tests {
     }
 
     fn fits(value: u64, size: u8) -> bool {
-        value
-            .checked_shr(8 * u32::from(size))
-            .is_none_or(|rest| rest == 0)
+        value.checked_shr(8 * u32::from(size)).is_none_or(|rest| rest == 0)
     }
 
     #[test]
@@ -506,11 +475,7 @@ mod tests {
         let mut hpet = running();
         let mut now = 0;
         for _ in 0..200_000 {
-            now = if random() % 64 == 0 {
-                random() >> 2
-            } else {
-                now + random() % 4096
-            };
+            now = if random() % 64 == 0 { random() >> 2 } else { now + random() % 4096 };
             let (offset, value) = (random(), random() >> (random() % 64));
             let size = (random() % 8 + 1) as u8;
             match random() % 8 {

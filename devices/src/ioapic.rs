@@ -79,21 +79,12 @@ impl IoApic {
     #[must_use]
     pub fn new() -> Self {
         let table = [MASKED; PINS as usize];
-        Self {
-            select: 0,
-            id: 0,
-            table,
-            lines: 0,
-            messages: Vec::new(),
-        }
+        Self { select: 0, id: 0, table, lines: 0, messages: Vec::new() }
     }
 
     /// Power-up reset. The input lines are as their devices drive them.
     pub fn reset(&mut self) {
-        *self = Self {
-            lines: self.lines,
-            ..Self::new()
-        };
+        *self = Self { lines: self.lines, ..Self::new() };
     }
 
     /// The APIC ID that software has set, 4 bits.
@@ -141,11 +132,7 @@ impl IoApic {
         }
         let bit = 1 << pin;
         let rises = asserted && self.lines & bit == 0;
-        self.lines = if asserted {
-            self.lines | bit
-        } else {
-            self.lines & !bit
-        };
+        self.lines = if asserted { self.lines | bit } else { self.lines & !bit };
         let entry = self.table[usize::from(pin)];
         if is_level(entry) {
             self.service(pin.into());
@@ -252,10 +239,7 @@ mod tests {
     }
 
     fn vectors(chip: &mut IoApic) -> Vec<u8> {
-        chip.take_messages()
-            .iter()
-            .map(|message| message.vector)
-            .collect()
+        chip.take_messages().iter().map(|message| message.vector).collect()
     }
 
     #[test]
@@ -372,10 +356,7 @@ mod tests {
             chip.set_irq(0, true);
             let messages = chip.take_messages();
             assert_eq!(messages.len(), 1);
-            assert_eq!(
-                (messages[0].delivery_mode, messages[0].level_triggered),
-                (mode, false)
-            );
+            assert_eq!((messages[0].delivery_mode, messages[0].level_triggered), (mode, false));
             assert_eq!(get(&mut chip, IOREDTBL) & REMOTE_IRR as u32, 0);
         }
     }
@@ -403,9 +384,7 @@ mod tests {
     }
 
     fn fits(value: u64, size: u8) -> bool {
-        value
-            .checked_shr(8 * u32::from(size))
-            .is_none_or(|rest| rest == 0)
+        value.checked_shr(8 * u32::from(size)).is_none_or(|rest| rest == 0)
     }
 
     #[test]
@@ -425,11 +404,7 @@ mod tests {
                 _ => chip.set_irq(value as u8 & 31, offset & 1 != 0),
             }
             assert!(chip.take_messages().len() <= PINS.into());
-            assert!(
-                chip.table
-                    .iter()
-                    .all(|&e| e & REMOTE_IRR == 0 || is_level(e))
-            );
+            assert!(chip.table.iter().all(|&e| e & REMOTE_IRR == 0 || is_level(e)));
         }
     }
 }

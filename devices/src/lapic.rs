@@ -497,8 +497,7 @@ impl LocalApic {
     /// The next moment (ns) at which the timer may raise an interrupt.
     #[must_use]
     pub fn deadline(&self) -> Option<u64> {
-        self.expiry()
-            .filter(|_| self.lvt[lvt::TIMER] & LVT_MASKED == 0)
+        self.expiry().filter(|_| self.lvt[lvt::TIMER] & LVT_MASKED == 0)
     }
 
     /// Lets the timer expire if its time has come by `now` (ns). Periods that were missed
@@ -692,11 +691,7 @@ impl LocalApic {
             }
             reg::ESR => self.esr = std::mem::take(&mut self.errors),
             reg::LVT_TIMER..=reg::LVT_ERROR => {
-                let forced = if self.svr & SVR_ENABLE == 0 {
-                    LVT_MASKED
-                } else {
-                    0
-                };
+                let forced = if self.svr & SVR_ENABLE == 0 { LVT_MASKED } else { 0 };
                 let entry = &mut self.lvt[(register - reg::LVT_TIMER) as usize];
                 let changed = *entry ^ value;
                 let either_mode = *entry | value;
@@ -729,16 +724,9 @@ impl LocalApic {
 
     fn update(&mut self) {
         let isrv = self.isr.highest().unwrap_or(0);
-        self.ppr = if self.tpr >> 4 >= isrv >> 4 {
-            self.tpr
-        } else {
-            isrv & 0xF0
-        };
+        self.ppr = if self.tpr >> 4 >= isrv >> 4 { self.tpr } else { isrv & 0xF0 };
         let enabled = self.svr & SVR_ENABLE != 0;
-        self.next = self
-            .irr
-            .highest()
-            .filter(|v| enabled && v >> 4 > self.ppr >> 4);
+        self.next = self.irr.highest().filter(|v| enabled && v >> 4 > self.ppr >> 4);
     }
 
     fn end_of_interrupt(&mut self) {
@@ -799,10 +787,7 @@ impl LocalApic {
                     (_, 0xFF00_0000) => BROADCAST,
                     (_, dest) => dest >> 24,
                 };
-                Destination::Address {
-                    dest,
-                    logical: icr & ICR_LOGICAL != 0,
-                }
+                Destination::Address { dest, logical: icr & ICR_LOGICAL != 0 }
             }
             1 if fixed => return self.accept(vector, false),
             1 => Destination::SelfOnly,
@@ -813,11 +798,7 @@ impl LocalApic {
             2 => Destination::AllIncludingSelf,
             _ => Destination::AllExcludingSelf,
         };
-        self.effects.push(Effect::Ipi {
-            destination,
-            delivery_mode,
-            vector,
-        });
+        self.effects.push(Effect::Ipi { destination, delivery_mode, vector });
     }
 
     /// The logical destination register. In x2APIC mode it follows from the ID: 16 processors a
@@ -841,10 +822,7 @@ impl LocalApic {
     fn arm(&mut self, now: u64, count: u32) {
         self.timer = match count {
             0 => Timer::Stopped,
-            _ => Timer::Counting {
-                origin: now,
-                until: u64::from(count) << self.divide_shift(),
-            },
+            _ => Timer::Counting { origin: now, until: u64::from(count) << self.divide_shift() },
         };
     }
 
@@ -902,8 +880,7 @@ mod tests {
     fn x2apic(id: u32) -> LocalApic {
         let mut apic = enabled(id);
         let base = apic.msr_read(0, 0, IA32_APIC_BASE).unwrap();
-        apic.msr_write(0, 0, IA32_APIC_BASE, base | BASE_EXTD)
-            .unwrap();
+        apic.msr_write(0, 0, IA32_APIC_BASE, base | BASE_EXTD).unwrap();
         apic
     }
 
@@ -963,10 +940,7 @@ mod tests {
         assert_eq!(get(&mut apic, 0, reg::TPR), 0x40);
         assert_eq!(get(&mut apic, 0, reg::PPR), 0x40);
         set(&mut apic, 0, reg::TPR, 0x3F);
-        assert_eq!(
-            (apic.pending(), apic.tpr(), apic.ppr()),
-            (Some(0x45), 3, 0x3F)
-        );
+        assert_eq!((apic.pending(), apic.tpr(), apic.ppr()), (Some(0x45), 3, 0x3F));
     }
 
     #[test]
@@ -1032,16 +1006,9 @@ mod tests {
 
     #[test]
     fn every_divisor() {
-        for (bits, divisor) in [
-            (0, 2),
-            (1, 4),
-            (2, 8),
-            (3, 16),
-            (8, 32),
-            (9, 64),
-            (10, 128),
-            (11, 1),
-        ] {
+        for (bits, divisor) in
+            [(0, 2), (1, 4), (2, 8), (3, 16), (8, 32), (9, 64), (10, 128), (11, 1)]
+        {
             let mut apic = enabled(0);
             set(&mut apic, 0, reg::LVT_TIMER, 0xEC);
             set(&mut apic, 0, reg::DIVIDE, bits);
@@ -1078,10 +1045,7 @@ mod tests {
         set(&mut apic, 0, reg::LVT_TIMER, LVT_MASKED | 0xEC);
         set(&mut apic, 0, reg::INITIAL_COUNT, u32::MAX);
         assert_eq!(apic.deadline(), None);
-        assert_eq!(
-            get(&mut apic, 1_000_000, reg::CURRENT_COUNT),
-            u32::MAX - 1_000_000
-        );
+        assert_eq!(get(&mut apic, 1_000_000, reg::CURRENT_COUNT), u32::MAX - 1_000_000);
         set(&mut apic, 5 * GHZ, reg::LVT_TIMER, 0xEC);
         assert_eq!(apic.pending(), None, "expired while masked");
     }
@@ -1101,11 +1065,7 @@ mod tests {
     fn tsc_deadline_timer() {
         let mut apic = enabled(0);
         apic.msr_write(0, 0, IA32_TSC_DEADLINE, 500).unwrap();
-        assert_eq!(
-            apic.msr_read(0, 0, IA32_TSC_DEADLINE),
-            Some(0),
-            "ignored in other modes"
-        );
+        assert_eq!(apic.msr_read(0, 0, IA32_TSC_DEADLINE), Some(0), "ignored in other modes");
         set(&mut apic, 0, reg::LVT_TIMER, TIMER_TSC_DEADLINE | 0xEC);
         set(&mut apic, 0, reg::INITIAL_COUNT, 1000);
         assert_eq!(apic.deadline(), None, "the initial count is ignored");
@@ -1118,8 +1078,7 @@ mod tests {
         set(&mut apic, 1251, reg::EOI, 0);
         apic.msr_write(2000, 11000, IA32_TSC_DEADLINE, 5).unwrap();
         assert_eq!(apic.acknowledge(), Some(0xEC), "in the past: at once");
-        apic.msr_write(2000, 11000, IA32_TSC_DEADLINE, 13000)
-            .unwrap();
+        apic.msr_write(2000, 11000, IA32_TSC_DEADLINE, 13000).unwrap();
         apic.tsc_changed(2500, 0);
         assert_eq!(apic.deadline(), Some(2500 + 6500));
         apic.msr_write(2500, 0, IA32_TSC_DEADLINE, 0).unwrap();
@@ -1132,11 +1091,7 @@ mod tests {
         set(&mut apic, 0, reg::LVT_TIMER, 0xEC);
         set(&mut apic, 0, reg::INITIAL_COUNT, 1000);
         set(&mut apic, 0, reg::LVT_TIMER, TIMER_PERIODIC | 0xEC);
-        assert_eq!(
-            apic.deadline(),
-            Some(2000),
-            "between the counting modes it runs on"
-        );
+        assert_eq!(apic.deadline(), Some(2000), "between the counting modes it runs on");
         set(&mut apic, 0, reg::LVT_TIMER, TIMER_TSC_DEADLINE | 0xEC);
         assert_eq!(apic.deadline(), None);
         assert_eq!(get(&mut apic, 0, reg::INITIAL_COUNT), 0);
@@ -1177,11 +1132,8 @@ mod tests {
         set(&mut apic, 0, reg::ICR_LOW, 0x0000_069A);
         set(&mut apic, 0, reg::ICR_HIGH, 0xFF00_0000);
         set(&mut apic, 0, reg::ICR_LOW, 0x0000_08F0);
-        let ipi = |destination, delivery_mode, vector| Effect::Ipi {
-            destination,
-            delivery_mode,
-            vector,
-        };
+        let ipi =
+            |destination, delivery_mode, vector| Effect::Ipi { destination, delivery_mode, vector };
         let address = |dest, logical| Destination::Address { dest, logical };
         assert_eq!(
             apic.take_effects(),
@@ -1219,14 +1171,9 @@ mod tests {
         let mut apic = enabled(0);
         let base = |bits: u64| DEFAULT_BASE | bits;
         for bad in [BASE_EXTD, 1, 1 << 9, 1 << 52] {
-            assert_eq!(
-                apic.msr_write(0, 0, IA32_APIC_BASE, base(bad)),
-                None,
-                "{bad:#x}"
-            );
+            assert_eq!(apic.msr_write(0, 0, IA32_APIC_BASE, base(bad)), None, "{bad:#x}");
         }
-        apic.msr_write(0, 0, IA32_APIC_BASE, base(BASE_EN | BASE_EXTD))
-            .unwrap();
+        apic.msr_write(0, 0, IA32_APIC_BASE, base(BASE_EN | BASE_EXTD)).unwrap();
         assert_eq!(apic.msr_write(0, 0, IA32_APIC_BASE, base(BASE_EN)), None);
         assert_eq!((apic.base(), apic.read(0, 0x30, 4)), (None, 0xFFFF_FFFF));
         assert_eq!(apic.msr_read(0, 0, 0x80F), Some(0x1FF), "registers stay");
@@ -1234,12 +1181,8 @@ mod tests {
         assert!(apic.extint_enabled() && apic.nmi_lint1_enabled() && !apic.enabled());
         assert!(!apic.matches(BROADCAST, false));
         assert_eq!(apic.msr_read(0, 0, 0x80F), None);
-        assert_eq!(
-            apic.msr_write(0, 0, IA32_APIC_BASE, base(BASE_EN | BASE_EXTD)),
-            None
-        );
-        apic.msr_write(0, 0, IA32_APIC_BASE, 0xFEC1_0000 | BASE_EN)
-            .unwrap();
+        assert_eq!(apic.msr_write(0, 0, IA32_APIC_BASE, base(BASE_EN | BASE_EXTD)), None);
+        apic.msr_write(0, 0, IA32_APIC_BASE, 0xFEC1_0000 | BASE_EN).unwrap();
         assert_eq!(apic.base(), Some(0xFEC1_0000));
         assert_eq!(get(&mut apic, 0, reg::SVR), 0xFF, "power-up state");
     }
@@ -1252,15 +1195,9 @@ mod tests {
         for illegal in [0x800, 0x809, 0x80B, 0x80E, 0x82F, 0x831, 0x83F] {
             assert_eq!(apic.msr_read(0, 0, illegal), None, "{illegal:#x}");
         }
-        for (illegal, value) in [
-            (0x802, 0),
-            (0x803, 0),
-            (0x80D, 0),
-            (0x80B, 1),
-            (0x828, 1),
-            (0x808, 0x100),
-            (0x839, 0),
-        ] {
+        for (illegal, value) in
+            [(0x802, 0), (0x803, 0), (0x80D, 0), (0x80B, 1), (0x828, 1), (0x808, 0x100), (0x839, 0)]
+        {
             assert_eq!(apic.msr_write(0, 0, illegal, value), None, "{illegal:#x}");
         }
         apic.msr_write(0, 0, 0x83F, 0x77).unwrap();
@@ -1269,19 +1206,9 @@ mod tests {
         assert_eq!(apic.msr_read(0, 0, 0x80A), Some(0));
         apic.msr_write(0, 0, 0x830, 0x0001_0002_0000_08FD).unwrap();
         assert_eq!(apic.msr_read(0, 0, 0x830), Some(0x0001_0002_0000_08FD));
-        let destination = Destination::Address {
-            dest: 0x0001_0002,
-            logical: true,
-        };
+        let destination = Destination::Address { dest: 0x0001_0002, logical: true };
         let delivery_mode = DeliveryMode::Fixed;
-        assert_eq!(
-            apic.take_effects(),
-            [Effect::Ipi {
-                destination,
-                delivery_mode,
-                vector: 0xFD
-            }]
-        );
+        assert_eq!(apic.take_effects(), [Effect::Ipi { destination, delivery_mode, vector: 0xFD }]);
         assert_eq!(apic.msr_write(0, 0, 0x830, 1 << 13), None);
         apic.msr_write(0, 0, 0x832, 0x1_10EC).unwrap();
         assert_eq!(apic.msr_read(0, 0, 0x832), Some(0x1_00EC));
@@ -1309,9 +1236,7 @@ mod tests {
     }
 
     fn fits(value: u64, size: u8) -> bool {
-        value
-            .checked_shr(8 * u32::from(size))
-            .is_none_or(|rest| rest == 0)
+        value.checked_shr(8 * u32::from(size)).is_none_or(|rest| rest == 0)
     }
 
     #[test]
@@ -1321,11 +1246,7 @@ mod tests {
         let mut apic = enabled(0);
         let mut now = 0;
         for _ in 0..200_000 {
-            now = if random() % 64 == 0 {
-                random() >> 2
-            } else {
-                now + random() % 4096
-            };
+            now = if random() % 64 == 0 { random() >> 2 } else { now + random() % 4096 };
             let (offset, value) = (random(), random() >> (random() % 64));
             let size = (random() % 8 + 1) as u8;
             let msr = 0x800 + (random() % 0x44) as u32;
@@ -1348,10 +1269,7 @@ mod tests {
             }
             apic.advance(now);
             assert!(apic.deadline().is_none_or(|at| at > now));
-            assert!(
-                apic.pending()
-                    .is_none_or(|v| v >= 16 && v >> 4 > apic.ppr() >> 4)
-            );
+            assert!(apic.pending().is_none_or(|v| v >= 16 && v >> 4 > apic.ppr() >> 4));
             apic.take_effects();
         }
     }

@@ -6,8 +6,9 @@
 //! on bus 0 belong to the board, which lends them for the time of an access; what is absent reads
 //! all ones and ignores writes.
 //!
-//! The bridge is 256 bytes and a mask of the bits a guest may change, both from one table. What they
-//! mean for the memory map the board asks for: [`PciHost::shadow`] (PAM) and [`PciHost::smram`].
+//! The bridge is 256 bytes and a mask of the bits a guest may change, both from one table. What
+//! they mean for the memory map the board asks for: [`PciHost::shadow`] (PAM) and
+//! [`PciHost::smram`].
 //!
 //! Source: Intel 82441FX (440FX PMC) datasheet (290549), section 3; 82371SB (PIIX3) datasheet, RC;
 //! PCI Local Bus Specification 2.1, chapter 6. The subsystem ID is QEMU's, by which SeaBIOS knows

@@ -130,13 +130,13 @@ impl Builder {
     /// `vld.bytes d, [mem]`; raises #GP unless aligned if `aligned`.
     pub fn vload(&mut self, bytes: u8, aligned: bool, d: VReg, mem: Mem) {
         let k = bytes | u8::from(aligned) << 7;
-        self.push(Uop { d, mem, k, ..Uop::new(Op::Vld, Width::W64) });
+        self.push(Uop { k, d, mem, ..Uop::new(Op::Vld, Width::W64) });
     }
 
     /// `vst.bytes [mem], a`; raises #GP unless aligned if `aligned`.
     pub fn vstore(&mut self, bytes: u8, aligned: bool, mem: Mem, a: VReg) {
         let k = bytes | u8::from(aligned) << 7;
-        self.push(Uop { a, mem, k, ..Uop::new(Op::Vst, Width::W64) });
+        self.push(Uop { k, a, mem, ..Uop::new(Op::Vst, Width::W64) });
     }
 
     /// `v.vop.bytes d, a, b, c, imm`; see [`Op::V`].
@@ -148,7 +148,17 @@ impl Builder {
 
     /// `vx.vop.w d, a, b, c, imm` writing the flags `fl`; see [`Op::Vx`].
     #[allow(clippy::too_many_arguments)] // the operands of the op
-    pub fn vx(&mut self, vop: VecOp, w: Width, d: Reg, a: VReg, b: VReg, c: VReg, imm: u8, fl: u32) {
+    pub fn vx(
+        &mut self,
+        vop: VecOp,
+        w: Width,
+        d: Reg,
+        a: VReg,
+        b: VReg,
+        c: VReg,
+        imm: u8,
+        fl: u32,
+    ) {
         let imm = i64::from(imm);
         self.push(Uop { vop, d, a, b: b.into(), c, imm, fl, ..Uop::new(Op::Vx, w) });
     }
@@ -184,7 +194,7 @@ impl Builder {
     /// Raises exception `vector`, with error code 0 if `error`. Ends the block.
     pub fn raise(&mut self, vector: u8, error: bool) {
         let (imm, k) = (i64::from(vector), u8::from(error));
-        self.push(Uop { imm, k, ..Uop::new(Op::Raise, Width::W64) });
+        self.push(Uop { k, imm, ..Uop::new(Op::Raise, Width::W64) });
     }
 
     /// Jump to `delta` bytes from the block's start; RIP is cut to `w`. Ends the block.
@@ -223,10 +233,7 @@ impl Builder {
 
     /// Whether the block has been ended.
     pub fn ended(&self) -> bool {
-        self.block
-            .uops
-            .last()
-            .is_some_and(|u| u.op.row().effect == crate::uop::Effect::End)
+        self.block.uops.last().is_some_and(|u| u.op.row().effect == crate::uop::Effect::End)
     }
 
     /// The finished block.

@@ -14,7 +14,7 @@ use crate::uop::Block;
 use rustc_hash::FxHashMap;
 
 /// Records the arena holds before it is emptied (32 bytes each).
-pub const ARENA: usize = 640 << 10;
+pub const ARENA: usize = 448 << 10;
 
 /// What the cache knows of a block.
 #[derive(Debug)]

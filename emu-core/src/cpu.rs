@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::fault::{Fault, Guest, vector};
 use crate::flags::{Flags, OSZAPC, rflags};
 use crate::mem::PhysMem;
-use crate::mem::tlb::{Access, Privilege, Tlb};
+use crate::mem::tlb::{Access, Tlb};
 use crate::uop::{Block, HelperDef};
 use crate::width::Width::{self, W8, W16, W32, W64};
 use std::sync::Arc;
@@ -308,7 +308,7 @@ pub struct SysRegs {
     pub mtrr_var: [u64; 16],
     pub spec_ctrl: u64,
     pub pkru: u32,
-    /// Microcode revision as the guest last wrote/read it (IA32_BIOS_SIGN_ID).
+    /// Microcode revision as the guest last wrote/read it (`IA32_BIOS_SIGN_ID`).
     pub bios_sign_id: u64,
     pub gdtr: TableReg,
     pub idtr: TableReg,
@@ -512,8 +512,8 @@ impl Cpu {
     pub fn set_rflags(&mut self, v: u64) {
         use rflags::*;
         self.flags = Flags::from_bits(v as u32);
-        self.sysflags =
-            ONE | v & (TF | IF | DF | IOPL | NT | RF | VM | AC | VIF | VIP | ID) & !u64::from(OSZAPC);
+        self.sysflags = ONE
+            | v & (TF | IF | DF | IOPL | NT | RF | VM | AC | VIF | VIP | ID) & !u64::from(OSZAPC);
         if self.sysflags & IF != 0 && self.mem.platform.interrupt_pending() {
             self.kick();
         }
@@ -595,28 +595,6 @@ impl Cpu {
             }
             None => self.write_slow(va, w, value),
         }
-    }
-
-    /// Reads memory as an implicit supervisor access (descriptor tables, TSS), whatever the CPL.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub fn read_sys(&mut self, va: u64, w: Width) -> Guest<u64> {
-        let old = self.tlb.swap_privilege(Privilege::Supervisor);
-        let r = self.read(va, w);
-        self.tlb.set_privilege(old);
-        r
-    }
-
-    /// Writes memory as an implicit supervisor access.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn write_sys(&mut self, va: u64, w: Width, value: u64) -> Guest<()> {
-        let old = self.tlb.swap_privilege(Privilege::Supervisor);
-        let r = self.write(va, w, value);
-        self.tlb.set_privilege(old);
-        r
     }
 
     /// Checks that `n` bytes (up to a page) at `va` may be accessed, without accessing them: a

@@ -132,12 +132,15 @@ impl Flags {
 
     /// The flags as RFLAGS bits (only the six of [`OSZAPC`]).
     pub const fn bits(self) -> u32 {
-        (self.cf() as u32) * CF
-            | (self.pf() as u32) * PF
-            | (self.af() as u32) * AF
-            | (self.zf() as u32) * ZF
-            | (self.sf() as u32) * SF
-            | (self.of() as u32) * OF
+        const fn bit(on: bool, flag: u32) -> u32 {
+            if on { flag } else { 0 }
+        }
+        bit(self.cf(), CF)
+            | bit(self.pf(), PF)
+            | bit(self.af(), AF)
+            | bit(self.zf(), ZF)
+            | bit(self.sf(), SF)
+            | bit(self.of(), OF)
     }
 
     /// Flags from RFLAGS bits; bits outside [`OSZAPC`] are ignored.
@@ -177,7 +180,8 @@ impl Flags {
         }
     }
 
-    /// Condition `cc` (the low four bits of Jcc, SETcc and CMOVcc opcodes; SDM Vol. 1, app. B).
+    /// Condition `cc`: the low four bits of `Jcc`, `SETcc` and `CMOVcc` opcodes (SDM Vol. 1, app.
+    /// B).
     #[inline(always)]
     pub const fn cond(self, cc: u8) -> bool {
         let base = match (cc >> 1) & 7 {

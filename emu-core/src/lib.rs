@@ -22,7 +22,9 @@
     clippy::too_many_lines,
     clippy::struct_excessive_bools,
     clippy::return_self_not_must_use,
-    clippy::verbose_bit_mask
+    clippy::verbose_bit_mask,
+    clippy::large_stack_arrays,
+    clippy::match_same_arms
 )]
 
 pub mod build;
@@ -39,7 +41,7 @@ pub mod platform;
 pub mod rare;
 pub mod text;
 pub mod uop;
-pub mod vec;
 pub mod vcpu;
+pub mod vec;
 pub mod verify;
 pub mod width;

@@ -17,6 +17,8 @@ pub trait Platform: Send + Sync {
     fn apic_msr_read(&self, msr: u32, tsc: u64) -> Option<u64>;
     /// WRMSR of an MSR that belongs to the local APIC; `None` means #GP.
     fn apic_msr_write(&self, msr: u32, value: u64, tsc: u64) -> Option<()>;
+    /// The guest wrote its time-stamp counter, which is `tsc` now: an armed deadline moves.
+    fn tsc_written(&self, _tsc: u64) {}
     /// Task priority as CR8 shows it, 0–15.
     fn tpr(&self) -> u8;
     /// Sets the task priority from CR8.

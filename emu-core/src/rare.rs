@@ -171,7 +171,7 @@ fn words(bytes: &[u8]) -> Ymm {
 }
 
 /// The address of a vector access, #GP(0) if it must be aligned and is not.
-fn aligned(cpu: &Cpu, u: &Uop) -> Guest<u64> {
+pub(crate) fn aligned(cpu: &Cpu, u: &Uop) -> Guest<u64> {
     let va = address(cpu, &u.mem);
     if u.k & 0x80 != 0 && va & (u64::from(u.k & 127) - 1) != 0 {
         return Err(Fault::GP0);

@@ -760,7 +760,14 @@ impl Uop {
         match self.op {
             Op::Set | Op::Cmov => Flags::read_by_cond(self.k),
             Op::Shl | Op::Shr | Op::Sar | Op::Rol | Op::Ror | Op::Rcl | Op::Rcr => match self.b {
-                Src::Imm(n) if n & 31 != 0 => self.op.row().reads,
+                // RCL and RCR rotate through CF: a multiple of the width + 1 is no rotation either.
+                Src::Imm(n)
+                    if n & 31 != 0
+                        && (self.op.row().reads == 0
+                            || !count(self.w, n as u64).is_multiple_of(self.w.bits() + 1)) =>
+                {
+                    self.op.row().reads
+                }
                 _ if self.fl == 0 => self.op.row().reads,
                 _ => OSZAPC,
             },
@@ -771,6 +778,9 @@ impl Uop {
 
     /// Whether it may leave the block with a fault.
     pub fn may_fault(&self) -> bool {
+        if matches!(self.op, Op::V | Op::Vx) {
+            return self.vop.raises();
+        }
         matches!(
             self.op.row().effect,
             Effect::Load | Effect::Store | Effect::MayFault | Effect::Helper

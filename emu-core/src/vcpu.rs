@@ -7,7 +7,7 @@ use crate::cpu::{Cpu, Jump, mode};
 use crate::fault::{Fault, Guest};
 use crate::flags::rflags;
 use crate::interp::{Leave, UNLINKED, execute, thread};
-use crate::mem::tlb::Access;
+use crate::mem::tlb::{Access, TlbStats};
 use crate::passes;
 use crate::uop::Block;
 use std::io::Write;
@@ -77,6 +77,7 @@ pub struct Vcpu {
     /// Step over the instruction at RIP: its store hits translated code.
     step_over: bool,
     last: (u64, u32),
+    traced_tlb: TlbStats,
     tracer: Option<Tracer>,
 }
 
@@ -105,6 +106,7 @@ impl Vcpu {
             stats: RunStats::default(),
             step_over: false,
             last: (0, 0),
+            traced_tlb: TlbStats::default(),
             tracer: None,
         }
     }
@@ -116,6 +118,21 @@ impl Vcpu {
 
     fn tracing(&self, what: Trace) -> bool {
         self.tracer.as_ref().is_some_and(|t| t.what.contains(what))
+    }
+
+    /// Traces what the TLB did since the last time.
+    fn trace_mmu(&mut self) {
+        let now = self.cpu.tlb.stats;
+        let old = std::mem::replace(&mut self.traced_tlb, now);
+        let (walks, flushes) = (now.walks - old.walks, now.flushes - old.flushes);
+        let invalidations = now.invalidations - old.invalidations;
+        if walks + flushes + invalidations > 0 {
+            let (cr3, rip) = (self.cpu.sys.cr3, self.cpu.rip());
+            self.note(format_args!(
+                "mmu walks {walks} flushes {flushes} invalidations {invalidations} cr3 {cr3:#x} \
+                 next {rip:#x}"
+            ));
+        }
     }
 
     /// Writes a line to the trace. A trace that cannot be written ends tracing, not the guest.
@@ -148,6 +165,9 @@ impl Vcpu {
             }
             if !self.cpu.smc.is_empty() || self.cpu.mem.code.is_dirty() {
                 self.invalidate();
+            }
+            if self.tracing(Trace::MMU) {
+                self.trace_mmu();
             }
             let cpu = &mut self.cpu;
             cpu.budget += std::mem::take(&mut cpu.held);
@@ -271,14 +291,13 @@ impl Vcpu {
         if mode & mode::CS_LIMIT != 0 && cpu.rip() > u64::from(cpu.segs[1].limit) {
             return Err(Fault::GP0);
         }
-        let off = match cpu.tlb.exec(va) {
-            Some(off) => off,
-            None => {
-                let pa = (cpu.frontend.translate)(cpu, va, Access::Exec)?;
-                match cpu.mem.lookup(pa) {
-                    Some((off, _)) => off,
-                    None => return self.outside(mode),
-                }
+        let off = if let Some(off) = cpu.tlb.exec(va) {
+            off
+        } else {
+            let pa = (cpu.frontend.translate)(cpu, va, Access::Exec)?;
+            match cpu.mem.lookup(pa) {
+                Some((off, _)) => off,
+                None => return self.outside(mode),
             }
         };
         if let Some(e) = self.cache.get(off, mode) {
@@ -324,7 +343,7 @@ impl Vcpu {
         let cpu = &mut self.cpu;
         let next = cpu.wrap_linear(va.wrapping_add(in_page));
         let pa = (cpu.frontend.translate)(cpu, next, Access::Exec)?;
-        Ok(Some(cpu.mem.lookup(pa).map_or(u64::MAX & !4095, |(off, _)| off)))
+        Ok(Some(cpu.mem.lookup(pa).map_or(!4095, |(off, _)| off)))
     }
 
     /// Code that is not in RAM or ROM: one instruction at a time, never kept.
@@ -335,7 +354,7 @@ impl Vcpu {
         cpu.mode = saved;
         let block = block?;
         // The key is beyond any RAM; the next one replaces it.
-        let ip = self.cache.insert(cpu, u64::MAX & !4095, None, &block, mode);
+        let ip = self.cache.insert(cpu, !4095, None, &block, mode);
         Ok(Found::Unlinkable(ip))
     }
 
@@ -359,7 +378,10 @@ impl Vcpu {
             && self.cache.stats.flushes == generation;
         if linkable {
             let to = self.cpu.tlb.exec(self.cpu.linear_rip())?;
-            let target = if to >> 12 == from >> 12 {
+            // Two pages may map the same RAM: only a target at its distance is in this one.
+            let imm = self.cache.code[at].imm;
+            let delta = if taken { imm as i32 as u64 } else { imm >> 32 & 0xffff };
+            let target = if to >> 12 == from >> 12 && to == from.wrapping_add(delta) {
                 *ip
             } else {
                 self.cache.append(thread::guard(to, *ip))
@@ -389,11 +411,20 @@ impl Vcpu {
             Ok(f) => f,
             Err(f) => return self.fault(f),
         };
+        let len = self.cache.locate(found.ip()).map_or(0, |(e, _)| u64::from(e.len));
+        let next = cut(m, self.cpu.rip().wrapping_add(len));
         self.cpu.smc_through = through;
+        // Indirect jumps look for blocks of this mode: there are none, and they come back here.
+        self.cpu.mode |= mode::SINGLE;
         let (why, at) = execute(&mut self.cpu, &self.cache.code, found.ip());
+        self.cpu.mode &= !mode::SINGLE;
         self.cpu.smc_through = false;
         self.left(why, at);
-        if trap && !matches!(why, Leave::Fault | Leave::Smc) {
+        // INT n, SYSCALL and their kin clear TF on their way and are not trapped after; POPF that
+        // clears it is (SDM Vol. 3, 17.3.1.4).
+        let went_on = self.cpu.rip() == next;
+        let still = self.cpu.sysflags & rflags::TF != 0 || went_on;
+        if trap && still && !matches!(why, Leave::Fault | Leave::Smc) {
             (self.cpu.frontend.single_step)(&mut self.cpu);
         }
     }

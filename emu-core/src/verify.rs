@@ -209,7 +209,9 @@ fn in_range(u: &Uop) -> Result<(), &'static str> {
     };
     match (ok, u.fl & !OSZAPC == 0 && (u.fl == 0 || row.writes != 0)) {
         (true, true) => Ok(()),
-        (false, _) => Err("its width, size or operation is not one it can have, or its result lost"),
+        (false, _) => {
+            Err("its width, size or operation is not one it can have, or its result lost")
+        }
         (_, false) => Err("it cannot write these flags"),
     }
 }

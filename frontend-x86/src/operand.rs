@@ -68,12 +68,20 @@ impl Lift<'_> {
                 _ => W64,
             },
             (Register::None, x) | (x, _) => {
-                if x.is_vector_register() { W64 } else { reg_width(x) }
+                if x.is_vector_register() {
+                    W64
+                } else {
+                    reg_width(x)
+                }
             }
         };
         // With an address-size prefix in 64-bit code iced gives the displacement cut to 32 bits.
         let disp = i.memory_displacement64();
-        let mut m = Mem { addr, scale: i.memory_index_scale().trailing_zeros() as u8, ..Mem::at(Reg::ZERO, 0) };
+        let mut m = Mem {
+            addr,
+            scale: i.memory_index_scale().trailing_zeros() as u8,
+            ..Mem::at(Reg::ZERO, 0)
+        };
         m.base = match base {
             Register::None => Reg::ZERO,
             Register::RIP | Register::EIP => Reg::RIP,

@@ -77,6 +77,12 @@ impl Control {
         !self.stopped()
     }
 
+    /// Whether input waits for serial port `port`.
+    pub(crate) fn has_input(&self, port: usize) -> bool {
+        self.0.any_input.load(Relaxed)
+            && self.state().input.get(port).is_some_and(|queue| !queue.is_empty())
+    }
+
     /// Gives waiting input to `push` byte by byte, each port until `push` refuses.
     pub(crate) fn receive(&self, mut push: impl FnMut(usize, u8) -> bool) {
         if !self.0.any_input.load(Relaxed) {

@@ -17,12 +17,13 @@ use crate::pc::{Board, DebugExit, Event, Output};
 use crate::report::{self, Stat};
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Seg};
+use emu_core::flags::rflags;
 use emu_core::mem::phys::Region;
 use emu_core::mem::{GuestRam, PhysMem};
 use emu_core::vcpu::{Stop, Trace, Vcpu};
 use frontend_x86::{FRONTEND, sys};
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Instructions in a slice at most: some 100 µs, by which a host's signal or a timer that was
@@ -128,12 +129,12 @@ pub enum Error {
         host: u64,
     },
     /// The host refuses the memory.
-    #[error("cannot reserve {} MiB of memory: {source}", asked >> 20)]
+    #[error("cannot reserve {} MiB of memory: {error}", asked >> 20)]
     Reserve {
         /// Bytes asked for.
         asked: u64,
         /// What the host says.
-        source: io::Error,
+        error: io::Error,
     },
     /// A ROM of a size that cannot be.
     #[error("a ROM must have whole pages of 4 KiB, 16 MiB at most, not {0} bytes")]
@@ -141,13 +142,13 @@ pub enum Error {
     /// The kernel cannot be booted.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
-    /// Output of the guest cannot be written.
-    #[error("cannot write the output of {output}: {source}")]
+    /// Output cannot be written.
+    #[error("cannot write {output}: {error}")]
     Output {
-        /// Which device's.
+        /// Which.
         output: Output,
         /// What the host says.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -174,6 +175,8 @@ pub struct Machine {
     board: Arc<Board>,
     control: Control,
     outputs: Vec<(Output, Box<dyn Write + Send>)>,
+    inputs: Vec<(usize, Box<dyn Read + Send>)>,
+    trace: Option<TraceWriter>,
     /// Kept for a reset; `None` when the reset vector is where it starts.
     kernel: Option<Kernel>,
     memory: u64,
@@ -200,6 +203,8 @@ impl Machine {
             board,
             control: Control::default(),
             outputs: Vec::new(),
+            inputs: Vec::new(),
+            trace: None,
             kernel: match boot {
                 Boot::Kernel(kernel) => Some(kernel),
                 Boot::Rom(_) => None,
@@ -217,13 +222,20 @@ impl Machine {
     }
 
     /// Connects the output of serial port `port` (0 is COM1), which is dropped otherwise. Input
-    /// comes by [`Control::send`].
+    /// comes by [`Control::send`] or [`Machine::connect_input`].
     ///
     /// # Panics
     /// When there is no such port.
     pub fn connect_serial(&mut self, port: usize, output: Box<dyn Write + Send>) {
         assert!(port < SERIAL_PORTS, "there are {SERIAL_PORTS} serial ports, not {port}");
         self.connect(Output::Serial(port), output);
+    }
+
+    /// Connects input of serial port `port`, which the machine itself reads, as fast as the guest
+    /// takes it. For files, which give the same bytes at the same instruction in every run on an
+    /// instruction-count clock; a reader that blocks would stop the machine.
+    pub fn connect_input(&mut self, port: usize, input: Box<dyn Read + Send>) {
+        self.inputs.push((port, input));
     }
 
     /// Connects the output of the debug console, which is dropped otherwise.
@@ -248,9 +260,10 @@ impl Machine {
         &self.vcpu
     }
 
-    /// Writes what `what` names to `out` from now on.
+    /// Writes what `what` names to `out` from now on. A trace that cannot be written ends the run.
     pub fn trace(&mut self, what: Trace, out: Box<dyn Write + Send>) {
-        let out = SharedWriter(Arc::new(Mutex::new(out)));
+        let out = TraceWriter(Arc::new(Mutex::new(TraceOut { out, error: None })));
+        self.trace = Some(out.clone());
         if what.contains(Trace::IO) {
             self.board.trace_io(Box::new(out.clone()));
         }
@@ -278,7 +291,8 @@ impl Machine {
         let start = Instant::now();
         let outcome = self.run_until(timeout.and_then(|t| start.checked_add(t)));
         self.ran += start.elapsed();
-        outcome
+        let traced = self.trace.as_mut().map_or(Ok(()), Write::flush);
+        outcome.and_then(|o| traced.map(|()| o).map_err(trace_error))
     }
 
     fn run_until(&mut self, until: Option<Instant>) -> Result<Outcome, Error> {
@@ -290,6 +304,7 @@ impl Machine {
                 return Ok(Outcome::Timeout);
             }
             let now = self.vcpu.cpu.now();
+            self.read_inputs();
             self.board.receive(&self.control);
             self.board.advance();
             let stop = self.vcpu.run(self.slice(now));
@@ -323,15 +338,29 @@ impl Machine {
     fn idle(&mut self, until: Option<Instant>) {
         let deadline = self.board.next_deadline();
         let left = deadline.map(|at| at.saturating_sub(self.vcpu.cpu.now()));
-        match left {
-            Some(left) if self.vcpu.cpu.clock.is_icount() => self.vcpu.cpu.skipped_ns += left,
-            _ => {
-                let start = Instant::now();
-                let wake = left.and_then(|left| start.checked_add(Duration::from_nanos(left)));
-                self.control.wait(until.into_iter().chain(wake).min());
-                self.slept += start.elapsed();
-            }
+        let skip = left.filter(|_| self.vcpu.cpu.clock.is_icount());
+        // With interrupts off this is a machine at its end: no reason to keep the host busy.
+        if skip.is_none() || self.vcpu.cpu.rflags() & rflags::IF == 0 {
+            let start = Instant::now();
+            let wake = left.and_then(|left| start.checked_add(Duration::from_nanos(left)));
+            self.control.wait(until.into_iter().chain(wake).min());
+            self.slept += start.elapsed();
         }
+        self.vcpu.cpu.skipped_ns += skip.unwrap_or(0);
+    }
+
+    /// Queues input for the ports that have none waiting.
+    fn read_inputs(&mut self) {
+        self.inputs.retain_mut(|(port, input)| {
+            if self.control.has_input(*port) {
+                return true;
+            }
+            let mut bytes = [0; 4096];
+            // A file that cannot be read any further has come to its end.
+            let n = input.read(&mut bytes).unwrap_or(0);
+            self.control.send(*port, &bytes[..n]);
+            n != 0
+        });
     }
 
     /// Writes what the chips have put out.
@@ -339,10 +368,13 @@ impl Machine {
         for (output, bytes) in self.board.take_output() {
             if let Some((_, to)) = self.outputs.iter_mut().find(|(o, _)| *o == output) {
                 let written = to.write_all(&bytes).and_then(|()| to.flush());
-                written.map_err(|source| Error::Output { output, source })?;
+                written.map_err(|error| Error::Output { output, error })?;
             }
         }
-        Ok(())
+        match self.trace.as_ref().and_then(TraceWriter::take_error) {
+            Some(error) => Err(trace_error(error)),
+            None => Ok(()),
+        }
     }
 
     /// Brings CPU and chips into their state at power-up, and loads the kernel. Memory keeps
@@ -386,18 +418,40 @@ fn enter(cpu: &mut Cpu, entry: &boot::Entry) {
     sys::mode::update(cpu);
 }
 
-/// One writer for CPU and board.
+/// One writer for CPU and board, to whom a trace never fails: the run loop takes the error.
 #[derive(Clone)]
-struct SharedWriter(Arc<Mutex<Box<dyn Write + Send>>>);
+struct TraceWriter(Arc<Mutex<TraceOut>>);
 
-impl Write for SharedWriter {
+struct TraceOut {
+    out: Box<dyn Write + Send>,
+    error: Option<io::Error>,
+}
+
+impl TraceWriter {
+    fn inner(&self) -> MutexGuard<'_, TraceOut> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_error(&self) -> Option<io::Error> {
+        self.inner().error.take()
+    }
+}
+
+impl Write for TraceWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        let mut inner = self.inner();
+        let written = inner.out.write_all(bytes);
+        inner.error = inner.error.take().or(written.err());
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+        self.inner().out.flush()
     }
+}
+
+fn trace_error(error: io::Error) -> Error {
+    Error::Output { output: Output::Trace, error }
 }
 
 /// RAM as [`e820`] lays it out, and a ROM if the machine boots one.
@@ -419,7 +473,7 @@ fn address_space(boot: &Boot, memory: u64, board: Arc<Board>) -> Result<PhysMem,
         return Err(Error::Rom(len));
     }
     let total = memory + len;
-    let ram = GuestRam::new(total).map_err(|source| Error::Reserve { asked: total, source })?;
+    let ram = GuestRam::new(total).map_err(|error| Error::Reserve { asked: total, error })?;
     let mut regions = e820::regions(memory);
     if let Some(rom) = rom {
         ram.write_bytes(memory, rom);

@@ -10,6 +10,9 @@
 //! and publishes in one atomic flag whether the CPU has an interrupt to take. A line that fell and
 //! rose again within one access falls and rises here too.
 //!
+//! Serial input waits on the host until the guest listens: drivers throw away what is in a port
+//! when they open it, and the host has no reason to send before that.
+//!
 //! Once the guest has ended the run (power off, reset, exit), nothing answers any more: what the
 //! CPU still does until its slice is over has no effect outside.
 //!
@@ -154,20 +157,23 @@ pub enum Event {
     DebugExit(u32),
 }
 
-/// A device that puts out bytes.
+/// What a machine puts out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Serial port; 0 is COM1.
+    /// What a serial port sends; 0 is COM1.
     Serial(usize),
-    /// Port 0xE9.
+    /// What is written to port 0xE9.
     DebugCon,
+    /// The trace.
+    Trace,
 }
 
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Output::Serial(n) => write!(f, "COM{}", n + 1),
-            Output::DebugCon => f.write_str("the debug console"),
+            Output::Serial(n) => write!(f, "the output of COM{}", n + 1),
+            Output::DebugCon => f.write_str("the output of the debug console"),
+            Output::Trace => f.write_str("the trace"),
         }
     }
 }
@@ -210,6 +216,8 @@ struct Chips {
     event: Option<Event>,
     /// What the serial ports have sent.
     sent: [Vec<u8>; SERIAL_PORTS],
+    /// How often in a row the guest has read a serial port's line status.
+    polls: [u8; SERIAL_PORTS],
     stats: BoardStats,
 }
 
@@ -250,6 +258,7 @@ impl Board {
             nmi: false,
             event: None,
             sent: Default::default(),
+            polls: Default::default(),
             stats: BoardStats::default(),
         };
         if let Some(at) = debug_exit {
@@ -321,7 +330,8 @@ impl Board {
 
     /// Hands waiting input to the serial ports.
     pub(crate) fn receive(&self, control: &Control) {
-        control.receive(|port, byte| self.with(|c, _| c.com[port].push_rx(byte)));
+        control
+            .receive(|port, byte| self.with(|c, _| c.listens(port) && c.com[port].push_rx(byte)));
     }
 
     /// Takes what the chips have put out since the last call.
@@ -402,6 +412,10 @@ impl Platform for Board {
         self.with(|c, now| c.lapic.msr_write(now, tsc, msr, value))
     }
 
+    fn tsc_written(&self, tsc: u64) {
+        self.with(|c, now| c.lapic.tsc_changed(now, tsc));
+    }
+
     fn tpr(&self) -> u8 {
         self.chips().lapic.tpr()
     }
@@ -462,6 +476,17 @@ impl Chips {
 
     fn interrupt_pending(&self) -> bool {
         self.lapic.pending().is_some() || self.intr && self.lapic.extint_enabled()
+    }
+
+    /// Whether the guest waits for input at serial port `n`: by an interrupt, or by reading the line
+    /// status again and again (whoever only sends reads it once a byte).
+    fn listens(&mut self, n: usize) -> bool {
+        const IER: u16 = 1;
+        const LCR: u16 = 3;
+        const RDA: u8 = 1;
+        const DLAB: u8 = 0x80;
+        let com = &mut self.com[n];
+        com.read(LCR) & DLAB == 0 && com.read(IER) & RDA != 0 || self.polls[n] >= 2
     }
 
     /// Lets every pin that has moved take effect.
@@ -614,7 +639,11 @@ impl Chips {
             Chip::Keyboard(reg) => self.i8042.read(reg),
             Chip::Rtc => self.rtc.read(now, reg),
             Chip::Post => self.post.read(),
-            Chip::Com(n) => self.com[n].read(reg),
+            Chip::Com(n) => {
+                const LSR: u16 = 5;
+                self.polls[n] = if reg == LSR { self.polls[n].saturating_add(1) } else { 0 };
+                self.com[n].read(reg)
+            }
             Chip::DebugCon => self.debugcon.read(),
             Chip::DebugExit => self.debug_exit.read(reg),
             Chip::IoApic | Chip::Hpet | Chip::LocalApic => 0xff,
@@ -643,6 +672,7 @@ impl Chips {
             Chip::Rtc => self.rtc.write(now, reg, byte),
             Chip::Post => self.post.write(byte),
             Chip::Com(n) => {
+                self.polls[n] = 0;
                 self.com[n].write(reg, byte);
                 // The transmitter's request falls while the byte is in it, then rises again.
                 self.settle();
@@ -893,6 +923,7 @@ mod tests {
     #[test]
     fn input_waits_for_room_in_the_uart() {
         let (b, control) = (board(64 << 20), Control::default());
+        b.out(0x3f9, &[1]);
         control.send(0, b"xy");
         for byte in *b"xy" {
             b.receive(&control);
@@ -901,6 +932,34 @@ mod tests {
         }
         b.receive(&control);
         assert_eq!(b.port_in(0x3fd, 1) & 1, 0);
+    }
+
+    /// What a driver does when it opens the port: it drains the receiver, then enables interrupts.
+    #[test]
+    fn input_waits_until_the_guest_listens() {
+        let (b, control) = (board(64 << 20), Control::default());
+        control.send(0, b"x");
+        for (port, ones) in [(0x3fd, 0x60), (0x3f8, 0), (0x3fd, 0x60), (0x3f8, 0)] {
+            b.receive(&control);
+            assert_eq!(b.port_in(port, 1), ones);
+        }
+        b.out(0x3fb, &[0x80]);
+        b.out(0x3f9, &[1]);
+        b.receive(&control);
+        b.out(0x3fb, &[3]);
+        assert_eq!(b.port_in(0x3fd, 1) & 1, 0, "the divisor latch is no interrupt enable register");
+        b.out(0x3f9, &[1]);
+        b.receive(&control);
+        assert_eq!(b.port_in(0x3f8, 1), b'x'.into());
+    }
+
+    #[test]
+    fn whoever_polls_listens() {
+        let (b, control) = (board(64 << 20), Control::default());
+        control.send(1, b"x");
+        (0..2).for_each(|_| assert_eq!(b.port_in(0x2fd, 1) & 1, 0));
+        b.receive(&control);
+        assert_eq!((b.port_in(0x2fd, 1) & 1, b.port_in(0x2f8, 1)), (1, b'x'.into()));
     }
 
     #[test]

@@ -37,9 +37,9 @@ struct Apt<'a> {
     foreign: bool,
 }
 
-/// Downloads the first of `packages` that is on offer, in its newest version for amd64, into a folder
-/// below `folder`, and returns the file's path. A kernel's meta package is followed to the kernel. Says on stderr what it does: by a
-/// bar on a terminal, else by one line a step.
+/// Downloads the first of `packages` that is on offer, in its newest version for amd64, into a
+/// folder below `folder`, and returns the file's path. A kernel's meta package is followed to the
+/// kernel. Says on stderr what it does: by a bar on a terminal, else by one line a step.
 ///
 /// # Errors
 /// [`Error::NoApt`] on a system without apt, [`Error::Fetch`] with apt's own reason.
@@ -73,8 +73,9 @@ impl Apt<'_> {
                 let sub = self.folder.join(sub);
                 fs::create_dir_all(&sub).map_err(file_error("create", &sub))?;
             }
-            // apt may succeed in part and call that success: what counts is whether the lists serve.
-            reason = self.apt_get("update", &[], "reading the package lists", self.folder)?;
+            // apt may succeed in part and call that success: what counts is whether the lists
+            // serve.
+            reason = self.apt_get("update", &[], "reading the package lists", self.folder)?.1;
         }
         let real = packages.iter().find_map(|package| self.resolve(package).transpose());
         let real = real.ok_or_else(|| failed(reason, "apt's sources do not offer it"))??;
@@ -82,7 +83,11 @@ impl Apt<'_> {
         let folder = self.folder.join("fetch");
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).map_err(file_error("create", &folder))?;
-        let reason = self.apt_get("download", &[&real], &format!("fetching {real}"), &folder)?;
+        let step = format!("fetching {real}");
+        let (whole, reason) = self.apt_get("download", &[&real], &step, &folder)?;
+        if !whole {
+            return Err(failed(reason, "apt-get download failed"));
+        }
         let files = fs::read_dir(&folder).map_err(file_error("read", &folder))?;
         let mut files = files.flatten().map(|file| file.path());
         files
@@ -101,14 +106,15 @@ impl Apt<'_> {
             .then(|| real_package(package, &text)))
     }
 
-    /// Runs `apt-get` in `folder`, showing its progress as `step`. Returns its first complaint.
+    /// Runs `apt-get` in `folder`, showing its progress as `step`. Returns whether it says that all
+    /// went well, and its first complaint.
     fn apt_get(
         &self,
         verb: &str,
         arguments: &[&str],
         step: &str,
         folder: &Path,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<(bool, Option<String>), Error> {
         let mut command = self.command("apt-get");
         command.args(["-q", "-o", "APT::Status-Fd=1", verb]).args(arguments).current_dir(folder);
         let log = self.folder.join("apt.log");
@@ -127,11 +133,8 @@ impl Apt<'_> {
         let status = child.wait().map_err(start_error)?;
         bar.finish_and_clear();
         let complaint = complaint(&fs::read_to_string(&log).unwrap_or_default());
-        Ok(if status.success() {
-            complaint
-        } else {
-            complaint.or(Some(format!("apt-get ended with {status}")))
-        })
+        let silent = || (!status.success()).then(|| format!("apt-get ended with {status}"));
+        Ok((status.success(), complaint.or_else(silent)))
     }
 
     fn command(&self, program: &str) -> Command {

@@ -1,9 +1,10 @@
-//! The cache folder: what was fetched once is there at the next start, without network and without apt.
+//! The cache folder: what was fetched once is there at the next start, without network and without
+//! apt.
 //!
-//! Per package it holds the `.deb` as downloaded and, as `<package>.part`, the one file that a guest
-//! needs from it with its CRC-32 behind it, since unpacking a kernel takes a second. Every file is
-//! written under another name and renamed, so it is whole or absent; whatever fails its check is
-//! deleted and made anew. Writers hold a lock on the file `lock`; readers need none.
+//! Per package it holds the `.deb` as downloaded and, as `<package>.part`, the one file that a
+//! guest needs from it with its CRC-32 behind it, since unpacking a kernel takes a second. Every
+//! file is written under another name and renamed, so it is whole or absent; whatever fails its
+//! check is deleted and made anew. Writers hold a lock on the file `lock`; readers need none.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,8 @@ pub struct Part {
     pub paths: &'static [&'static str],
 }
 
-/// The kernel built for virtual machines, small and with its serial driver built in: Debian's, or on
-/// Ubuntu, which has none of that name, Ubuntu's.
+/// The kernel built for virtual machines, small and with its serial driver built in: Debian's, or
+/// on Ubuntu, which has none of that name, Ubuntu's.
 pub const KERNEL: Part = Part {
     packages: &["linux-image-cloud-amd64", "linux-image-virtual"],
     paths: &["boot/vmlinuz-"],
@@ -43,7 +44,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens the user's cache, creating the folder: `$RING3_CACHE`, else `$XDG_CACHE_HOME/ring3`, else
+    /// Opens the user's cache, creating the folder: `$RING3_CACHE`, else `$XDG_CACHE_HOME/ring3`,
+    /// else
     /// `~/.cache/ring3`.
     ///
     /// # Errors
@@ -70,7 +72,8 @@ impl Cache {
     }
 
     /// The bytes of `part`. What the cache lacks is made by `fetch`, which is told the
-    /// package's names and the cache folder and returns the path of a downloaded `.deb` below that folder.
+    /// package's names and the cache folder and returns the path of a downloaded `.deb` below that
+    /// folder.
     ///
     /// # Errors
     /// Those of `fetch`; [`Error::Package`] when a freshly fetched package is damaged too;
@@ -116,9 +119,7 @@ impl Cache {
             match extract(&cached) {
                 Ok((_, bytes)) => return Ok(bytes),
                 Err(reason) => {
-                    eprintln!(
-                        "ring3: the cached {name} cannot be used: {reason}; fetching it anew"
-                    );
+                    say!("ring3: the cached {name} cannot be used: {reason}; fetching it anew");
                     fs::remove_file(&path).map_err(file_error("delete", &path))?;
                 }
             }
@@ -138,7 +139,7 @@ impl Cache {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) => {
-                eprintln!("ring3: waiting for another ring3 that is fetching")
+                say!("ring3: waiting for another ring3 that is fetching")
             }
             // Some network file systems have no locks: two starts then do the same work twice.
             Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {

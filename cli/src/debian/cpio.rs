@@ -1,8 +1,8 @@
 //! Writes the `newc` form of cpio, the archive that Linux unpacks as its first root file system.
 //!
 //! An entry is a header of 110 ASCII characters (a magic number and thirteen 8-digit hexadecimal
-//! fields), the path with a NUL, and the data, each padded to a multiple of four bytes. Times are 0 and
-//! inode numbers count up, so the same entries always give the same bytes.
+//! fields), the path with a NUL, and the data, each padded to a multiple of four bytes. Times are 0
+//! and inode numbers count up, so the same entries always give the same bytes.
 //!
 //! Source: Linux `Documentation/driver-api/early-userspace/buffer-format.rst`.
 
@@ -24,7 +24,8 @@ impl Cpio {
         self.entries += 1;
         let size = u32::try_from(data.len()).expect("a file in an initrd is below 4 GiB");
         let name = path.len() as u32 + 1;
-        // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check
+        // ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize
+        // check
         let fields = [self.entries, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {

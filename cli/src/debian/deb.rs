@@ -2,8 +2,8 @@
 //!
 //! A `.deb` is an `ar` archive of three members: `debian-binary`, `control.tar.*` and `data.tar.*`;
 //! the last one holds the files, compressed by xz (Debian), zstd (Ubuntu) or gzip (old packages).
-//! The archive is always read to its end, although the wanted file may come early: only there stands
-//! the checksum, and a damaged package must never yield a kernel.
+//! The archive is always read to its end, although the wanted file may come early: only there
+//! stands the checksum, and a damaged package must never yield a kernel.
 //!
 //! Source: deb(5), ar(5).
 
@@ -32,8 +32,8 @@ pub enum DebError {
 const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER: usize = 60;
 
-/// The member of the archive whose name begins with `name`, as its full name and its bytes. Walks all
-/// members, so that success means that the file is as long as its headers say.
+/// The member of the archive whose name begins with `name`, as its full name and its bytes. Walks
+/// all members, so that success means that the file is as long as its headers say.
 fn member<'a>(deb: &'a [u8], name: &str) -> Result<(&'a str, &'a [u8]), DebError> {
     let mut rest = deb.strip_prefix(MAGIC).ok_or(DebError::NotADeb)?;
     let mut found = None;
@@ -55,8 +55,8 @@ fn member<'a>(deb: &'a [u8], name: &str) -> Result<(&'a str, &'a [u8]), DebError
     found.ok_or(DebError::NoData)
 }
 
-/// The first file of the package whose path (without `./`) begins with one of `wanted`: its path and
-/// its bytes.
+/// The first file of the package whose path (without `./`) begins with one of `wanted`: its path
+/// and its bytes.
 ///
 /// # Errors
 /// [`DebError`] when the package is damaged anywhere, or has no such file.

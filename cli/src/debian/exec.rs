@@ -58,8 +58,8 @@ impl ExecOutput {
         parse(&self.held)
     }
 
-    /// Ends the stream: appends what was held back to `output` if it was no trailer. Returns the exit
-    /// status, or `None` when the guest stopped before the command had ended.
+    /// Ends the stream: appends what was held back to `output` if it was no trailer. Returns the
+    /// exit status, or `None` when the guest stopped before the command had ended.
     pub fn finish(self, output: &mut Vec<u8>) -> Option<u8> {
         let status = self.status();
         if status.is_none() {

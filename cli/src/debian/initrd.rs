@@ -1,8 +1,9 @@
 //! The guest's root file system: busybox, a few folders, and `init.sh` as its first process.
 //!
-//! The applets' links are made in the guest (`busybox --install`), one process there, because a host
-//! of another architecture could not ask busybox for their names. `sbin` and `usr` are links, so that
-//! every usual path of a program leads to `/bin`. The archive is the same for the same input.
+//! The applets' links are made in the guest (`busybox --install`), one process there, because a
+//! host of another architecture could not ask busybox for their names. `sbin` and `usr` are links,
+//! so that every usual path of a program leads to `/bin`. The archive is the same for the same
+//! input.
 
 use super::cpio::Cpio;
 

@@ -1,4 +1,5 @@
-//! Debian as a guest without configuration: its cloud kernel and busybox, fetched as an ordinary user.
+//! Debian as a guest without configuration: its cloud kernel and busybox, fetched as an ordinary
+//! user.
 //!
 //! ```text
 //! apt ──.deb──► cache ──► deb (unpack) ──► vmlinuz ──────────────► Guest.kernel ──► vmlinux (ELF)
@@ -74,11 +75,11 @@ fn file_error(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Erro
     move |error| Error::File { verb, path: path.to_owned(), error }
 }
 
-/// Says on stderr what takes time: on a terminal by a line with `bar` (a template's end), which goes
-/// when the step is done, else by a line that stays.
+/// Says on stderr what takes time: on a terminal by a line with `bar` (a template's end), which
+/// goes when the step is done, else by a line that stays.
 fn progress(step: &str, bar: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
-        eprintln!("ring3: {step}");
+        say!("ring3: {step}");
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template(&format!("ring3: {{msg}}{bar}"));
@@ -91,8 +92,8 @@ fn progress(step: &str, bar: &str) -> ProgressBar {
 /// What the guest shall be.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// A shell script to run for the host, instead of an interactive shell: its output comes over the
-    /// second serial port, to be read by [`ExecOutput`].
+    /// A shell script to run for the host, instead of an interactive shell: its output comes over
+    /// the second serial port, to be read by [`ExecOutput`].
     pub exec: Option<String>,
     /// The terminal at the first serial port.
     pub terminal: Option<Terminal>,
@@ -105,7 +106,8 @@ pub struct Terminal {
     pub rows: u16,
     /// Width in characters.
     pub columns: u16,
-    /// Its kind, as in the variable `TERM`; characters that a kernel command line cannot hold are left out.
+    /// Its kind, as in the variable `TERM`; characters that a kernel command line cannot hold are
+    /// left out.
     pub name: String,
 }
 
@@ -114,8 +116,8 @@ pub struct Terminal {
 pub struct Guest {
     /// The kernel, a bzImage.
     pub kernel: Vec<u8>,
-    /// The first root file system, a cpio archive; not compressed, since inflating it would cost the
-    /// guest more than copying it costs the host.
+    /// The first root file system, a cpio archive; not compressed, since inflating it would cost
+    /// the guest more than copying it costs the host.
     pub initrd: Vec<u8>,
     /// The kernel's version, as `uname -r` prints it.
     pub kernel_version: String,
@@ -123,10 +125,11 @@ pub struct Guest {
     pub append: String,
 }
 
-/// The kernel's command line for every guest. `console` and `quiet` leave the first serial port to the
-/// shell; after a panic the machine resets at once, which ends it, instead of hanging. The self-tests
-/// of the kernel's ciphers are half of what a boot executes (0.9 of 1.6 guest seconds at one
-/// instruction a nanosecond, Linux 6.1). Other parameters that are said to help (`tsc=reliable`,
+/// The kernel's command line for every guest. `console` and `quiet` leave the first serial port to
+/// the shell; after a panic the machine resets at once, which ends it, instead of hanging. The
+/// self-tests of the kernel's ciphers are half of what a boot executes (0.9 of 1.6 guest seconds at
+/// one instruction a nanosecond, Linux 6.1). Other parameters that are said to help
+/// (`tsc=reliable`,
 /// `no_timer_check`, `mitigations=off`, `rcupdate.rcu_expedited=1`, `i8042.noaux`) were measured to
 /// save less than 4 %.
 const APPEND: &str = "console=ttyS0 quiet panic=-1 cryptomgr.notests";

@@ -1,10 +1,10 @@
 //! Takes the kernel proper, an ELF file, out of a bzImage.
 //!
-//! A bzImage is boot-sector code, set-up code, and a decompressor with the compressed kernel inside.
-//! Booting the ELF file directly (PVH) saves the guest the decompression, and gives debuggers and
-//! benchmarks an image at known addresses. Since boot protocol 2.08 the header says where the
-//! compressed payload lies: gzip, xz, zstd, or LZ4's legacy frames. All but gzip carry the
-//! uncompressed size as four more bytes at the end.
+//! A bzImage is boot-sector code, set-up code, and a decompressor with the compressed kernel
+//! inside. Booting the ELF file directly (PVH) saves the guest the decompression, and gives
+//! debuggers and benchmarks an image at known addresses. Since boot protocol 2.08 the header says
+//! where the compressed payload lies: gzip, xz, zstd, or LZ4's legacy frames. All but gzip carry
+//! the uncompressed size as four more bytes at the end.
 //!
 //! Source: Linux `Documentation/arch/x86/boot.rst`; LZ4 frame format, "Legacy frame".
 
@@ -94,8 +94,9 @@ pub fn vmlinux(image: &[u8]) -> Result<Vec<u8>, ImageError> {
     Ok(elf)
 }
 
-/// LZ4's legacy frame after its magic number: blocks of at most 8 MiB, each behind its compressed size;
-/// then the total size, which would be read as one more block if the output did not tell the end.
+/// LZ4's legacy frame after its magic number: blocks of at most 8 MiB, each behind its compressed
+/// size; then the total size, which would be read as one more block if the output did not tell the
+/// end.
 fn lz4_legacy(mut blocks: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
     let damaged = || io::Error::from(io::ErrorKind::UnexpectedEof);
     let total = blocks.len().checked_sub(4).and_then(|at| le(blocks, at, 4)).ok_or_else(damaged)?;

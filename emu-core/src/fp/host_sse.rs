@@ -12,11 +12,7 @@ const CASES: u32 = 250_000;
 
 /// A random MXCSR without flags: all masked, any rounding mode, DAZ and FTZ at times.
 fn mxcsr(s: &mut Sample) -> u32 {
-    let extra = if s.below(2) == 0 {
-        0
-    } else {
-        (s.below(2) << 6 | s.below(2) << 15) as u32
-    };
+    let extra = if s.below(2) == 0 { 0 } else { (s.below(2) << 6 | s.below(2) << 15) as u32 };
     0x1f80 | (s.below(4) as u32) << 13 | extra
 }
 
@@ -140,10 +136,7 @@ fn compare<B: Float + std::fmt::LowerHex, R: PartialEq + std::fmt::Debug>(
         let ((a, b), csr) = (s.pair(f), mxcsr(&mut s));
         let (a, b) = (B::from_bits(a), B::from_bits(b));
         let (got, want) = (ours(a, b, Env::from_mxcsr(csr)), host(a, b, csr));
-        assert!(
-            got == want,
-            "{name} {a:#x} {b:#x} mxcsr {csr:#x}: {got:x?}, host {want:x?}"
-        );
+        assert!(got == want, "{name} {a:#x} {b:#x} mxcsr {csr:#x}: {got:x?}, host {want:x?}");
     }
 }
 
@@ -169,7 +162,8 @@ binary_tests! {
         |a, _, env| sse::round_to_int(a, Round::Nearest, false, env), round0_32, round0_64;
     round_down_as_host =
         |a, _, env| sse::round_to_int(a, Round::Down, false, env), round1_32, round1_64;
-    round_up_as_host = |a, _, env| sse::round_to_int(a, Round::Up, false, env), round2_32, round2_64;
+    round_up_as_host =
+        |a, _, env| sse::round_to_int(a, Round::Up, false, env), round2_32, round2_64;
     round_zero_quietly_as_host =
         |a, _, env| sse::round_to_int(a, Round::Zero, true, env), round3_32, round3_64;
     cmp_quiet_as_host = sse::cmp_quiet, ucomi32, ucomi64;
@@ -201,10 +195,7 @@ fn compare_fused<B: Float + std::fmt::LowerHex + std::fmt::Debug>(hosts: [Fused<
             (sse::fma(neg(a), b, neg(c), env), hosts[3](c, a, b, csr)),
         ];
         for (got, want) in pairs {
-            assert!(
-                got == want,
-                "{a:#x} {b:#x} {c:#x} {csr:#x}: {got:x?}, host {want:x?}"
-            );
+            assert!(got == want, "{a:#x} {b:#x} {c:#x} {csr:#x}: {got:x?}, host {want:x?}");
         }
     }
 }

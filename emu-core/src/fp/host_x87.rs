@@ -23,28 +23,16 @@ impl Sample {
         let exp = self.exponent(EXTENDED);
         let int = (exp != 0) ^ (self.below(12) == 0);
         let mant = self.field(63) | (int as u64) << 63;
-        F80 {
-            mant,
-            se: (exp | self.below(2) << 15) as u16,
-        }
+        F80 { mant, se: (exp | self.below(2) << 15) as u16 }
     }
 
     /// A pair of 80-bit operands, half of the time near each other.
     pub fn pair80(&mut self) -> (F80, F80) {
         let a = self.f80();
         let b = match self.below(6) {
-            0 => F80 {
-                se: a.se ^ (self.below(2) << 15) as u16,
-                ..a
-            },
-            1 => F80 {
-                mant: a.mant ^ self.below(4),
-                ..a
-            },
-            2 => F80 {
-                mant: a.mant ^ self.field(62),
-                se: a.se ^ self.below(8) as u16,
-            },
+            0 => F80 { se: a.se ^ (self.below(2) << 15) as u16, ..a },
+            1 => F80 { mant: a.mant ^ self.below(4), ..a },
+            2 => F80 { mant: a.mant ^ self.field(62), se: a.se ^ self.below(8) as u16 },
             _ => self.f80(),
         };
         if self.below(2) == 0 { (a, b) } else { (b, a) }
@@ -52,11 +40,7 @@ impl Sample {
 
     /// An x87 control word: any rounding and precision; half of the time something is unmasked.
     pub fn fcw(&mut self) -> u16 {
-        let masks = if self.below(2) == 0 {
-            0x3f
-        } else {
-            self.bits() as u16 & 0x3f
-        };
+        let masks = if self.below(2) == 0 { 0x3f } else { self.bits() as u16 & 0x3f };
         (self.below(16) as u16) << 8 | 0x40 | masks
     }
 }
@@ -202,31 +186,19 @@ fn arithmetic_as_host() {
 #[test]
 fn memory_operands_as_host() {
     let single = |m: u64| Operand::from_f32(m as u32);
-    compare("fadd32", fadd32, 4, |a, _, m, env| {
-        x87::add(a, single(m), env)
-    });
-    compare("fmul32", fmul32, 4, |a, _, m, env| {
-        x87::mul(a, single(m), env)
-    });
-    compare("fsub64", fsub64, 8, |a, _, m, env| {
-        x87::sub(a, Operand::from_f64(m), env)
-    });
-    compare("fdivr64", fdivr64, 8, |a, _, m, env| {
-        x87::div(Operand::from_f64(m), a, env)
-    });
+    compare("fadd32", fadd32, 4, |a, _, m, env| x87::add(a, single(m), env));
+    compare("fmul32", fmul32, 4, |a, _, m, env| x87::mul(a, single(m), env));
+    compare("fsub64", fsub64, 8, |a, _, m, env| x87::sub(a, Operand::from_f64(m), env));
+    compare("fdivr64", fdivr64, 8, |a, _, m, env| x87::div(Operand::from_f64(m), a, env));
     compare("fiadd16", fiadd16, 2, |a, _, m, env| {
         x87::add(a, Operand::from_int(m as i16 as i32), env)
     });
-    compare("fidivr32", fidivr32, 2, |a, _, m, env| {
-        x87::div(Operand::from_int(m as i32), a, env)
-    });
+    compare("fidivr32", fidivr32, 2, |a, _, m, env| x87::div(Operand::from_int(m as i32), a, env));
 }
 
 #[test]
 fn frndint_as_host() {
-    compare("frndint", frndint, 8, |a, _, _, env| {
-        x87::round_to_int(a, env)
-    });
+    compare("frndint", frndint, 8, |a, _, _, env| x87::round_to_int(a, env));
 }
 
 #[test]
@@ -241,11 +213,7 @@ fn fxtract_as_host() {
         let (a, fcw) = (s.f80(), s.fcw());
         let (env, want) = (Env87::from_fcw(fcw), fxtract(a, F80::ZERO, [0; 10], fcw));
         let (exp, sig, ex) = x87::extract(a, env);
-        let st = if ex.suppresses(env.unmasked) {
-            [a, F80::ZERO]
-        } else {
-            [sig, exp]
-        };
+        let st = if ex.suppresses(env.unmasked) { [a, F80::ZERO] } else { [sig, exp] };
         assert!(
             st == want.st[..2] && ex == want.ex(),
             "{a:x?} {fcw:#x}: {st:x?} {ex:?}, host {want:x?}"
@@ -312,11 +280,7 @@ fn classes_as_host() {
     for _ in 0..CASES {
         let a = s.f80();
         let want = fxam(a, F80::ONE, [0; 10], 0x37f);
-        assert_eq!(
-            (a.fxam(), a.sign()),
-            (want.sw & 0x4500, want.c1()),
-            "{a:x?}"
-        );
+        assert_eq!((a.fxam(), a.sign()), (want.sw & 0x4500, want.c1()), "{a:x?}");
         // ST(0) is R6 once two values have been pushed.
         assert_eq!(a.tag() as u16, want.tw >> 12 & 3, "{a:x?}");
     }
@@ -338,17 +302,10 @@ fn loads_as_host() {
             (a, fld32(F80::ONE, F80::ONE, m32, fcw)),
             (b, fld64(F80::ONE, F80::ONE, m64, fcw)),
             ((c, Ex::empty()), fild64(F80::ONE, F80::ONE, m64, fcw)),
-            (
-                (F80::from_bcd(bcd), Ex::empty()),
-                fbld(F80::ONE, F80::ONE, bcd, fcw),
-            ),
+            ((F80::from_bcd(bcd), Ex::empty()), fbld(F80::ONE, F80::ONE, bcd, fcw)),
         ];
         for ((v, ex), want) in each {
-            let v = if ex.intersects(unmasked & Ex::IE) {
-                F80::ONE
-            } else {
-                v
-            };
+            let v = if ex.intersects(unmasked & Ex::IE) { F80::ONE } else { v };
             let same = v == want.st[0] && ex == want.ex();
             assert!(
                 same,
@@ -391,16 +348,8 @@ fn stores_as_host() {
         let double = x87::to_f64(a, env);
         let bcd = x87::to_bcd(a, r);
         let each: [(&str, Host, _); 9] = [
-            (
-                "fst32",
-                fst32,
-                put(&single.0.to_le_bytes(), single.1, single.2),
-            ),
-            (
-                "fst64",
-                fst64,
-                put(&double.0.to_le_bytes(), double.1, double.2),
-            ),
+            ("fst32", fst32, put(&single.0.to_le_bytes(), single.1, single.2)),
+            ("fst64", fst64, put(&double.0.to_le_bytes(), double.1, double.2)),
             ("fist16", fist16, int!(to_i16, r)),
             ("fist32", fist32, int!(to_i32, r)),
             ("fistp64", fistp64, int!(to_i64, r)),
@@ -500,16 +449,9 @@ fn fsincos_as_host() {
         let Some((sin, cos, ex, _)) = ours else {
             continue;
         };
-        let [x, y] = if ex.suppresses(env.unmasked) {
-            [a, F80::ONE]
-        } else {
-            [cos, sin]
-        };
+        let [x, y] = if ex.suppresses(env.unmasked) { [a, F80::ONE] } else { [cos, sin] };
         let near = distance(x, want.st[0]) <= 2 && distance(y, want.st[1]) <= 2;
-        assert!(
-            near && ex == want.ex(),
-            "{a:x?} {fcw:#x}: {x:x?} {y:x?} {ex:?}, host {want:x?}"
-        );
+        assert!(near && ex == want.ex(), "{a:x?} {fcw:#x}: {x:x?} {y:x?} {ex:?}, host {want:x?}");
     }
 }
 
@@ -527,11 +469,7 @@ fn constants_as_host() {
     for (which, host) in each {
         for rc in 0..4 {
             let want = host(F80::ZERO, F80::ZERO, [0; 10], 0x37f | rc << 10).st[0];
-            assert_eq!(
-                t::constant(which, Round::from_rc(rc.into())),
-                want,
-                "{which:?} {rc}"
-            );
+            assert_eq!(t::constant(which, Round::from_rc(rc.into())), want, "{which:?} {rc}");
         }
     }
 }

@@ -9,8 +9,8 @@
 //! in 64 bits; an operation makes an exact (or sticky) 128-bit result; `num::round` alone rounds,
 //! detects overflow and tininess and says which flags arise. [`sse`] and [`x87`] put the rules
 //! around it that differ: NaN selection, DAZ and FTZ, precision control, unmasked responses.
-//! `quick` answers the common cases of [`sse`] with the host's arithmetic; [`transcendental`] is the
-//! x87's library of functions.
+//! `quick` answers the common cases of [`sse`] with the host's arithmetic; [`transcendental`] is
+//! the x87's library of functions.
 //!
 //! Invariants: nothing here has state, panics or loops on any input; a flag returned is a flag the
 //! instruction would set in MXCSR or the status word, so that an unmasked IE, DE or ZE hides the
@@ -75,11 +75,7 @@ impl Ex {
     /// Drops the flags of a computation that an unmasked exception has prevented.
     #[inline]
     fn visible(self, unmasked: Ex) -> Ex {
-        if self.suppresses(unmasked) {
-            self & Ex::PRE
-        } else {
-            self
-        }
+        if self.suppresses(unmasked) { self & Ex::PRE } else { self }
     }
 }
 

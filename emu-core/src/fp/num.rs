@@ -28,23 +28,11 @@ pub const HALF: Format = Format {
     emax: 15,
 };
 /// binary32.
-pub const SINGLE: Format = Format {
-    prec: 24,
-    emin: -126,
-    emax: 127,
-};
+pub const SINGLE: Format = Format { prec: 24, emin: -126, emax: 127 };
 /// binary64.
-pub const DOUBLE: Format = Format {
-    prec: 53,
-    emin: -1022,
-    emax: 1023,
-};
+pub const DOUBLE: Format = Format { prec: 53, emin: -1022, emax: 1023 };
 /// Double extended precision.
-pub const EXTENDED: Format = Format {
-    prec: 64,
-    emin: -16382,
-    emax: 16383,
-};
+pub const EXTENDED: Format = Format { prec: 64, emin: -16382, emax: 16383 };
 
 /// What sort of operand a [`Num`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,13 +74,7 @@ impl Num {
     #[inline]
     pub const fn zero(sign: bool) -> Num {
         // Two such exponents may be added or subtracted without overflow.
-        Num {
-            kind: Kind::Zero,
-            sign,
-            denormal: false,
-            exp: -(1 << 20),
-            sig: 0,
-        }
+        Num { kind: Kind::Zero, sign, denormal: false, exp: -(1 << 20), sig: 0 }
     }
 
     /// Takes a binary32 or binary64 apart; `bits` above the format's width are ignored.
@@ -105,33 +87,17 @@ impl Num {
         let frac = bits << (64 - top) >> 1;
         if biased == max {
             let kind = if frac == 0 { Kind::Inf } else { Kind::Nan };
-            Num {
-                kind,
-                sign,
-                ..Num::finite(0, frac | 1 << 63)
-            }
+            Num { kind, sign, ..Num::finite(0, frac | 1 << 63) }
         } else if biased != 0 {
-            Num {
-                sign,
-                ..Num::finite(biased - f.emax, frac | 1 << 63)
-            }
+            Num { sign, ..Num::finite(biased - f.emax, frac | 1 << 63) }
         } else {
-            Num {
-                sign,
-                ..Num::denormal(f.emin, frac)
-            }
+            Num { sign, ..Num::denormal(f.emin, frac) }
         }
     }
 
     /// A positive number with a normalised significand.
     const fn finite(exp: i32, sig: u64) -> Num {
-        Num {
-            kind: Kind::Finite,
-            sign: false,
-            denormal: false,
-            exp,
-            sig,
-        }
+        Num { kind: Kind::Finite, sign: false, denormal: false, exp, sig }
     }
 
     /// A positive denormal, or a zero; `emin` is the exponent of bit 63.
@@ -141,20 +107,13 @@ impl Num {
             return Num::zero(false);
         }
         let shift = sig.leading_zeros();
-        Num {
-            denormal: true,
-            ..Num::finite(emin - shift as i32, sig << shift)
-        }
+        Num { denormal: true, ..Num::finite(emin - shift as i32, sig << shift) }
     }
 
     /// The same with a denormal replaced by a zero, if `daz`.
     #[inline]
     pub const fn daz(self, daz: bool) -> Num {
-        if daz && self.denormal {
-            Num::zero(self.sign)
-        } else {
-            self
-        }
+        if daz && self.denormal { Num::zero(self.sign) } else { self }
     }
 
     /// An integer of any sign.
@@ -165,10 +124,7 @@ impl Num {
         }
         let shift = v.unsigned_abs().leading_zeros();
         let magnitude = Num::finite(63 - shift as i32, v.unsigned_abs() << shift);
-        Num {
-            sign: v < 0,
-            ..magnitude
-        }
+        Num { sign: v < 0, ..magnitude }
     }
 
     /// Whether it is a NaN.
@@ -192,29 +148,19 @@ impl Num {
     /// The same with its sign changed.
     #[inline]
     pub const fn neg(self) -> Num {
-        Num {
-            sign: !self.sign,
-            ..self
-        }
+        Num { sign: !self.sign, ..self }
     }
 
     /// A zero or finite number as a result.
     #[inline]
     pub const fn wide(self) -> Wide {
-        Wide {
-            sign: self.sign,
-            exp: self.exp,
-            sig: (self.sig as u128) << 64,
-        }
+        Wide { sign: self.sign, exp: self.exp, sig: (self.sig as u128) << 64 }
     }
 
     /// A NaN, made quiet, as a result.
     #[inline]
     pub const fn quieted(self) -> Value {
-        Value::Nan {
-            sign: self.sign,
-            sig: self.sig | QUIET,
-        }
+        Value::Nan { sign: self.sign, sig: self.sig | QUIET }
     }
 
     /// Rounds the magnitude to an integer: (magnitude, inexact, rounded away from zero). `None`
@@ -249,11 +195,7 @@ pub struct Wide {
 impl Wide {
     /// A positive number; bit 127 of `sig` is set.
     pub(super) const fn positive(exp: i32, sig: u128) -> Wide {
-        Wide {
-            sign: false,
-            exp,
-            sig,
-        }
+        Wide { sign: false, exp, sig }
     }
 
     /// The same with the sign given.
@@ -268,11 +210,7 @@ impl Wide {
             return Num::zero(sign).wide();
         }
         let shift = sig.leading_zeros();
-        Wide {
-            sign,
-            exp: exp - shift as i32,
-            sig: sig << shift,
-        }
+        Wide { sign, exp: exp - shift as i32, sig: sig << shift }
     }
 
     /// Sum; an exact zero from operands of unlike signs is +0, or −0 when rounding down.
@@ -312,13 +250,7 @@ pub enum Value {
 pub type Outcome = (Value, Ex);
 
 /// The response to a masked invalid operation: the `QNaN` floating-point indefinite.
-pub const INVALID: Outcome = (
-    Value::Nan {
-        sign: true,
-        sig: INDEFINITE,
-    },
-    Ex::IE,
-);
+pub const INVALID: Outcome = (Value::Nan { sign: true, sig: INDEFINITE }, Ex::IE);
 
 /// Shifts right; bits lost leave a 1 in bit 0.
 #[inline]
@@ -355,12 +287,7 @@ pub const fn round_at(sig: u128, drop: u32, round: Round, sign: bool) -> Cut {
         Round::Zero => false,
     };
     let (sig, carry) = (sig - rest).overflowing_add(if up { unit } else { 0 });
-    Cut {
-        sig,
-        carry,
-        inexact: rest != 0,
-        up,
-    }
+    Cut { sig, carry, inexact: rest != 0, up }
 }
 
 /// A result in a format, not yet in its encoding.
@@ -386,28 +313,14 @@ const WRAP: i32 = 24576;
 #[inline]
 pub fn round(f: Format, w: Wide, round: Round, ftz: bool, unmasked: Ex) -> Rounded {
     if w.sig == 0 {
-        return Rounded {
-            biased: 0,
-            sig: 0,
-            ex: Ex::empty(),
-            up: false,
-        };
+        return Rounded { biased: 0, sig: 0, ex: Ex::empty(), up: false };
     }
     let drop = 128 - f.prec;
     let cut = round_at(w.sig, drop, round, w.sign);
-    let sig = if cut.carry {
-        1 << 63
-    } else {
-        (cut.sig >> 64) as u64
-    };
+    let sig = if cut.carry { 1 << 63 } else { (cut.sig >> 64) as u64 };
     let mut exp = w.exp + cut.carry as i32;
     let mut ex = Ex::PE.when(cut.inexact);
-    let result = |biased: i32, sig, ex, up| Rounded {
-        biased: biased as u32,
-        sig,
-        ex,
-        up,
-    };
+    let result = |biased: i32, sig, ex, up| Rounded { biased: biased as u32, sig, ex, up };
     let infinity = 2 * f.emax + 1;
     if exp < f.emin {
         if !unmasked.contains(Ex::UE) {
@@ -435,11 +348,8 @@ pub fn round(f: Format, w: Wide, round: Round, ftz: bool, unmasked: Ex) -> Round
                 Round::Up => !w.sign,
                 Round::Zero => false,
             };
-            let (biased, sig) = if up {
-                (infinity, 1 << 63)
-            } else {
-                (infinity - 1, u64::MAX << (64 - f.prec))
-            };
+            let (biased, sig) =
+                if up { (infinity, 1 << 63) } else { (infinity - 1, u64::MAX << (64 - f.prec)) };
             return result(biased, sig, ex, up);
         }
         exp -= WRAP;
@@ -474,10 +384,7 @@ pub fn mul(a: Num, b: Num) -> Outcome {
         (Kind::Inf, _) | (_, Kind::Inf) => (Value::Inf(sign), de),
         _ => {
             let sig = a.sig as u128 * b.sig as u128;
-            (
-                Value::Num(Wide::normalised(sign, a.exp + b.exp + 1, sig)),
-                de,
-            )
+            (Value::Num(Wide::normalised(sign, a.exp + b.exp + 1, sig)), de)
         }
     }
 }
@@ -517,14 +424,7 @@ pub fn sqrt(a: Num) -> Outcome {
             let root = n.isqrt();
             let rest = n - root * root;
             let sig = root << 64 | ((rest > root) as u128) << 63 | (rest != 0) as u128;
-            (
-                Value::Num(Wide {
-                    sign: false,
-                    exp: a.exp >> 1,
-                    sig,
-                }),
-                a.de(),
-            )
+            (Value::Num(Wide { sign: false, exp: a.exp >> 1, sig }), a.de())
         }
     }
 }

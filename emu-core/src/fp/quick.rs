@@ -46,31 +46,19 @@ macro_rules! quick {
                 let (a, b) = (<$float>::from_bits(a), <$float>::from_bits(b));
                 let product = sig(a) * sig(b);
                 let length = <$wide>::BITS - product.leading_zeros() - product.trailing_zeros();
-                checked(
-                    a * b,
-                    length <= <$float>::MANTISSA_DIGITS,
-                    a.is_normal() && b.is_normal(),
-                )
+                checked(a * b, length <= <$float>::MANTISSA_DIGITS, a.is_normal() && b.is_normal())
             }
             #[inline]
             fn quick_div(a: $bits, b: $bits) -> Option<($bits, Ex)> {
                 let (a, b) = (<$float>::from_bits(a), <$float>::from_bits(b));
                 let r = a / b;
-                checked(
-                    r,
-                    odd(sig(r) * sig(b)) == odd(sig(a)),
-                    a.is_normal() && b.is_normal(),
-                )
+                checked(r, odd(sig(r) * sig(b)) == odd(sig(a)), a.is_normal() && b.is_normal())
             }
             #[inline]
             fn quick_sqrt(a: $bits) -> Option<($bits, Ex)> {
                 let a = <$float>::from_bits(a);
                 let r = a.sqrt();
-                checked(
-                    r,
-                    odd(sig(r) * sig(r)) == odd(sig(a)),
-                    a.is_normal() && a > 0.0,
-                )
+                checked(r, odd(sig(r) * sig(r)) == odd(sig(a)), a.is_normal() && a > 0.0)
             }
         }
 

@@ -78,11 +78,7 @@ impl Sample {
     /// A pair of operands.
     pub fn pair(&mut self, f: Format) -> (u64, u64) {
         let a = self.float(f);
-        let b = if self.below(2) == 0 {
-            self.float(f)
-        } else {
-            self.near(f, a)
-        };
+        let b = if self.below(2) == 0 { self.float(f) } else { self.near(f, a) };
         if self.below(2) == 0 { (a, b) } else { (b, a) }
     }
 }

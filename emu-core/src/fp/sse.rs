@@ -109,10 +109,7 @@ pub fn add<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
 
 fn exact_add<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
     let (x, y) = (unpack(a, env), unpack(b, env));
-    finish(
-        nan(&[x, y]).unwrap_or_else(|| num::add(x, y, env.round)),
-        env,
-    )
+    finish(nan(&[x, y]).unwrap_or_else(|| num::add(x, y, env.round)), env)
 }
 
 /// SUBSS, SUBSD: `a` − `b`.
@@ -128,10 +125,7 @@ pub fn sub<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
 
 fn exact_sub<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
     let (x, y) = (unpack(a, env), unpack(b, env));
-    finish(
-        nan(&[x, y]).unwrap_or_else(|| num::add(x, y.neg(), env.round)),
-        env,
-    )
+    finish(nan(&[x, y]).unwrap_or_else(|| num::add(x, y.neg(), env.round)), env)
 }
 
 /// MULSS, MULSD.
@@ -230,11 +224,7 @@ pub fn max<B: Float>(a: B, b: B, env: Env) -> (B, Ex) {
 #[inline]
 fn flush<B: Float>(a: B, env: Env) -> B {
     let x = Num::unpack(B::FORMAT, a.to_bits());
-    if env.daz && x.denormal {
-        encode(x.sign, 0, 0)
-    } else {
-        a
-    }
+    if env.daz && x.denormal { encode(x.sign, 0, 0) } else { a }
 }
 
 /// Compares operands of which none is a NaN.
@@ -408,11 +398,7 @@ mod tests {
                 ("sub", B::quick_sub, exact_sub),
                 ("mul", B::quick_mul, exact_mul),
                 ("div", B::quick_div, exact_div),
-                (
-                    "sqrt",
-                    |a, _| B::quick_sqrt(a),
-                    |a, _, env| exact_sqrt(a, env),
-                ),
+                ("sqrt", |a, _| B::quick_sqrt(a), |a, _, env| exact_sqrt(a, env)),
             ];
             for (name, quick, exact) in ops {
                 let (mut s, mut answered) = (Sample::new(7), 0);
@@ -422,10 +408,7 @@ mod tests {
                     if let Some((r, ex)) = quick(a, b) {
                         answered += 1;
                         let (want, flags) = exact(a, b, Env::default());
-                        assert!(
-                            r == want && ex == flags,
-                            "{name} {a:#x} {b:#x}: {r:#x} {ex:?}"
-                        );
+                        assert!(r == want && ex == flags, "{name} {a:#x} {b:#x}: {r:#x} {ex:?}");
                     }
                 }
                 assert!(answered > 50_000, "{name}: only {answered} quick answers");
@@ -441,11 +424,7 @@ mod tests {
         let (mut s, env) = (Sample::new(8), Env::default());
         let same = |got: u64, want: f64, at: (u64, u64)| {
             let nan = Num::unpack(DOUBLE, got).is_nan() && want.is_nan();
-            assert!(
-                nan || got == want.to_bits(),
-                "{at:x?}: {got:#x}, Rust {:#x}",
-                want.to_bits()
-            );
+            assert!(nan || got == want.to_bits(), "{at:x?}: {got:#x}, Rust {:#x}", want.to_bits());
         };
         for _ in 0..250_000 {
             let at @ (a, b) = s.pair(DOUBLE);
@@ -455,11 +434,7 @@ mod tests {
             same(exact_mul(a, b, env).0, x * y, at);
             same(exact_div(a, b, env).0, x / y, at);
             same(exact_sqrt(a, env).0, x.sqrt(), at);
-            same(
-                round_to_int(a, Round::Nearest, false, env).0,
-                x.round_ties_even(),
-                at,
-            );
+            same(round_to_int(a, Round::Nearest, false, env).0, x.round_ties_even(), at);
             if !x.is_nan() {
                 assert_eq!(f64_to_f32(a, env).0, (x as f32).to_bits(), "{a:#x}");
             }

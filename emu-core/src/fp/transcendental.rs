@@ -83,10 +83,7 @@ pub fn constant(which: Constant, round: Round) -> F80 {
         Constant::Log10Of2 => (-2, LOG10_2),
         Constant::LnOf2 => (-1, LN_2),
     };
-    let env = Env87 {
-        round,
-        ..Env87::default()
-    };
+    let env = Env87 { round, ..Env87::default() };
     finish((number(Wide::positive(exp, sig)), Ex::empty()), env, 64).0
 }
 
@@ -130,10 +127,7 @@ fn fraction(x: Wide) -> u128 {
 
 /// Marks a result as inexact.
 fn irrational(w: Wide) -> Wide {
-    Wide {
-        sig: w.sig | 1,
-        ..w
-    }
+    Wide { sig: w.sig | 1, ..w }
 }
 
 /// A result that is a number.
@@ -294,36 +288,23 @@ fn atan_ratio(y: Num, x: Num) -> Wide {
     // below 1/16 have k = 0 and t = z; the others are ratios of integers of 69 bits or less.
     let distance = high.exp - low.exp;
     let (k, t) = if distance > 4 {
-        (
-            0,
-            quotient(low.wide().with_sign(false), high.wide().with_sign(false)),
-        )
+        (0, quotient(low.wide().with_sign(false), high.wide().with_sign(false)))
     } else {
         let (n, d) = (i128::from(low.sig), i128::from(high.sig) << distance);
         let k = (16 * n + d) / (2 * d);
         let (above, below) = (8 * n - k * d, 8 * d + k * n);
         let above = Wide::normalised(above < 0, 0, above.unsigned_abs());
         let below = Wide::normalised(false, 0, below.unsigned_abs());
-        let t = if above.sig == 0 {
-            above
-        } else {
-            quotient(above, below)
-        };
+        let t = if above.sig == 0 { above } else { quotient(above, below) };
         (k as usize, t)
     };
     let t2 = square(t);
-    let sum = (1..18)
-        .rev()
-        .fold(0, |sum, n| ONE_127 / (2 * n + 1) - mul_high(t2, sum));
+    let sum = (1..18).rev().fold(0, |sum, n| ONE_127 / (2 * n + 1) - mul_high(t2, sum));
     let sum = (ONE_127 - mul_high(t2, sum)).min(ONE_127 - 1);
     let rest = product(t, Wide::normalised(false, 0, sum));
     let base = ATAN_EIGHTHS.get(k).copied().unwrap_or(0);
     let angle = Wide::normalised(false, -1, base).add(rest, Round::Nearest);
-    if steep {
-        HALF_PI.add(angle.with_sign(true), Round::Nearest)
-    } else {
-        angle
-    }
+    if steep { HALF_PI.add(angle.with_sign(true), Round::Nearest) } else { angle }
 }
 
 /// FPATAN: the angle of the point (`st0`, `st1`), which replaces ST(1) before ST(0) is popped.
@@ -344,10 +325,7 @@ pub fn fpatan(st0: F80, st1: F80, env: Env87) -> (F80, Ex, bool) {
             (Some(angle), false) => angle,
             (Some(angle), true) => PI.add(angle.with_sign(true), Round::Nearest),
         };
-        (
-            number(irrational(angle.with_sign(y.sign))),
-            x.de() | y.de() | Ex::PE,
-        )
+        (number(irrational(angle.with_sign(y.sign))), x.de() | y.de() | Ex::PE)
     });
     conclude(outcome, env)
 }
@@ -359,11 +337,7 @@ fn exp2_less_1(x: Wide) -> Wide {
     let part = fraction(y);
     let sum = (2..36).rev().fold(ONE_126, |sum, n| {
         let term = mul_high(part, sum) / n;
-        if y.sign {
-            ONE_126 - term
-        } else {
-            ONE_126 + term
-        }
+        if y.sign { ONE_126 - term } else { ONE_126 + term }
     });
     irrational(product(y, Wide::normalised(false, 1, sum)))
 }
@@ -390,9 +364,7 @@ pub fn f2xm1(a: F80, env: Env87) -> (F80, Ex, bool) {
 /// bit 0 set.
 fn log2_ratio(z: Wide) -> Wide {
     let z2 = square(z);
-    let sum = (0..27)
-        .rev()
-        .fold(0, |sum, n| ONE_126 / (2 * n + 1) + mul_high(z2, sum));
+    let sum = (0..27).rev().fold(0, |sum, n| ONE_126 / (2 * n + 1) + mul_high(z2, sum));
     let artanh = product(z, Wide::normalised(false, 1, sum));
     irrational(product(artanh, Wide::positive(1, LOG2_E)))
 }
@@ -405,11 +377,7 @@ fn log2(x: Wide) -> Wide {
         (x.exp, Wide::normalised(false, 0, x.sig - ONE_127), below)
     } else {
         let below = Wide::positive(0, (x.sig >> 1) + ONE_127);
-        (
-            x.exp + 1,
-            Wide::normalised(true, -1, x.sig.wrapping_neg()),
-            below,
-        )
+        (x.exp + 1, Wide::normalised(true, -1, x.sig.wrapping_neg()), below)
     };
     let whole = Num::from_int(i64::from(exp)).wide();
     if above.sig == 0 {
@@ -429,13 +397,7 @@ fn times_log(y: Num, log: Option<Wide>, de: Ex) -> Outcome {
         // Bit 0 of an irrational logarithm is set and makes the product sticky.
         (_, Some(l)) => {
             let w = product(y.wide(), l);
-            (
-                number(Wide {
-                    sig: w.sig | l.sig & 1,
-                    ..w
-                }),
-                de | Ex::PE,
-            )
+            (number(Wide { sig: w.sig | l.sig & 1, ..w }), de | Ex::PE)
         }
     }
 }
@@ -488,10 +450,7 @@ mod tests {
         let add = |a: Wide, b: Wide| a.add(b, Round::Nearest);
         let check = |got: Wide, want: Wide, what: &str| {
             let error = add(got, want.with_sign(!want.sign));
-            assert!(
-                error.sig == 0 || error.exp < want.exp - 120,
-                "{what}: {error:x?}"
-            );
+            assert!(error.sig == 0 || error.exp < want.exp - 120, "{what}: {error:x?}");
         };
         let ratio = |n: i64, d: i64| quotient(Num::from_int(n).wide(), Num::from_int(d).wide());
         let atan = |n: i64, d: i64| atan_ratio(Num::from_int(n), Num::from_int(d));
@@ -503,11 +462,7 @@ mod tests {
             check(product(add(ONE, p), add(ONE, q)), ONE, "2^x 2^-x");
             let logs = add(log2(ratio(i + 1, i)), log2(ratio(2 * i, i + 1)));
             check(logs, ONE, "log2 of two factors of 2");
-            check(
-                add(atan(i, 78), atan(78 - i, 78 + i)),
-                Wide { exp: -1, ..PI },
-                "atan sum",
-            );
+            check(add(atan(i, 78), atan(78 - i, 78 + i)), Wide { exp: -1, ..PI }, "atan sum");
         }
         let machin = add(times(4, atan(1, 5)), times(-1, atan(1, 239)));
         check(machin, Wide { exp: -1, ..PI }, "Machin's formula");

@@ -44,17 +44,11 @@ pub enum Class {
 
 impl F80 {
     /// The `QNaN` floating-point indefinite.
-    pub const INDEFINITE: F80 = F80 {
-        mant: 3 << 62,
-        se: 0xffff,
-    };
+    pub const INDEFINITE: F80 = F80 { mant: 3 << 62, se: 0xffff };
     /// +0.
     pub const ZERO: F80 = F80 { mant: 0, se: 0 };
     /// 1.
-    pub const ONE: F80 = F80 {
-        mant: 1 << 63,
-        se: 0x3fff,
-    };
+    pub const ONE: F80 = F80 { mant: 1 << 63, se: 0x3fff };
 
     /// Reads the ten bytes of memory.
     #[inline]
@@ -83,19 +77,13 @@ impl F80 {
     /// FABS.
     #[inline]
     pub const fn abs(self) -> F80 {
-        F80 {
-            se: self.se & 0x7fff,
-            ..self
-        }
+        F80 { se: self.se & 0x7fff, ..self }
     }
 
     /// FCHS.
     #[inline]
     pub const fn neg(self) -> F80 {
-        F80 {
-            se: self.se ^ 0x8000,
-            ..self
-        }
+        F80 { se: self.se ^ 0x8000, ..self }
     }
 
     /// Class of the encoding.
@@ -144,15 +132,10 @@ impl F80 {
     /// Packed BCD: 18 digits and a sign (FBLD). Nibbles above 9 count by their value.
     pub fn from_bcd(b: [u8; 10]) -> F80 {
         let [digits @ .., sign] = b;
-        let v = digits
-            .iter()
-            .rev()
-            .fold(0, |v, &d| v * 100 + (d >> 4) as i64 * 10 + (d & 15) as i64);
+        let v =
+            digits.iter().rev().fold(0, |v, &d| v * 100 + (d >> 4) as i64 * 10 + (d & 15) as i64);
         let n = F80::from_i64(v);
-        F80 {
-            se: n.se | (sign as u16 & 0x80) << 8,
-            ..n
-        }
+        F80 { se: n.se | (sign as u16 & 0x80) << 8, ..n }
     }
 
     /// FLD m32fp: exact, with a signaling NaN made quiet. Only an unmasked IE prevents the load;
@@ -208,23 +191,14 @@ pub(super) fn unpack(v: F80) -> Num {
     let (sign, biased, sig) = (v.sign(), (v.se & 0x7fff) as i32, v.mant);
     let (kind, exp) = match v.class() {
         Class::Zero | Class::Denormal => {
-            return Num {
-                sign,
-                ..Num::denormal(EXTENDED.emin, sig)
-            };
+            return Num { sign, ..Num::denormal(EXTENDED.emin, sig) };
         }
         Class::Unsupported => (Kind::Unsupported, 0),
         Class::Nan => (Kind::Nan, 0),
         Class::Infinity => (Kind::Inf, 0),
         Class::Normal => (Kind::Finite, biased - EXTENDED.emax),
     };
-    Num {
-        kind,
-        sign,
-        denormal: false,
-        exp,
-        sig,
-    }
+    Num { kind, sign, denormal: false, exp, sig }
 }
 
 /// Rounds to `prec` bits and encodes.
@@ -234,31 +208,10 @@ pub(super) fn finish((value, ex): Outcome, env: Env87, prec: u32) -> (F80, Ex, b
         Value::Num(w) => {
             let f = Format { prec, ..EXTENDED };
             let r = num::round(f, w, env.round, false, env.unmasked);
-            (
-                F80 {
-                    mant: r.sig,
-                    se: se(w.sign, r.biased),
-                },
-                ex | r.ex,
-                r.up,
-            )
+            (F80 { mant: r.sig, se: se(w.sign, r.biased) }, ex | r.ex, r.up)
         }
-        Value::Inf(sign) => (
-            F80 {
-                mant: 1 << 63,
-                se: se(sign, 0x7fff),
-            },
-            ex,
-            false,
-        ),
-        Value::Nan { sign, sig } => (
-            F80 {
-                mant: sig,
-                se: se(sign, 0x7fff),
-            },
-            ex,
-            false,
-        ),
+        Value::Inf(sign) => (F80 { mant: 1 << 63, se: se(sign, 0x7fff) }, ex, false),
+        Value::Nan { sign, sig } => (F80 { mant: sig, se: se(sign, 0x7fff) }, ex, false),
     };
     (v, ex.visible(env.unmasked), up)
 }
@@ -276,8 +229,9 @@ fn load(x: Num) -> (F80, Ex) {
     }
 }
 
-/// The result if an operand is unsupported or a NaN: of two NaNs the one with the larger significand
-/// (a quiet one's is larger than a signaling one's), and if they are equal the positive one.
+/// The result if an operand is unsupported or a NaN: of two NaNs the one with the larger
+/// significand (a quiet one's is larger than a signaling one's), and if they are equal the positive
+/// one.
 #[inline]
 pub(super) fn special(operands: &[Num]) -> Option<Outcome> {
     if operands.iter().any(|n| n.kind == Kind::Unsupported) {
@@ -316,31 +270,19 @@ pub fn sub(a: impl Into<Operand>, b: impl Into<Operand>, env: Env87) -> (F80, Ex
 /// FMUL.
 pub fn mul(a: impl Into<Operand>, b: impl Into<Operand>, env: Env87) -> (F80, Ex, bool) {
     let (Operand(x), Operand(y)) = (a.into(), b.into());
-    finish(
-        special(&[x, y]).unwrap_or_else(|| num::mul(x, y)),
-        env,
-        bits(env.precision),
-    )
+    finish(special(&[x, y]).unwrap_or_else(|| num::mul(x, y)), env, bits(env.precision))
 }
 
 /// FDIV: `a` / `b`.
 pub fn div(a: impl Into<Operand>, b: impl Into<Operand>, env: Env87) -> (F80, Ex, bool) {
     let (Operand(x), Operand(y)) = (a.into(), b.into());
-    finish(
-        special(&[x, y]).unwrap_or_else(|| num::div(x, y)),
-        env,
-        bits(env.precision),
-    )
+    finish(special(&[x, y]).unwrap_or_else(|| num::div(x, y)), env, bits(env.precision))
 }
 
 /// FSQRT.
 pub fn sqrt(a: F80, env: Env87) -> (F80, Ex, bool) {
     let x = unpack(a);
-    finish(
-        special(&[x]).unwrap_or_else(|| num::sqrt(x)),
-        env,
-        bits(env.precision),
-    )
+    finish(special(&[x]).unwrap_or_else(|| num::sqrt(x)), env, bits(env.precision))
 }
 
 /// FUCOM, FUCOMI: IE for a signaling NaN or an unsupported operand only.
@@ -387,9 +329,7 @@ pub fn scale(a: F80, b: F80, env: Env87) -> (F80, Ex, bool) {
         (_, Kind::Inf, true) => (Value::Num(Num::zero(x.sign).wide()), de),
         _ => {
             // Beyond this any number overflows or underflows, even with its exponent moved.
-            let n = y
-                .to_int(Round::Zero)
-                .map_or(1 << 17, |(mag, ..)| mag.min(1 << 17) as i32);
+            let n = y.to_int(Round::Zero).map_or(1 << 17, |(mag, ..)| mag.min(1 << 17) as i32);
             let exp = if y.sign { x.exp - n } else { x.exp + n };
             (Value::Num(Wide { exp, ..x.wide() }), de)
         }
@@ -467,12 +407,7 @@ fn remainder(a: F80, b: F80, env: Env87, nearest: bool) -> Remainder {
         }
     });
     let (value, ex, _) = finish(outcome, env, 64);
-    Remainder {
-        value,
-        ex,
-        quotient,
-        partial,
-    }
+    Remainder { value, ex, quotient, partial }
 }
 
 /// FST m32fp.

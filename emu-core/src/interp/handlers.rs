@@ -2,7 +2,7 @@
 //! Meanings come from the op table's `eval`; here is only how operands are fetched and results
 //! stored.
 
-use super::{Leave, Rec, TAIL};
+use super::{Handler, Leave, Rec, TAIL};
 use crate::cpu::{Cpu, Jump, Reg, mode};
 use crate::fault::{Fault, vector};
 use crate::flags::{Flags, OSZAPC};
@@ -45,9 +45,14 @@ fn put(cpu: &mut Cpu, w: Width, n: u8, v: u64) {
     *slot = w.merge(*slot, v);
 }
 
+/// Goes on at record `ip`. An index beyond the arena would be a bug; it goes back to the loop in
+/// [`super::execute`], which panics, because a panic here would cost every handler a stack frame.
 #[inline(always)]
 fn go(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    if TAIL { (code[ip].run)(cpu, code, ip) } else { Leave::Next.at(ip) }
+    match code.get(ip) {
+        Some(next) if TAIL => (next.run)(cpu, code, ip, next),
+        _ => Leave::Next.at(ip),
+    }
 }
 
 #[inline(always)]
@@ -66,8 +71,8 @@ pub fn alu<O: PureOp, const W: u8, const I: bool, const F: u8>(
     cpu: &mut Cpu,
     code: &[Rec],
     ip: usize,
+    x: &Rec,
 ) -> u64 {
-    let x = &code[ip];
     let w = Width::from_index(W);
     let b = if I { x.imm } else { r(cpu, x.b) };
     let (v, f) = O::eval(w, x.c, r(cpu, x.a), b, r(cpu, x.f as u8), cpu.flags);
@@ -91,8 +96,7 @@ fn ea<const A: u8>(cpu: &Cpu, x: &Rec) -> u64 {
 }
 
 /// LEA.
-pub fn lea<const W: u8, const A: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn lea<const W: u8, const A: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     let v = ea::<A>(cpu, x);
     put(cpu, Width::from_index(W), x.d, v);
     go(cpu, code, ip + 1)
@@ -161,8 +165,10 @@ fn store_slow(cpu: &mut Cpu, va: u64, w: Width, v: u64, c: u8) -> Slow {
     }
 }
 
-/// The load of a read-modify-write: `None` is a fault, or (`cpu.fault.vector` = 255) a store into
-/// code to come.
+/// In [`Cpu::fault`]: not a fault, but a read-modify-write whose store would hit translated code.
+const SMC_TO_COME: u8 = 255;
+
+/// The load of a read-modify-write: `None` is a fault, or [`SMC_TO_COME`].
 #[cold]
 #[inline(never)]
 fn load_rmw_slow(cpu: &mut Cpu, va: u64, w: Width, c: u8) -> Option<u64> {
@@ -176,7 +182,7 @@ fn load_rmw_slow(cpu: &mut Cpu, va: u64, w: Width, c: u8) -> Option<u64> {
     match r {
         Ok(Some(v)) => Some(v),
         Ok(None) => {
-            cpu.fault = Fault::new(255);
+            cpu.fault = Fault::new(SMC_TO_COME);
             None
         }
         Err(f) => {
@@ -186,103 +192,140 @@ fn load_rmw_slow(cpu: &mut Cpu, va: u64, w: Width, c: u8) -> Option<u64> {
     }
 }
 
-#[inline(always)]
-fn load(cpu: &mut Cpu, va: u64, w: Width, c: u8) -> Option<u64> {
-    match cpu.tlb.read(va, w.bytes()) {
-        Some(off) => Some(cpu.mem.ram.read(off, w)),
-        None => load_slow(cpu, va, w, c),
-    }
+/// Calls the slow form of a memory handler. Out of line, so that the fast form needs no stack
+/// frame: it has nothing but jumps.
+#[cold]
+#[inline(never)]
+fn slowly(run: Handler, cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
+    run(cpu, code, ip, x)
 }
 
-#[inline(always)]
-fn store(cpu: &mut Cpu, va: u64, w: Width, v: u64, c: u8) -> Slow {
-    match cpu.tlb.write(va, w.bytes()) {
-        Some(off) => {
-            cpu.mem.ram.write(off, w, v);
-            Slow::Done
+/// A load's value. The fast form of a handler (`$s` false) leaves for its slow form where the TLB
+/// has no answer; the slow form leaves with the fault.
+macro_rules! load {
+    ($cpu:ident, $code:ident, $ip:ident, $x:ident, $va:expr, $w:expr, $c:expr, $s:ident, $slow:expr) => {
+        if $s {
+            let Some(v) = load_slow($cpu, $va, $w, $c) else { return Leave::Fault.at($ip) };
+            v
+        } else {
+            let Some(off) = $cpu.tlb.read($va, $w.bytes()) else {
+                return slowly($slow, $cpu, $code, $ip, $x);
+            };
+            $cpu.mem.ram.read(off, $w)
         }
-        None => store_slow(cpu, va, w, v, c),
-    }
+    };
 }
 
-#[inline(always)]
-fn load_rmw(cpu: &mut Cpu, va: u64, w: Width, c: u8) -> Option<u64> {
-    match cpu.tlb.write(va, w.bytes()) {
-        Some(off) => Some(cpu.mem.ram.read(off, w)),
-        None => load_rmw_slow(cpu, va, w, c),
-    }
+/// The load of a read-modify-write, likewise.
+macro_rules! load_rmw {
+    ($cpu:ident, $code:ident, $ip:ident, $x:ident, $va:expr, $w:expr, $c:expr, $s:ident, $slow:expr) => {
+        if $s {
+            let Some(v) = load_rmw_slow($cpu, $va, $w, $c) else { return rmw_left($cpu, $ip) };
+            v
+        } else {
+            let Some(off) = $cpu.tlb.write($va, $w.bytes()) else {
+                return slowly($slow, $cpu, $code, $ip, $x);
+            };
+            $cpu.mem.ram.read(off, $w)
+        }
+    };
 }
 
-#[inline(always)]
+/// A store, likewise.
+macro_rules! store {
+    ($cpu:ident, $code:ident, $ip:ident, $x:ident, $va:expr, $w:expr, $v:expr, $c:expr, $s:ident, $slow:expr) => {
+        if $s {
+            match store_slow($cpu, $va, $w, $v, $c) {
+                Slow::Done => {}
+                why => return left(why, $ip),
+            }
+        } else {
+            let Some(off) = $cpu.tlb.write($va, $w.bytes()) else {
+                return slowly($slow, $cpu, $code, $ip, $x);
+            };
+            $cpu.mem.ram.write(off, $w, $v);
+        }
+    };
+}
+
 fn left(s: Slow, ip: usize) -> u64 {
     if s == Slow::Smc { Leave::Smc.at(ip) } else { Leave::Fault.at(ip) }
 }
 
-#[cold]
 fn rmw_left(cpu: &Cpu, ip: usize) -> u64 {
-    if cpu.fault.vector == 255 { Leave::Smc.at(ip) } else { Leave::Fault.at(ip) }
+    if cpu.fault.vector == SMC_TO_COME { Leave::Smc.at(ip) } else { Leave::Fault.at(ip) }
 }
 
 /// A load that merges at its width (`ld`), or zero-extends (`Z`).
-pub fn ld<const W: u8, const Z: bool, const A: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn ld<const W: u8, const Z: bool, const A: u8, const S: bool>(
+    cpu: &mut Cpu,
+    code: &[Rec],
+    ip: usize,
+    x: &Rec,
+) -> u64 {
     let w = Width::from_index(W);
     let va = ea::<A>(cpu, x);
-    let Some(v) = load(cpu, va, w, x.c) else { return Leave::Fault.at(ip) };
+    let v = load!(cpu, code, ip, x, va, w, x.c, S, ld::<W, Z, A, true>);
     put(cpu, if Z { Width::W64 } else { w }, x.d, v);
     go(cpu, code, ip + 1)
 }
 
 /// A sign-extending load, written at width `K`.
-pub fn lds<const W: u8, const K: u8, const A: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn lds<const W: u8, const K: u8, const A: u8, const S: bool>(
+    cpu: &mut Cpu,
+    code: &[Rec],
+    ip: usize,
+    x: &Rec,
+) -> u64 {
     let w = Width::from_index(W);
     let va = ea::<A>(cpu, x);
-    let Some(v) = load(cpu, va, w, x.c) else { return Leave::Fault.at(ip) };
+    let v = load!(cpu, code, ip, x, va, w, x.c, S, lds::<W, K, A, true>);
     put(cpu, Width::from_index(K), x.d, w.sext(v));
     go(cpu, code, ip + 1)
 }
 
 /// A read-modify-write's load.
-pub fn ldw<const W: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn ldw<const W: u8, const S: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
+    let w = Width::from_index(W);
     let va = ea::<{ am::FULL }>(cpu, x);
-    let Some(v) = load_rmw(cpu, va, Width::from_index(W), x.c) else { return rmw_left(cpu, ip) };
+    let v = load_rmw!(cpu, code, ip, x, va, w, x.c, S, ldw::<W, true>);
     put(cpu, Width::W64, x.d, v);
     go(cpu, code, ip + 1)
 }
 
 /// A store of register `d` or of an immediate.
-pub fn st<const W: u8, const I: bool, const A: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
-    let va = ea::<A>(cpu, x);
-    let v = if I { x.imm } else { r(cpu, x.d) };
-    match store(cpu, va, Width::from_index(W), v, x.c) {
-        Slow::Done => go(cpu, code, ip + 1),
-        s => left(s, ip),
-    }
-}
-
-/// A read-modify-write's store: it goes through in any case.
-pub fn stw<const W: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
-    let va = ea::<{ am::FULL }>(cpu, x);
-    match store(cpu, va, Width::from_index(W), r(cpu, x.d), x.c) {
-        Slow::Done => go(cpu, code, ip + 1),
-        s => left(s, ip),
-    }
-}
-
-/// Fused `ldz t, [m]; op d, d, t`: an ALU op with a memory source.
-pub fn alu_mem<O: PureOp, const W: u8, const F: u8, const A: u8>(
+pub fn st<const W: u8, const I: bool, const A: u8, const S: bool>(
     cpu: &mut Cpu,
     code: &[Rec],
     ip: usize,
+    x: &Rec,
 ) -> u64 {
-    let x = &code[ip];
     let w = Width::from_index(W);
     let va = ea::<A>(cpu, x);
-    let Some(b) = load(cpu, va, w, x.c) else { return Leave::Fault.at(ip) };
+    let v = if I { x.imm } else { r(cpu, x.d) };
+    store!(cpu, code, ip, x, va, w, v, x.c, S, st::<W, I, A, true>);
+    go(cpu, code, ip + 1)
+}
+
+/// A read-modify-write's store: it goes through in any case.
+pub fn stw<const W: u8, const S: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
+    let w = Width::from_index(W);
+    let va = ea::<{ am::FULL }>(cpu, x);
+    let v = r(cpu, x.d);
+    store!(cpu, code, ip, x, va, w, v, x.c, S, stw::<W, true>);
+    go(cpu, code, ip + 1)
+}
+
+/// Fused `ldz t, [m]; op d, d, t`: an ALU op with a memory source.
+pub fn alu_mem<O: PureOp, const W: u8, const F: u8, const A: u8, const S: bool>(
+    cpu: &mut Cpu,
+    code: &[Rec],
+    ip: usize,
+    x: &Rec,
+) -> u64 {
+    let w = Width::from_index(W);
+    let va = ea::<A>(cpu, x);
+    let b = load!(cpu, code, ip, x, va, w, x.c, S, alu_mem::<O, W, F, A, true>);
     let (v, f) = O::eval(w, 0, r(cpu, x.imm as u8), b, 0, cpu.flags);
     put(cpu, w, x.d, v);
     set_flags::<F>(cpu, f, OSZAPC);
@@ -290,60 +333,53 @@ pub fn alu_mem<O: PureOp, const W: u8, const F: u8, const A: u8>(
 }
 
 /// Fused `ldz t, [m]; op -, t, b | imm`: CMP and TEST with memory first. The register is `d`.
-pub fn cmp_mem<O: PureOp, const W: u8, const I: bool, const A: u8>(
+pub fn cmp_mem<O: PureOp, const W: u8, const I: bool, const A: u8, const S: bool>(
     cpu: &mut Cpu,
     code: &[Rec],
     ip: usize,
+    x: &Rec,
 ) -> u64 {
-    let x = &code[ip];
     let w = Width::from_index(W);
     let va = ea::<A>(cpu, x);
-    let Some(a) = load(cpu, va, w, x.c) else { return Leave::Fault.at(ip) };
+    let a = load!(cpu, code, ip, x, va, w, x.c, S, cmp_mem::<O, W, I, A, true>);
     let b = if I { x.imm } else { r(cpu, x.d) };
     cpu.flags = O::eval(w, 0, a, b, 0, cpu.flags).1;
     go(cpu, code, ip + 1)
 }
 
 /// Fused `ldw t, [m]; op t2, t, b | imm; stw [m], t2`. The register is `d`.
-pub fn rmw<O: PureOp, const W: u8, const I: bool, const F: u8>(
+pub fn rmw<O: PureOp, const W: u8, const I: bool, const F: u8, const S: bool>(
     cpu: &mut Cpu,
     code: &[Rec],
     ip: usize,
+    x: &Rec,
 ) -> u64 {
-    let x = &code[ip];
     let w = Width::from_index(W);
     let va = ea::<{ am::FULL }>(cpu, x);
-    let Some(a) = load_rmw(cpu, va, w, x.c) else { return rmw_left(cpu, ip) };
+    let a = load_rmw!(cpu, code, ip, x, va, w, x.c, S, rmw::<O, W, I, F, true>);
     let b = if I { x.imm } else { r(cpu, x.d) };
     let (v, f) = O::eval(w, 0, a, b, 0, cpu.flags);
-    match store(cpu, va, w, v, x.c) {
-        Slow::Done => {
-            set_flags::<F>(cpu, f, x.f);
-            go(cpu, code, ip + 1)
-        }
-        s => left(s, ip),
-    }
+    store!(cpu, code, ip, x, va, w, v, x.c, S, rmw::<O, W, I, F, true>);
+    set_flags::<F>(cpu, f, x.f);
+    go(cpu, code, ip + 1)
 }
 
+/// Marks an access through RSP for [`note_fault`].
+const STACK: u8 = 0x10;
+
 /// Fused 64-bit push of register `d` or an immediate.
-pub fn push<const I: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn push<const I: bool, const S: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     let va = cpu.regs[RSP].wrapping_sub(8);
     let v = if I { x.imm } else { r(cpu, x.d) };
-    match store(cpu, va, Width::W64, v, 0x10) {
-        Slow::Done => {
-            cpu.regs[RSP] = va;
-            go(cpu, code, ip + 1)
-        }
-        s => left(s, ip),
-    }
+    store!(cpu, code, ip, x, va, Width::W64, v, STACK, S, push::<I, true>);
+    cpu.regs[RSP] = va;
+    go(cpu, code, ip + 1)
 }
 
 /// Fused 64-bit pop into register `d`.
-pub fn pop(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn pop<const S: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     let va = cpu.regs[RSP];
-    let Some(v) = load(cpu, va, Width::W64, 0x10) else { return Leave::Fault.at(ip) };
+    let v = load!(cpu, code, ip, x, va, Width::W64, STACK, S, pop::<true>);
     put(cpu, Width::W64, x.d, v);
     cpu.regs[RSP] = va.wrapping_add(8);
     go(cpu, code, ip + 1)
@@ -352,8 +388,8 @@ pub fn pop(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
 // ---- vectors, helpers and other rare ones: out of line ----------------------------------------------
 
 /// Runs an out-of-line function that may fault.
-pub fn outline(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    if call_helper(cpu, &code[ip]) { go(cpu, code, ip + 1) } else { Leave::Fault.at(ip) }
+pub fn outline(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
+    if call_helper(cpu, x) { go(cpu, code, ip + 1) } else { Leave::Fault.at(ip) }
 }
 
 #[inline(never)]
@@ -377,8 +413,8 @@ fn call_helper(cpu: &mut Cpu, x: &Rec) -> bool {
 
 /// Any other micro-op, executed from its canonical form by [`crate::rare`]; `imm` is its index in
 /// the CPU's list of such ops.
-pub fn rare(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    match run_rare(cpu, code[ip].imm as usize) {
+pub fn rare(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
+    match run_rare(cpu, x.imm as usize) {
         Slow::Done => go(cpu, code, ip + 1),
         s => left(s, ip),
     }
@@ -388,8 +424,7 @@ pub fn rare(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
 fn run_rare(cpu: &mut Cpu, n: usize) -> Slow {
     let u = &cpu.rare[n].clone();
     if u.op == crate::uop::Op::Vst {
-        let va = crate::rare::address(cpu, &u.mem);
-        match hits_code(cpu, va, u64::from(u.k & 127)) {
+        match crate::rare::aligned(cpu, u).and_then(|va| hits_code(cpu, va, u64::from(u.k & 127))) {
             Ok(true) => return Slow::Smc,
             Ok(false) => {}
             Err(f) => {
@@ -427,15 +462,14 @@ fn charge(cpu: &mut Cpu, n: i64) -> bool {
 #[inline(always)]
 fn follow(cpu: &mut Cpu, code: &[Rec], ip: usize, t: u32, why: Leave) -> u64 {
     match code.get(t as usize) {
-        Some(next) if TAIL => (next.run)(cpu, code, t as usize),
+        Some(next) if TAIL => (next.run)(cpu, code, t as usize, next),
         Some(_) => Leave::Next.at(t as usize),
         None => why.at(ip),
     }
 }
 
 /// Jump: `imm` is the distance, `i` the instruction count.
-pub fn goto<const W64: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn goto<const W64: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     advance::<W64>(cpu, x.imm, x.c);
     if !charge(cpu, x.i.into()) {
         return Leave::Budget.at(ip);
@@ -446,8 +480,14 @@ pub fn goto<const W64: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
 /// The two ways of a conditional block end: `imm` = taken distance | fall distance << 32 |
 /// instruction count << 48.
 #[inline(always)]
-fn branch<const W64: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, w: u8, taken: bool) -> u64 {
-    let x = &code[ip];
+fn branch<const W64: bool>(
+    cpu: &mut Cpu,
+    code: &[Rec],
+    ip: usize,
+    x: &Rec,
+    w: u8,
+    taken: bool,
+) -> u64 {
     let n = (x.imm >> 48) as i64;
     // Two ways to the end, so that the branch predictor sees them apart: without the black box
     // they would be merged into a conditional move before one indirect jump.
@@ -468,9 +508,9 @@ fn branch<const W64: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, w: u8, taken:
 }
 
 /// Conditional jump on the flags.
-pub fn jcc<const CC: u8, const W64: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
+pub fn jcc<const CC: u8, const W64: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     let taken = cpu.flags.cond(CC);
-    branch::<W64>(cpu, code, ip, code[ip].c, taken)
+    branch::<W64>(cpu, code, ip, x, x.c, taken)
 }
 
 /// Fused `op d, a, b | imm` (CMP, TEST, SUB, AND) and conditional jump. An immediate is in `i`.
@@ -478,21 +518,20 @@ pub fn alu_jcc<O: PureOp, const W: u8, const I: bool, const CC: u8>(
     cpu: &mut Cpu,
     code: &[Rec],
     ip: usize,
+    x: &Rec,
 ) -> u64 {
-    let x = &code[ip];
     let w = Width::from_index(W);
     let b = if I { x.i as i64 as u64 } else { r(cpu, x.b) };
     let (v, f) = O::eval(w, 0, r(cpu, x.a), b, 0, cpu.flags);
     put(cpu, w, x.d, v);
     cpu.flags = f;
-    branch::<true>(cpu, code, ip, 0, f.cond(CC))
+    branch::<true>(cpu, code, ip, x, 0, f.cond(CC))
 }
 
 /// Jump if register `a`, cut to width `W`, is not zero.
-pub fn jrnz<const W: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn jrnz<const W: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     let taken = Width::from_index(W).zext(r(cpu, x.a)) != 0;
-    branch::<false>(cpu, code, ip, x.c, taken)
+    branch::<false>(cpu, code, ip, x, x.c, taken)
 }
 
 /// Looks the block at RIP up among the recent targets of indirect jumps.
@@ -510,8 +549,7 @@ fn indirect(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
 }
 
 /// Indirect jump to register `a`, cut to width `c`; `i` is the instruction count.
-pub fn jmpi(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn jmpi(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     cpu.regs[RIP] = Width::from_index(x.c).zext(r(cpu, x.a));
     if !charge(cpu, x.i.into()) {
         return Leave::Budget.at(ip);
@@ -521,14 +559,11 @@ pub fn jmpi(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
 
 /// Fused 64-bit near call: `i` is the return address's distance, `imm` the target's, `d` the
 /// instruction count.
-pub fn call(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn call<const S: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     let rip = cpu.regs[RIP];
     let va = cpu.regs[RSP].wrapping_sub(8);
-    match store(cpu, va, Width::W64, rip.wrapping_add(x.i as i64 as u64), 0x10) {
-        Slow::Done => {}
-        s => return left(s, ip),
-    }
+    let back = rip.wrapping_add(x.i as i64 as u64);
+    store!(cpu, code, ip, x, va, Width::W64, back, STACK, S, call::<true>);
     cpu.regs[RSP] = va;
     cpu.regs[RIP] = rip.wrapping_add(x.imm);
     if !charge(cpu, x.d.into()) {
@@ -538,10 +573,9 @@ pub fn call(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
 }
 
 /// Fused 64-bit near return; `imm` is what to add to RSP, `i` the instruction count.
-pub fn ret(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn ret<const S: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     let va = cpu.regs[RSP];
-    let Some(v) = load(cpu, va, Width::W64, 0x10) else { return Leave::Fault.at(ip) };
+    let v = load!(cpu, code, ip, x, va, Width::W64, STACK, S, ret::<true>);
     cpu.regs[RSP] = va.wrapping_add(x.imm);
     cpu.regs[RIP] = v;
     if !charge(cpu, x.i.into()) {
@@ -551,8 +585,7 @@ pub fn ret(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
 }
 
 /// Back to the dispatcher, RIP advanced by `imm` unless `b` (a helper has set it).
-pub fn exit(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn exit(cpu: &mut Cpu, _code: &[Rec], ip: usize, x: &Rec) -> u64 {
     if x.b == 0 {
         advance::<false>(cpu, x.imm, x.c);
     }
@@ -561,15 +594,13 @@ pub fn exit(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
 }
 
 /// Raises the exception whose vector is `i`, with error code 0 if `c`.
-pub fn raise(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn raise(cpu: &mut Cpu, _code: &[Rec], ip: usize, x: &Rec) -> u64 {
     cpu.fault = Fault { vector: x.i as u8, error: (x.c != 0).then_some(0), address: 0 };
     Leave::Fault.at(ip)
 }
 
 /// A link into another page: goes on at `t` only while RIP is mapped to the RAM offset in `imm`.
-pub fn guard(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let x = &code[ip];
+pub fn guard(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     let va = if cpu.mode & mode::CODE64 != 0 { cpu.regs[RIP] } else { cpu.linear_rip() };
     if cpu.tlb.exec(va) == Some(x.imm) {
         return go(cpu, code, x.t as usize);
@@ -578,12 +609,12 @@ pub fn guard(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
 }
 
 /// The first record of a block that is no longer valid.
-pub fn stale(_cpu: &mut Cpu, _code: &[Rec], ip: usize) -> u64 {
+pub fn stale(_cpu: &mut Cpu, _code: &[Rec], ip: usize, _x: &Rec) -> u64 {
     Leave::Lookup.at(ip)
 }
 
 /// The first record of a block that was lifted anew: goes on at `t`.
-pub fn forward(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let t = code[ip].t as usize;
+pub fn forward(cpu: &mut Cpu, code: &[Rec], _ip: usize, x: &Rec) -> u64 {
+    let t = x.t as usize;
     go(cpu, code, t)
 }

@@ -20,8 +20,9 @@ pub mod thread;
 
 use crate::cpu::Cpu;
 
-/// A handler: runs the record at the given index and those after it; returns an exit word.
-pub type Handler = fn(&mut Cpu, &[Rec], usize) -> u64;
+/// A handler: runs the given record, which is at the given index of the arena, and those after it;
+/// returns an exit word.
+pub type Handler = fn(&mut Cpu, &[Rec], usize, &Rec) -> u64;
 
 /// One step of threaded code.
 #[derive(Clone, Copy)]
@@ -112,7 +113,8 @@ pub const TAIL: bool = cfg!(tail_calls);
 /// Runs threaded code from record `ip` until it is left.
 pub fn execute(cpu: &mut Cpu, code: &[Rec], mut ip: usize) -> (Leave, usize) {
     loop {
-        match Leave::decode((code[ip].run)(cpu, code, ip)) {
+        let rec = &code[ip];
+        match Leave::decode((rec.run)(cpu, code, ip, rec)) {
             (Leave::Next, next) => ip = next,
             exit => return exit,
         }

@@ -40,8 +40,7 @@ pub fn thread(cpu: &mut Cpu, block: &Block) -> Threaded {
     t.out
 }
 
-const BLANK: Rec =
-    Rec { run: h::stale, d: 0, a: 0, b: 0, c: 0, i: 0, imm: 0, t: 0, f: 0 };
+const BLANK: Rec = Rec { run: h::stale, d: 0, a: 0, b: 0, c: 0, i: 0, imm: 0, t: 0, f: 0 };
 
 /// A record whose handler leaves for the dispatcher: for entries of dead blocks.
 pub fn stale() -> Rec {
@@ -85,26 +84,53 @@ fn flag_kind(mask: u32) -> u8 {
 macro_rules! by_width {
     ($w:expr, |$W:ident| $e:expr) => {
         match $w {
-            W8 => { const $W: u8 = 0; $e }
-            W16 => { const $W: u8 = 1; $e }
-            W32 => { const $W: u8 = 2; $e }
-            W64 => { const $W: u8 = 3; $e }
+            W8 => {
+                const $W: u8 = 0;
+                $e
+            }
+            W16 => {
+                const $W: u8 = 1;
+                $e
+            }
+            W32 => {
+                const $W: u8 = 2;
+                $e
+            }
+            W64 => {
+                const $W: u8 = 3;
+                $e
+            }
         }
     };
 }
 
 macro_rules! by_bool {
     ($b:expr, |$B:ident| $e:expr) => {
-        if $b { const $B: bool = true; $e } else { const $B: bool = false; $e }
+        if $b {
+            const $B: bool = true;
+            $e
+        } else {
+            const $B: bool = false;
+            $e
+        }
     };
 }
 
 macro_rules! by_flags {
     ($f:expr, |$F:ident| $e:expr) => {
         match $f {
-            fl::NONE => { const $F: u8 = fl::NONE; $e }
-            fl::ALL => { const $F: u8 = fl::ALL; $e }
-            _ => { const $F: u8 = fl::SOME; $e }
+            fl::NONE => {
+                const $F: u8 = fl::NONE;
+                $e
+            }
+            fl::ALL => {
+                const $F: u8 = fl::ALL;
+                $e
+            }
+            _ => {
+                const $F: u8 = fl::SOME;
+                $e
+            }
         }
     };
 }
@@ -112,9 +138,18 @@ macro_rules! by_flags {
 macro_rules! by_mode {
     ($a:expr, |$A:ident| $e:expr) => {
         match $a {
-            am::BASE => { const $A: u8 = am::BASE; $e }
-            am::INDEX => { const $A: u8 = am::INDEX; $e }
-            _ => { const $A: u8 = am::FULL; $e }
+            am::BASE => {
+                const $A: u8 = am::BASE;
+                $e
+            }
+            am::INDEX => {
+                const $A: u8 = am::INDEX;
+                $e
+            }
+            _ => {
+                const $A: u8 = am::FULL;
+                $e
+            }
         }
     };
 }
@@ -246,12 +281,12 @@ impl Threader<'_> {
     fn load(&mut self, u: &Uop) {
         let a = address_mode(&u.mem);
         let run: Handler = match u.op {
-            Op::Ld => by_width!(u.w, |W| by_mode!(a, |A| h::ld::<W, false, A>)),
-            Op::Ldz => by_width!(u.w, |W| by_mode!(a, |A| h::ld::<W, true, A>)),
-            Op::Ldw => by_width!(u.w, |W| h::ldw::<W>),
+            Op::Ld => by_width!(u.w, |W| by_mode!(a, |A| h::ld::<W, false, A, false>)),
+            Op::Ldz => by_width!(u.w, |W| by_mode!(a, |A| h::ld::<W, true, A, false>)),
+            Op::Ldw => by_width!(u.w, |W| h::ldw::<W, false>),
             Op::Lds => {
                 let k = Width::from_index(u.k);
-                by_width!(u.w, |W| by_width!(k, |K| by_mode!(a, |A| h::lds::<W, K, A>)))
+                by_width!(u.w, |W| by_width!(k, |K| by_mode!(a, |A| h::lds::<W, K, A, false>)))
             }
             _ => {
                 // LEA has no segment; the result's own width cuts as far as the address size.
@@ -269,10 +304,12 @@ impl Threader<'_> {
         let a = address_mode(&u.mem);
         let (run, d, imm): (Handler, u8, u64) = match u.b {
             Src::Imm(v) => {
-                (by_width!(u.w, |W| by_mode!(a, |A| h::st::<W, true, A>)), 0, v as u64)
+                (by_width!(u.w, |W| by_mode!(a, |A| h::st::<W, true, A, false>)), 0, v as u64)
             }
-            Src::Reg(r) if u.op == Op::Stw => (by_width!(u.w, |W| h::stw::<W>), r.0, 0),
-            Src::Reg(r) => (by_width!(u.w, |W| by_mode!(a, |A| h::st::<W, false, A>)), r.0, 0),
+            Src::Reg(r) if u.op == Op::Stw => (by_width!(u.w, |W| h::stw::<W, false>), r.0, 0),
+            Src::Reg(r) => {
+                (by_width!(u.w, |W| by_mode!(a, |A| h::st::<W, false, A, false>)), r.0, 0)
+            }
         };
         self.emit(Rec { run, d, imm, ..with_mem(&u.mem) }, 1);
     }
@@ -380,7 +417,12 @@ impl Threader<'_> {
     fn fuse_load(&mut self, u: &Uop) -> bool {
         let Some(o) = self.peek(1).copied() else { return false };
         let flags = flag_kind(o.fl);
-        if !self.same_insn(1) || o.w != u.w || self.read_later(u.d, 2) || flags == fl::SOME {
+        if u.d.is_architectural()
+            || !self.same_insn(1)
+            || o.w != u.w
+            || self.read_later(u.d, 2)
+            || flags == fl::SOME
+        {
             return false;
         }
         let (w, m) = (u.w, address_mode(&u.mem));
@@ -391,7 +433,7 @@ impl Threader<'_> {
                 Src::Reg(r) => (false, r.0, 0),
             };
             let run: Option<Handler> = pick!(o.op, [Sub And], |O| by_width!(w, |W| {
-                by_bool!(imm, |I| by_mode!(m, |A| h::cmp_mem::<O, W, I, A>))
+                by_bool!(imm, |I| by_mode!(m, |A| h::cmp_mem::<O, W, I, A, false>))
             }));
             let Some(run) = run else { return false };
             self.emit(Rec { run, d, imm: v, ..with_mem(&u.mem) }, 2);
@@ -400,10 +442,11 @@ impl Threader<'_> {
         if o.b != Src::Reg(u.d) || o.a == u.d {
             return false;
         }
-        let run: Option<Handler> =
-            pick!(o.op, [Add Sub And Or Xor Imul], |O| by_width!(w, |W| {
-                by_bool!(flags == fl::ALL, |F| by_mode!(m, |A| h::alu_mem::<O, W, { F as u8 }, A>))
-            }));
+        let run: Option<Handler> = pick!(o.op, [Add Sub And Or Xor Imul], |O| by_width!(w, |W| {
+            by_bool!(flags == fl::ALL, |F| by_mode!(m, |A| {
+                h::alu_mem::<O, W, { F as u8 }, A, false>
+            }))
+        }));
         let Some(run) = run else { return false };
         self.emit(Rec { run, d: dst(o.d), imm: o.a.0.into(), ..with_mem(&u.mem) }, 2);
         true
@@ -423,7 +466,7 @@ impl Threader<'_> {
             && s.w == u.w
             && !self.read_later(u.d, 3)
             && !self.read_later(o.d, 3);
-        if !whole || o.d.is_architectural() {
+        if !whole || o.d.is_architectural() || u.d.is_architectural() {
             return false;
         }
         let (imm, d, v) = match o.b {
@@ -432,10 +475,10 @@ impl Threader<'_> {
             Src::Reg(r) => (false, r.0, 0),
         };
         let f = flag_kind(o.fl);
-        let run: Option<Handler> =
-            pick!(o.op, [Add Sub And Or Xor Inc Dec], |O| by_width!(u.w, |W| {
-                by_bool!(imm, |I| by_flags!(f, |F| h::rmw::<O, W, I, F>))
-            }));
+        let op = o.op;
+        let run: Option<Handler> = pick!(op, [Add Sub And Or Xor Inc Dec], |O| by_width!(u.w, |W| {
+            by_bool!(imm, |I| by_flags!(f, |F| h::rmw::<O, W, I, F, false>))
+        }));
         let Some(run) = run else { return false };
         self.emit(Rec { run, d, imm: v, f: o.fl, ..with_mem(&u.mem) }, 3);
         true
@@ -467,8 +510,8 @@ impl Threader<'_> {
             return false;
         }
         let rec = match u.b {
-            Src::Imm(v) => Rec { run: h::push::<true>, imm: v as u64, ..BLANK },
-            Src::Reg(r) => Rec { run: h::push::<false>, d: r.0, ..BLANK },
+            Src::Imm(v) => Rec { run: h::push::<true, false>, imm: v as u64, ..BLANK },
+            Src::Reg(r) => Rec { run: h::push::<false, false>, d: r.0, ..BLANK },
         };
         self.emit(rec, 2);
         true
@@ -479,7 +522,7 @@ impl Threader<'_> {
         if !whole || self.moves_rsp(1) != Some(8) || u.d == Reg::RSP {
             return false;
         }
-        self.emit(Rec { run: h::pop, d: dst(u.d), ..BLANK }, 2);
+        self.emit(Rec { run: h::pop::<false>, d: dst(u.d), ..BLANK }, 2);
         true
     }
 
@@ -489,6 +532,8 @@ impl Threader<'_> {
         };
         let Src::Imm(back) = u.b else { return false };
         let whole = u.a == Reg::RIP
+            && u.fl == 0
+            && !u.d.is_architectural()
             && u.w == W64
             && s.op == Op::St
             && s.w == W64
@@ -502,7 +547,7 @@ impl Threader<'_> {
             return false;
         }
         let (n, i) = (self.insn_count() as u8, back as i32);
-        let rec = Rec { run: h::call, d: n, i, imm: g.imm as u64, ..BLANK };
+        let rec = Rec { run: h::call::<false>, d: n, i, imm: g.imm as u64, ..BLANK };
         self.emit(Rec { t: UNLINKED, f: UNLINKED, ..rec }, 4);
         true
     }
@@ -511,6 +556,7 @@ impl Threader<'_> {
         let Some(j) = self.peek(2).copied() else { return false };
         let (Some(by), true) = (self.moves_rsp(1), self.same_insn(2)) else { return false };
         let whole = u.w == W64
+            && !u.d.is_architectural()
             && Self::is_stack(&u.mem, 0)
             && j.op == Op::Jmpi
             && j.a == u.d
@@ -519,7 +565,7 @@ impl Threader<'_> {
             return false;
         }
         let i = self.insn_count() as i32;
-        self.emit(Rec { run: h::ret, imm: by as u64, i, ..BLANK }, 3);
+        self.emit(Rec { run: h::ret::<false>, imm: by as u64, i, ..BLANK }, 3);
         true
     }
 }

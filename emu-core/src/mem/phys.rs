@@ -93,6 +93,9 @@ impl CodeMap {
     }
 
     /// Takes the writes (RAM offset, length) from outside that hit code.
+    ///
+    /// # Panics
+    /// When another thread panicked while it noted one.
     pub fn take_dirty(&self) -> Vec<(u64, u64)> {
         if self.any_dirty.swap(false, Relaxed) {
             std::mem::take(&mut self.dirty.lock().unwrap())

@@ -28,7 +28,7 @@ macro_rules! accessors {
             if off > self.len - N {
                 return 0;
             }
-            if off & (N - 1) == 0 {
+            if off.is_multiple_of(N) {
                 // SAFETY: off + N <= len, so the pointer is inside the mapping, which lives as
                 // long as self; it is aligned (mapping is page-aligned, off is a multiple of N);
                 // all accesses to the mapping are atomic.
@@ -36,7 +36,7 @@ macro_rules! accessors {
                     .load(Relaxed)
                     .to_le()
             } else {
-                self.read_unaligned(off, N) as $t
+                self.read_unaligned::<N>(off) as $t
             }
         }
 
@@ -47,12 +47,12 @@ macro_rules! accessors {
             if off > self.len - N {
                 return;
             }
-            if off & (N - 1) == 0 {
+            if off.is_multiple_of(N) {
                 // SAFETY: as in the read above.
                 unsafe { <$atomic>::from_ptr(self.map.as_mut_ptr().add(off as usize).cast()) }
                     .store(value.to_le(), Relaxed);
             } else {
-                self.write_unaligned(off, N, value as u64);
+                self.write_unaligned::<N>(off, value as u64);
             }
         }
     )*};
@@ -63,6 +63,9 @@ impl GuestRam {
     ///
     /// # Errors
     /// What the host says when it cannot reserve that much.
+    ///
+    /// # Panics
+    /// When `len` is not in pages: a wiring bug.
     pub fn new(len: u64) -> std::io::Result<GuestRam> {
         assert!(len >= 4096 && len.is_multiple_of(4096), "RAM size {len:#x} is not in pages");
         let fd = rustix::fs::memfd_create("ring3-ram", rustix::fs::MemfdFlags::CLOEXEC)?;
@@ -116,18 +119,31 @@ impl GuestRam {
 
     /// Two aligned words joined: cheaper than eight bytes, and never past the end, because the
     /// second word is only touched when the value reaches into it and `len` is a multiple of 8.
-    #[inline]
-    fn read_unaligned(&self, off: u64, n: u64) -> u64 {
+    #[inline(always)]
+    fn read_unaligned<const N: u64>(&self, off: u64) -> u64 {
         let (base, shift) = (off & !7, (off & 7) * 8);
-        let lo = self.read_u64(base) >> shift;
-        let v = if (off & 7) + n > 8 { lo | self.read_u64(base + 8) << (64 - shift) } else { lo };
-        v & (u64::MAX >> (64 - 8 * n))
+        let lo = self.word(base) >> shift;
+        let v = if (off & 7) + N > 8 { lo | self.word(base + 8) << (64 - shift) } else { lo };
+        v & (u64::MAX >> (64 - 8 * N))
     }
 
-    #[inline]
-    fn write_unaligned(&self, off: u64, n: u64, value: u64) {
-        for i in 0..n {
-            self.write_u8(off + i, (value >> (8 * i)) as u8);
+    /// The aligned word at `off`, which the caller has checked to be in range.
+    #[inline(always)]
+    fn word(&self, off: u64) -> u64 {
+        debug_assert!(off & 7 == 0 && off + 8 <= self.len);
+        // SAFETY: the callers give offsets of words that contain a byte below `len`, which is a
+        // multiple of 8; aligned, atomic, and the mapping lives as long as self.
+        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(off as usize).cast()) }
+            .load(Relaxed)
+            .to_le()
+    }
+
+    #[inline(always)]
+    fn write_unaligned<const N: u64>(&self, off: u64, value: u64) {
+        for i in 0..N {
+            // SAFETY: the caller has checked that off + N <= len; a byte is always aligned.
+            unsafe { AtomicU8::from_ptr(self.map.as_mut_ptr().add((off + i) as usize)) }
+                .store((value >> (8 * i)) as u8, Relaxed);
         }
     }
 

@@ -65,9 +65,13 @@ const fn miss(index: usize) -> u64 {
     (index as u64 ^ 1) << 12
 }
 
-/// A level-1 table.
+/// The entries of a level-1 table.
+type Entries = [Entry; L1];
+
+/// What is known of a level-1 table besides its entries (apart, so that the tables that every
+/// access looks at are a power of two in size).
+#[derive(Default)]
 struct Table {
-    entries: [Entry; L1],
     /// Indices filled since the last flush (with repetitions).
     filled: Vec<u16>,
     /// Which indices hold a 4 KiB slice of a larger page.
@@ -75,24 +79,21 @@ struct Table {
 }
 
 impl Table {
-    fn new() -> Table {
-        let mut entries = [Entry { read: 0, write: 0, exec: 0, addend: 0 }; L1];
-        for (i, e) in entries.iter_mut().enumerate() {
-            *e = Entry { read: miss(i), write: miss(i), exec: miss(i), addend: 0 };
-        }
-        Table { entries, filled: Vec::new(), large: [0; L1 / 64] }
-    }
-
-    fn drop_entry(&mut self, i: usize) {
-        self.entries[i] = Entry { read: miss(i), write: miss(i), exec: miss(i), addend: 0 };
+    fn drop_entry(&mut self, entries: &mut Entries, i: usize) {
+        entries[i] = no_entry(i);
         self.large[i / 64] &= !(1 << (i % 64));
     }
 
-    fn clear(&mut self) {
+    fn clear(&mut self, entries: &mut Entries) {
         for i in std::mem::take(&mut self.filled) {
-            self.drop_entry(i as usize);
+            self.drop_entry(entries, i as usize);
         }
     }
+}
+
+/// The entry at index `i` that nothing hits.
+const fn no_entry(i: usize) -> Entry {
+    Entry { read: miss(i), write: miss(i), exec: miss(i), addend: 0 }
 }
 
 /// The result of an architectural page walk.
@@ -159,7 +160,8 @@ struct Space {
 /// The TLB of one CPU.
 pub struct Tlb {
     /// Tables by address-space slot × 4 + privilege.
-    tables: Box<[Table; SPACES * 4]>,
+    entries: Box<[Entries; SPACES * 4]>,
+    tables: [Table; SPACES * 4],
     /// Table of ordinary accesses at the current privilege.
     current: usize,
     spaces: [Space; SPACES],
@@ -197,12 +199,14 @@ impl Default for Tlb {
 impl Tlb {
     /// An empty TLB in address space 0, supervisor.
     pub fn new() -> Tlb {
-        let tables: Vec<Table> = (0..SPACES * 4).map(|_| Table::new()).collect();
-        let tables = tables.into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!());
+        let entries: Vec<Entries> =
+            (0..SPACES * 4).map(|_| std::array::from_fn(no_entry)).collect();
+        let entries = entries.into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!());
         let mut spaces = [Space { pcid: u16::MAX, id: 0, last_use: 0 }; SPACES];
         spaces[0] = Space { pcid: 0, id: 2, last_use: 1 };
         Tlb {
-            tables,
+            entries,
+            tables: Default::default(),
             current: 0,
             spaces,
             slot: 0,
@@ -222,7 +226,7 @@ impl Tlb {
     /// The level-1 entry that `va` would hit at the current privilege.
     #[inline(always)]
     pub fn entry(&self, va: u64) -> &Entry {
-        &self.tables[self.current & (SPACES * 4 - 1)].entries[Self::index(va)]
+        &self.entries[self.current & (SPACES * 4 - 1)][Self::index(va)]
     }
 
     /// RAM offset of `n` bytes to read at `va`.
@@ -277,7 +281,7 @@ impl Tlb {
         let page = va & !4095;
         let table = &mut self.tables[self.current];
         let tag = |ok: bool| if ok { page } else { miss(i) };
-        table.entries[i] = Entry {
+        self.entries[self.current][i] = Entry {
             read: tag(rights.read),
             write: tag(rights.write),
             exec: tag(rights.exec),
@@ -338,8 +342,8 @@ impl Tlb {
     }
 
     fn clear_slot(&mut self, slot: usize) {
-        for t in &mut self.tables[slot * 4..slot * 4 + 4] {
-            t.clear();
+        for n in slot * 4..slot * 4 + 4 {
+            self.tables[n].clear(&mut self.entries[n]);
         }
     }
 
@@ -422,20 +426,21 @@ impl Tlb {
         // A level-1 entry does not say whether it is global or which size its page had: drop the
         // page everywhere, and every slice of a large page within the same GiB.
         let i = Self::index(va);
-        for t in self.tables.iter_mut().filter(|t| !t.filled.is_empty()) {
+        let tables = self.tables.iter_mut().zip(self.entries.iter_mut());
+        for (t, entries) in tables.filter(|(t, _)| !t.filled.is_empty()) {
             let page = va & !4095;
-            let e = &t.entries[i];
+            let e = &entries[i];
             if e.read == page || e.write == page || e.exec == page {
-                t.drop_entry(i);
+                t.drop_entry(entries, i);
             }
             for word in 0..t.large.len() {
                 let mut bits = t.large[word];
                 while bits != 0 {
                     let i = word * 64 + bits.trailing_zeros() as usize;
                     bits &= bits - 1;
-                    let e = &t.entries[i];
+                    let e = &entries[i];
                     if [e.read, e.write, e.exec].iter().any(|tag| (tag ^ va) >> 30 == 0) {
-                        t.drop_entry(i);
+                        t.drop_entry(entries, i);
                     }
                 }
             }
@@ -445,10 +450,10 @@ impl Tlb {
     /// Takes the write right from every level-1 entry of the RAM page at `off`: it has code now.
     pub fn protect(&mut self, off: u64) {
         let off = off & !4095;
-        for t in self.tables.iter_mut() {
-            for k in 0..t.filled.len() {
-                let i = t.filled[k] as usize;
-                let e = &mut t.entries[i];
+        for (t, entries) in self.tables.iter().zip(self.entries.iter_mut()) {
+            for &i in &t.filled {
+                let i = i as usize;
+                let e = &mut entries[i];
                 if e.write != miss(i) && e.write.wrapping_add(e.addend) == off {
                     e.write = miss(i);
                 }

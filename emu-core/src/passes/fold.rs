@@ -62,7 +62,12 @@ fn step(u: &mut Uop, known: &mut Known) {
         let v = u.w.merge(old.unwrap_or(0), v);
         known.0[u.d.ix()] = Some(v);
         if u.fl == 0 && u.d.0 != 31 {
-            *u = Uop { d: u.d, a: u.d, b: Src::Imm(v as i64), ..Uop::new(Op::Mov, crate::width::Width::W64) };
+            *u = Uop {
+                d: u.d,
+                a: u.d,
+                b: Src::Imm(v as i64),
+                ..Uop::new(Op::Mov, crate::width::Width::W64)
+            };
         }
     }
 }

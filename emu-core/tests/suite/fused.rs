@@ -35,9 +35,10 @@ fn with_index(b: &mut Builder) {
 
 #[test]
 fn compare_and_branch() {
+    let sources = [(Some(Reg::RBX), 0), (None, -1), (None, 0x7fff_ffff), (Some(Reg::RAX), 0)];
     for op in [Op::Sub, Op::And] {
         for w in Width::ALL {
-            for (b, v) in [(Some(Reg::RBX), 0), (None, -1), (None, 0x7fff_ffff), (Some(Reg::RAX), 0)] {
+            for (b, v) in sources {
                 for cc in 0..16 {
                     for d in [Reg::ZERO, Reg::RCX] {
                         let n = records(|x| {
@@ -64,11 +65,12 @@ fn compare_and_branch() {
 
 #[test]
 fn load_and_operate() {
+    let places = [(Reg::RCX, Reg::RCX), (Reg::RCX, Reg::RDX), (Reg::ZERO, Reg::RDX)];
     for m in operands() {
         for w in Width::ALL {
             for op in [Op::Add, Op::Sub, Op::And, Op::Or, Op::Xor, Op::Imul] {
                 for fl in [0, OSZAPC] {
-                    for (d, a) in [(Reg::RCX, Reg::RCX), (Reg::RCX, Reg::RDX), (Reg::ZERO, Reg::RDX)] {
+                    for (d, a) in places {
                         let n = records(|x| {
                             with_index(x);
                             x.load(Op::Ldz, w, Reg::T0, m);

@@ -10,8 +10,18 @@ use emu_core::width::Width::{self, W8, W16, W32, W64};
 
 /// Ops that a load or a read-modify-write is followed by: those that are fused, and others.
 const ALU: [Op; 12] = [
-    Op::Add, Op::Sub, Op::And, Op::Or, Op::Xor, Op::Imul, Op::Inc, Op::Dec, Op::Adc, Op::Sbb,
-    Op::Shl, Op::Rcr,
+    Op::Add,
+    Op::Sub,
+    Op::And,
+    Op::Or,
+    Op::Xor,
+    Op::Imul,
+    Op::Inc,
+    Op::Dec,
+    Op::Adc,
+    Op::Sbb,
+    Op::Shl,
+    Op::Rcr,
 ];
 
 /// A block of as many instructions as `bytes` last for.

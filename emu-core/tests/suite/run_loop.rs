@@ -42,7 +42,10 @@ fn linked_blocks_run_without_the_dispatcher() {
     let mut v = vcpu(&[
         (0x1000, &[[ADD, 0, 1, 0], [JMP, 3, 0, 0]]),
         (0x1014, &[[ADD, 0, 1, 0], [ADD, 2, 2, 0], [JMPI, 8, 0, 0]]),
-        (0x2000, &[[ADD, 0, 1, 0], [DEC, 1, 0, 0], [JNZ, 1, 0, 0], [HALT, 0, 0, 0], [JMPI, 9, 0, 0]]),
+        (
+            0x2000,
+            &[[ADD, 0, 1, 0], [DEC, 1, 0, 0], [JNZ, 1, 0, 0], [HALT, 0, 0, 0], [JMPI, 9, 0, 0]],
+        ),
     ]);
     (v.cpu.regs[8], v.cpu.regs[9], v.cpu.regs[1]) = (0x2000, 0x1000, 10_000);
     finish(&mut v);
@@ -67,7 +70,11 @@ fn direct_links_cross_pages() {
 #[test]
 fn the_budget_is_exact_however_small() {
     let code: Code = &[
-        [ADD, 0, 1, 0], [ADD, 0, 1, 0], [ADD, 0, 1, 0], [DEC, 1, 0, 0], [JNZ, back(5), 0, 0],
+        [ADD, 0, 1, 0],
+        [ADD, 0, 1, 0],
+        [ADD, 0, 1, 0],
+        [DEC, 1, 0, 0],
+        [JNZ, back(5), 0, 0],
         [HALT, 0, 0, 0],
     ];
     for budget in [1, 2, 5, 6, 7, 11, 1000] {
@@ -152,7 +159,11 @@ fn stores_beside_code_cost_no_translation() {
     let mut v = vcpu(&[(
         0x1000,
         &[
-            [STORE, 7, 1, 0], [LOAD, 3, 7, 0], [RMW, 7, 1, 1], [DEC, 1, 0, 0], [JNZ, back(5), 0, 0],
+            [STORE, 7, 1, 0],
+            [LOAD, 3, 7, 0],
+            [RMW, 7, 1, 1],
+            [DEC, 1, 0, 0],
+            [JNZ, back(5), 0, 0],
             [HALT, 0, 0, 0],
         ],
     )]);
@@ -171,7 +182,11 @@ fn links_into_code_that_changed_are_not_taken() {
         (
             0x1100,
             &[
-                [ADD, 0, 1, 0], [MOV, 2, 1, 0], [ADD, 2, 0, 0], [JNZ, 1, 0, 0], [HALT, 0, 0, 0],
+                [ADD, 0, 1, 0],
+                [MOV, 2, 1, 0],
+                [ADD, 2, 0, 0],
+                [JNZ, 1, 0, 0],
+                [HALT, 0, 0, 0],
                 [JMPI, 8, 0, 0],
             ],
         ),
@@ -214,9 +229,17 @@ fn a_link_into_a_page_that_moved_is_not_taken() {
         (
             0x3000,
             &[
-                [DEC, 1, 0, 0], [JNZ, 1, 0, 0], [HALT, 0, 0, 0],
-                [ADD, 2, 1, 0], [LOAD, 3, 2, 0], [ADD, 3, 0, 0], [JNZ, 2, 0, 0],
-                [MAP, 2, 5, 0], [JMPI, 9, 0, 0], [MAP, 2, 6, 0], [JMPI, 9, 0, 0],
+                [DEC, 1, 0, 0],
+                [JNZ, 1, 0, 0],
+                [HALT, 0, 0, 0],
+                [ADD, 2, 1, 0],
+                [LOAD, 3, 2, 0],
+                [ADD, 3, 0, 0],
+                [JNZ, 2, 0, 0],
+                [MAP, 2, 5, 0],
+                [JMPI, 9, 0, 0],
+                [MAP, 2, 6, 0],
+                [JMPI, 9, 0, 0],
             ],
         ),
     ]));
@@ -239,7 +262,10 @@ fn a_link_between_two_mappings_of_one_page_is_guarded() {
         (0x5000, &[[ADD, 0, 1, 0], [JMP, 100, 0, 0]]),
         (0x5198, &[[ADD, 0, 1, 0], [JMP, 100, 0, 0]]),
         (0x5330, &[[ADD, 0, 1, 0], [JMPI, 8, 0, 0]]),
-        (0x3000, &[[DEC, 1, 0, 0], [JNZ, 1, 0, 0], [HALT, 0, 0, 0], [MAP, 2, 6, 0], [JMPI, 9, 0, 0]]),
+        (
+            0x3000,
+            &[[DEC, 1, 0, 0], [JNZ, 1, 0, 0], [HALT, 0, 0, 0], [MAP, 2, 6, 0], [JMPI, 9, 0, 0]],
+        ),
     ]));
     // From page 1's last instruction to page 2, whose physical page is the same and then 6.
     v.cpu.mem.write_bytes(0x5ff8, &[ADD, 0, 1, 0, JMP, 8, 0, 0]);
@@ -256,9 +282,10 @@ fn a_link_between_two_mappings_of_one_page_is_guarded() {
 #[test]
 fn an_instruction_across_two_pages_sees_both() {
     // It begins in page 1, its operand is in page 2, which is physical page 5 and then 6.
-    let mut v = paged(vcpu(&[
-        (0x3000, &[[DEC, 1, 0, 0], [JNZ, 1, 0, 0], [HALT, 0, 0, 0], [MAP, 2, 6, 0], [JMPI, 9, 0, 0]]),
-    ]));
+    let mut v = paged(vcpu(&[(
+        0x3000,
+        &[[DEC, 1, 0, 0], [JNZ, 1, 0, 0], [HALT, 0, 0, 0], [MAP, 2, 6, 0], [JMPI, 9, 0, 0]],
+    )]));
     v.cpu.mem.write_bytes(0x1ffe, &[ADD, 0]);
     v.cpu.mem.write_bytes(0x5000, &[3, 0, JMPI, 8, 0, 0]);
     v.cpu.mem.write_bytes(0x6000, &[50, 0, JMPI, 8, 0, 0]);
@@ -281,8 +308,18 @@ fn an_instruction_across_two_pages_sees_both() {
 fn single_stepping_stops_after_every_instruction() {
     let mut v = vcpu(&[
         (0x1000, &[[ADD, 0, 1, 0], [JMPI, 8, 0, 0]]),
-        (0x1100, &[[ADD, 0, 1, 0], [ADD, 0, 1, 0], [DEC, 1, 0, 0], [JNZ, 2, 0, 0], [TRAP, 0, 0, 0],
-            [HALT, 0, 0, 0], [JMPI, 9, 0, 0]]),
+        (
+            0x1100,
+            &[
+                [ADD, 0, 1, 0],
+                [ADD, 0, 1, 0],
+                [DEC, 1, 0, 0],
+                [JNZ, 2, 0, 0],
+                [TRAP, 0, 0, 0],
+                [HALT, 0, 0, 0],
+                [JMPI, 9, 0, 0],
+            ],
+        ),
     ]);
     (v.cpu.regs[8], v.cpu.regs[9], v.cpu.regs[1]) = (0x1100, 0x1000, 5);
     assert_eq!(v.run(8), Stop::Budget);

@@ -54,10 +54,7 @@ fn target(l: &Lift, w: Width) -> i64 {
 }
 
 fn is_near_direct(l: &Lift) -> bool {
-    matches!(
-        l.i.op0_kind(),
-        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
-    )
+    matches!(l.i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
 }
 
 fn is_far(l: &Lift) -> bool {

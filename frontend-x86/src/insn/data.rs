@@ -217,11 +217,7 @@ fn compare_exchange_wide(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let high = cpu.wrap_linear(at.wrapping_add(w.bytes()));
     let (lo, hi) = (cpu.read(at, w)?, cpu.read(high, w)?);
     let equal = lo == w.zext(cpu.reg(Reg::RAX)) && hi == w.zext(cpu.reg(Reg::RDX));
-    let (nlo, nhi) = if equal {
-        (cpu.reg(Reg::RBX), cpu.reg(Reg::RCX))
-    } else {
-        (lo, hi)
-    };
+    let (nlo, nhi) = if equal { (cpu.reg(Reg::RBX), cpu.reg(Reg::RCX)) } else { (lo, hi) };
     cpu.write(at, w, nlo)?;
     cpu.write(high, w, nhi)?;
     if !equal {
@@ -351,7 +347,8 @@ fn enter(l: &mut Lift) -> Guest<()> {
     Ok(())
 }
 
-/// ENTER: `k` is the stack pointer's width, `imm` the frame size and, from bit 16, the nesting level.
+/// ENTER: `k` is the stack pointer's width, `imm` the frame size and, from bit 16, the nesting
+/// level.
 fn enter_frames(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let (w, sw) = (x.w, Width::from_index(x.k));
     let (size, level) = (x.imm & 0xffff, x.imm >> 16);

@@ -248,9 +248,14 @@ pub fn from_mmx(l: &mut Lift, vop: V) -> Guest<()> {
     }
     let v = source(l, 1);
     if mmx {
+        // The conversion may raise #XM: the x87 state changes after it, and before the result.
+        let t = l.b.vtemp();
+        l.b.v(vop, 16, t, d, v, d, 0);
         mmx::enter(l);
+        l.b.v(V::default(), 16, d, d, t, d, 0);
+    } else {
+        l.b.v(vop, 16, d, d, v, d, 0);
     }
-    l.b.v(vop, 16, d, d, v, d, 0);
     Ok(())
 }
 

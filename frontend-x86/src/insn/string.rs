@@ -101,10 +101,7 @@ fn string(l: &mut Lift, h: &'static emu_core::uop::HelperDef) -> Guest<()> {
     }
     // Only a source operand has a segment of choice; a destination is always in ES.
     if (0..l.i.op_count()).any(|n| {
-        matches!(
-            l.i.op_kind(n),
-            OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI
-        )
+        matches!(l.i.op_kind(n), OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI)
     }) {
         source = seg(l.i.memory_segment());
     }
@@ -268,12 +265,13 @@ fn stos_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
     let v = s.w.zext(cpu.reg(Reg::RAX));
     let whole = cpu.mode & (mode::CODE64 | mode::FLAT) != 0 && s.addr >= W32 && s.delta < 16;
     let n = count.min(in_page(s, to));
-    if whole && n > 1 {
-        if let Some(dst) = cpu.tlb.write(to, 1) {
-            cpu.mem.ram.fill(dst, s.w, v, n);
-            s.advance(cpu, Reg::RDI, n * s.w.bytes());
-            return Ok(n);
-        }
+    if whole
+        && n > 1
+        && let Some(dst) = cpu.tlb.write(to, 1)
+    {
+        cpu.mem.ram.fill(dst, s.w, v, n);
+        s.advance(cpu, Reg::RDI, n * s.w.bytes());
+        return Ok(n);
     }
     cpu.write(to, s.w, v)?;
     s.advance(cpu, Reg::RDI, s.delta);

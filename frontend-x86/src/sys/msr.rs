@@ -151,6 +151,7 @@ pub fn write(cpu: &mut Cpu, msr: u32, value: u64) -> Guest<()> {
     match msr {
         TIME_STAMP_COUNTER => {
             cpu.sys.tsc_offset = value.wrapping_sub(cpu.now());
+            cpu.mem.platform.tsc_written(value);
         }
         SPEC_CTRL if Features::SPEC_CTRL.in_cpu(cpu) => cpu.sys.spec_ctrl = only(1)?,
         PRED_CMD if Features::SPEC_CTRL.in_cpu(cpu) => {

@@ -17,7 +17,8 @@ codes! {
 
 codes! {
     /// What takes its operands from ST(0), or ST(0) and ST(1), only.
-    Function: Abs Chs Sqrt Rndint Xtract F2xm1 Sin Cos Sincos Ptan Scale Prem Prem1 Yl2x Yl2xp1 Patan
+    Function: Abs Chs Sqrt Rndint Xtract F2xm1 Sin Cos Sincos Ptan Scale Prem Prem1 Yl2x Yl2xp1
+        Patan
 }
 
 /// The operand that need not be a register, as arithmetic sees it; `None` is an empty register.

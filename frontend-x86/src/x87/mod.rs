@@ -7,8 +7,8 @@
 //! Method: the arithmetic is [`emu_core::fp`]; here is the protocol, once. The lifter
 //! ([`crate::insn::x87`]) calls one of a dozen helpers with the operation in `k` and a [`Form`] in
 //! `imm`; `a` holds the linear address of a memory operand, `b` the instruction's RIP, `w` is RIP's
-//! width. Every helper goes the same way: [`begin`], read memory, [`note`], compute, commit; a store
-//! writes memory before it changes the state. So a fault leaves all of it as it was.
+//! width. Every helper goes the same way: [`begin`], read memory, [`note`], compute, commit; a
+//! store writes memory before it changes the state. So a fault leaves all of it as it was.
 //!
 //! What the manual leaves to the model:
 //! - FIP, FDP and FOP are updated by every non-control instruction, not only by one that raises an

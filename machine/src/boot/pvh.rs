@@ -50,7 +50,9 @@ fn headers(file: &[u8]) -> Result<(Vec<ProgramHeader>, Ctx), Cause> {
         return Err(damaged("big-endian"));
     }
     let (at, size) = (h.e_phoff, if container == Container::Big { 56 } else { 32 });
-    let need = at.saturating_add(u64::from(h.e_phnum) * size);
+    // Sections are of no use here, but their headers are the end of most files.
+    let sections = h.e_shoff.saturating_add(u64::from(h.e_shnum) * u64::from(h.e_shentsize));
+    let need = at.saturating_add(u64::from(h.e_phnum) * size).max(sections);
     if need > file.len() as u64 {
         return Err(Cause::Truncated { have: file.len() as u64, need });
     }
@@ -308,6 +310,10 @@ mod tests {
             (&[(56, 2, 1)], Cause::NoPvhNote),
             (&[(56, 2, 0xffff)], Cause::Truncated { have: len, need: 64 + 0xffff * 56 }),
             (&[(32, 8, u64::MAX)], Cause::Truncated { have: len, need: u64::MAX }),
+            (
+                &[(40, 8, len - 63), (58, 4, 0x1_0040)],
+                Cause::Truncated { have: len, need: len + 1 },
+            ),
             (&[(paddr, 8, 0x1000)], segment(0x1000, 0x1030)),
             (&[(paddr, 8, low::END - 1)], segment(low::END - 1, low::END + 47)),
             (&[(paddr, 8, 0x9_fbf0)], segment(0x9_fbf0, 0x9_fc20)),

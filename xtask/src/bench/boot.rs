@@ -1,4 +1,5 @@
-//! Debian's cloud kernel and a busybox initrd: how long to the first line of init, and to power-off.
+//! Debian's cloud kernel and a busybox initrd: how long to the first line of init, and to
+//! power-off.
 
 use super::emulator::{Emulator, Limits, Run};
 use super::guest::guest;

@@ -1,7 +1,7 @@
 //! The guests' files: Debian's cloud kernel and an initrd with a first process of our own.
 //!
-//! The initrd is that of `ring3 linux` with a second archive behind it, whose `/init` takes the place
-//! of the first one's. It is compressed, as the initrds of distributions are.
+//! The initrd is that of `ring3 linux` with a second archive behind it, whose `/init` takes the
+//! place of the first one's. It is compressed, as the initrds of distributions are.
 
 use super::emulator::Guest;
 use super::{MARKER, target};

@@ -2,8 +2,8 @@
 //!
 //! The programs time themselves, so booting is not measured. How many instructions a program has is
 //! taken from one run with `--clock icount`, where a nanosecond is an instruction; the guest's
-//! timer interrupts, well below 1 %, are counted with it. Over its time by the host's clock, that is
-//! ring3's speed in MIPS. Every result is compared with the host's.
+//! timer interrupts, well below 1 %, are counted with it. Over its time by the host's clock, that
+//! is ring3's speed in MIPS. Every result is compared with the host's.
 
 use super::emulator::{Emulator, Limits, Run};
 use super::guest::guest;
@@ -112,8 +112,8 @@ pub fn bench(emulators: &[Emulator], limits: Limits) -> anyhow::Result<Report> {
     Ok(report(title, &places, &counted, run.counter("instructions")?))
 }
 
-/// A row per program, and their geometric means. `total` is the number of all instructions of the run
-/// that gave `counted`.
+/// A row per program, and their geometric means. `total` is the number of all instructions of the
+/// run that gave `counted`.
 fn report(title: String, places: &[Place], counted: &[Program], total: u64) -> Report {
     let (native, guests) = (&places[0], &places[1..]);
     let name = |place: &Place| place.emulator.as_ref().map_or("", |it| &it.short).to_owned();
