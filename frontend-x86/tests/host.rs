@@ -491,12 +491,12 @@ fn as_host_1() {
 fn step(c: &mut Cpu, bytes: &[u8]) -> Result<(), Fault> {
     let i = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
     let block = lift(&i, MODE, ALL);
-    let uops = block.uops.iter().filter(|u| u.op.row().effect != Effect::End || u.op == Op::Raise);
-    uops.map(|u| match u.op {
+    let mut uops = block.uops.iter();
+    uops.try_for_each(|u| match u.op {
         Op::Raise => Err(Fault::new(u.imm as u8)),
+        _ if u.op.row().effect == Effect::End => Ok(()),
         _ => emu_core::rare::run(c, u),
     })
-    .collect()
 }
 
 /// A guest with paging: the first 2 MiB are there.

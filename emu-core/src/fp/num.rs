@@ -22,11 +22,7 @@ pub struct Format {
 }
 
 /// binary16.
-pub const HALF: Format = Format {
-    prec: 11,
-    emin: -14,
-    emax: 15,
-};
+pub const HALF: Format = Format { prec: 11, emin: -14, emax: 15 };
 /// binary32.
 pub const SINGLE: Format = Format { prec: 24, emin: -126, emax: 127 };
 /// binary64.
