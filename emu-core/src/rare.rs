@@ -43,8 +43,8 @@ fn put(cpu: &mut Cpu, u: &Uop, w: Width, v: u64) {
 /// The fault it raises; nothing was changed then.
 ///
 /// # Panics
-/// For a micro-op that ends its block, lacks its helper, or has a vector operation of the wrong kind
-/// of result: a bug in the caller.
+/// For a micro-op that ends its block, lacks its helper, or has a vector operation of the wrong
+/// kind of result: a bug in the caller.
 #[allow(clippy::missing_panics_doc)]
 pub fn run(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
     if let Some(eval) = u.op.row().eval {

@@ -544,8 +544,8 @@ fn lzcnt(w: Width, a: u64) -> (u64, Flags) {
     (r, counted(r, v == 0))
 }
 
-/// ZF for the count, CF for a zero source. Of the others, undefined in the manual, AMD CPUs clear SF,
-/// AF and PF.
+/// ZF for the count, CF for a zero source. Of the others, undefined in the manual, AMD CPUs clear
+/// SF, AF and PF.
 fn counted(r: u64, none: bool) -> Flags {
     Flags::from_bits(if r == 0 { ZF } else { 0 } | if none { CF } else { 0 })
 }

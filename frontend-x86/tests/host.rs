@@ -1,5 +1,5 @@
-//! The VEX encodings, BMI, ADX, MOVBE, AES, PCLMULQDQ and SHA judged by the host: every encoding that
-//! it can execute is lifted and run beside the host's own instruction, registers, flags, MXCSR and
+//! The VEX encodings, BMI, ADX, MOVBE, AES, PCLMULQDQ and SHA judged by the host: every encoding
+//! that it can execute is lifted and run beside the host's own instruction, registers, flags, MXCSR and
 //! memory compared; and what each is lifted to is held against iced's instruction info.
 //!
 //! Flags that the manual leaves undefined are in [`undefined`]. All exceptions stay masked, or the
@@ -214,7 +214,8 @@ const SEEN: std::ops::Range<usize> = MIDDLE - 64..MIDDLE + 64;
 fn run_on_host(s: &mut State) {
     // SAFETY: the code called is one instruction of `all` and a RET. It accesses memory only around
     // RBX, which is the middle of a `Page`, with indices that stay in it; it writes no register but
-    // those saved or declared here, RFLAGS, and MXCSR, which is restored; every exception is masked.
+    // those saved or declared here, RFLAGS, and MXCSR, which is restored; every exception is
+    // masked.
     unsafe {
         asm!(
             "push rbx", "push rbp", "sub rsp, 16", "stmxcsr [rsp]",
