@@ -1,6 +1,6 @@
 //! The VEX encodings, BMI, ADX, MOVBE, AES, PCLMULQDQ and SHA judged by the host: every encoding
-//! that it can execute is lifted and run beside the host's own instruction, registers, flags, MXCSR and
-//! memory compared; and what each is lifted to is held against iced's instruction info.
+//! that it can execute is lifted and run beside the host's own instruction, registers, flags, MXCSR
+//! and memory compared; and what each is lifted to is held against iced's instruction info.
 //!
 //! Flags that the manual leaves undefined are in [`undefined`]. All exceptions stay masked, or the
 //! host would trap. RCPPS and RSQRTPS differ between CPUs and are judged in `emu-core`.
@@ -487,7 +487,7 @@ fn as_host_1() {
     judge(1, 2);
 }
 
-// ---- what the comparison leaves out ---------------------------------------------------------------
+// ---- what the comparison leaves out -------------------------------------------------------------
 
 fn step(c: &mut Cpu, bytes: &[u8]) -> Result<(), Fault> {
     let i = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
