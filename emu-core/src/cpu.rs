@@ -394,7 +394,7 @@ pub struct Cpu {
     /// Frontend.
     pub frontend: &'static Frontend,
     /// Which CPU model: owned by the frontend (CPUID features).
-    pub features: u64,
+    pub features: u128,
     /// Instructions retired up to the last time the run loop looked.
     pub retired: u64,
     /// Budget at that time.
@@ -408,6 +408,9 @@ pub struct Cpu {
     pub helpers: Vec<&'static HelperDef>,
     /// Micro-ops that translated code executes from their canonical form, by index.
     pub rare: Vec<crate::uop::Uop>,
+    /// State of the generator behind RDRAND and RDSEED: seeded with a constant, so that a run can
+    /// be repeated.
+    pub random: u64,
     /// Counts exceptions and interrupts by vector.
     pub vectors: Box<[u64; 256]>,
 }
@@ -449,6 +452,7 @@ impl Cpu {
             jumps: Box::new([Jump::NONE; JUMPS]),
             helpers: Vec::new(),
             rare: Vec::new(),
+            random: 0,
             vectors: Box::new([0; 256]),
         }
     }

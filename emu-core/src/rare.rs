@@ -6,10 +6,10 @@
 use crate::cpu::{Cpu, Reg, Seg, Ymm};
 use crate::fault::{Fault, Guest};
 use crate::flags::Flags;
-use crate::fp::Ex;
+use crate::fp::{Env, Ex};
 use crate::mem::tlb::Access;
 use crate::uop::{Args, Effect, Mem, Op, Src, Uop};
-use crate::vec::{V3, V128};
+use crate::vec::{Meaning, V3, V128, W3, settle};
 use crate::width::Width;
 
 /// Linear address of a memory operand.
@@ -43,7 +43,8 @@ fn put(cpu: &mut Cpu, u: &Uop, w: Width, v: u64) {
 /// The fault it raises; nothing was changed then.
 ///
 /// # Panics
-/// For a micro-op that ends its block, or that lacks its helper: a bug in the caller.
+/// For a micro-op that ends its block, lacks its helper, or has a vector operation of the wrong
+/// kind of result: a bug in the caller.
 #[allow(clippy::missing_panics_doc)]
 pub fn run(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
     if let Some(eval) = u.op.row().eval {
@@ -113,7 +114,14 @@ pub fn run(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
         }
         Op::V => vector(cpu, u)?,
         Op::Vx => {
-            let (v, bits, ex) = (u.vop.eval_int())(&sources(cpu, u, 0), u.imm as u8, cpu.mxcsr);
+            let (v, bits, ex) = match u.vop.meaning() {
+                Meaning::Int(eval) => eval(&sources(cpu, u, 0), u.imm as u8, cpu.mxcsr),
+                Meaning::WideInt(eval) => {
+                    let (v, bits) = eval(&wide_sources(cpu, u), u.imm as u8);
+                    (v, bits, Ex::empty())
+                }
+                _ => panic!("{} has a vector result", u.vop.name()),
+            };
             raise_simd(cpu, ex)?;
             put(cpu, u, u.w, v);
             cpu.flags = cpu.flags.update(Flags::from_bits(bits), u.fl);
@@ -180,6 +188,11 @@ fn sources(cpu: &Cpu, u: &Uop, lane: usize) -> V3 {
     V3 { a: get(u.a), b: get(b), c: get(u.c) }
 }
 
+fn wide_sources(cpu: &Cpu, u: &Uop) -> W3 {
+    let b = if let Src::Reg(r) = u.b { r } else { Reg::ZERO };
+    W3 { a: cpu.v[vix(u.a)], b: cpu.v[vix(b)] }
+}
+
 /// Adds the exceptions to MXCSR; #XM if one of them is unmasked (SDM Vol. 1, 11.5).
 fn raise_simd(cpu: &mut Cpu, ex: Ex) -> Guest<()> {
     let bits = u32::from(ex.bits());
@@ -192,17 +205,27 @@ fn raise_simd(cpu: &mut Cpu, ex: Ex) -> Guest<()> {
 }
 
 fn vector(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
-    let eval = u.vop.eval();
-    let (bytes, zero_upper) = (u.k & 127, u.k & 128 != 0);
-    let (lo, mut ex) = eval(&sources(cpu, u, 0), u.imm as u8, cpu.mxcsr);
-    let mut v = cpu.v[vix(u.d)];
-    (v[0], v[1]) = (lo[0], if bytes == 8 { 0 } else { lo[1] });
-    if bytes == 32 {
-        let (hi, ex2) = eval(&sources(cpu, u, 1), u.imm as u8, cpu.mxcsr);
-        ex |= ex2;
-        (v[2], v[3]) = (hi[0], hi[1]);
-    } else if zero_upper {
-        (v[2], v[3]) = (0, 0);
+    let (bytes, zero_upper, imm) = (u.k & 127, u.k & 128 != 0, u.imm as u8);
+    let (mut v, ex) = match u.vop.meaning() {
+        Meaning::Vec(eval) => {
+            let (lo, mut ex) = eval(&sources(cpu, u, 0), imm, cpu.mxcsr);
+            let mut v = [lo[0], lo[1], 0, 0];
+            if bytes == 32 {
+                let (hi, upper) = eval(&sources(cpu, u, 1), u.vop.upper_imm(imm), cpu.mxcsr);
+                (v[2], v[3]) = (hi[0], hi[1]);
+                ex = settle(ex | upper, Env::from_mxcsr(cpu.mxcsr));
+            }
+            (v, ex)
+        }
+        Meaning::Wide(eval) => (eval(&wide_sources(cpu, u), imm), Ex::empty()),
+        _ => panic!("{} has an integer result", u.vop.name()),
+    };
+    if bytes == 8 {
+        v[1] = 0;
+    }
+    if bytes < 32 {
+        let old = cpu.v[vix(u.d)];
+        (v[2], v[3]) = if zero_upper { (0, 0) } else { (old[2], old[3]) };
     }
     raise_simd(cpu, ex)?;
     cpu.v[vix(u.d)] = v;

@@ -16,7 +16,7 @@
 
 use crate::cpu::{Cpu, Reg};
 use crate::fault::Guest;
-use crate::flags::{CF, Flags, OF, OSZAPC, ZF};
+use crate::flags::{AF, CF, Flags, OF, OSZAPC, SF, ZF};
 use crate::vec::VecOp;
 use crate::width::Width;
 
@@ -101,6 +101,8 @@ macro_rules! for_each_op {
     Add     "add"    Binary  [0] [OSZAPC] |w, _k, a, b, _c, _f| add(w, a, b, 0);
     /// ADC.
     Adc     "adc"    Binary  [CF] [OSZAPC] |w, _k, a, b, _c, f| add(w, a, b, f.cf() as u64);
+    /// ADOX: `a` + `b` + OF, with the carry in OF. (ADCX is ADC that writes CF only.)
+    Adox    "adox"   Binary  [OF] [OF]    |w, _k, a, b, _c, f| adox(w, a, b, f);
     /// SUB, CMP.
     Sub     "sub"    Binary  [0] [OSZAPC] |w, _k, a, b, _c, _f| sub(w, a, b, 0);
     /// SBB.
@@ -170,6 +172,20 @@ macro_rules! for_each_op {
     Lzcnt   "lzcnt"  Unary   [0] [OSZAPC] |w, _k, a, _b, _c, _f| lzcnt(w, a);
     /// POPCNT.
     Popcnt  "popcnt" Unary   [0] [OSZAPC] |w, _k, a, _b, _c, _f| popcnt(w, a);
+    /// BLSI: the lowest set bit of `a`; CF if there is one.
+    Blsi    "blsi"   Unary   [0] [OSZAPC] |w, _k, a, _b, _c, _f| low_bit(w, a, a & a.wrapping_neg(), true);
+    /// BLSMSK: ones up to the lowest set bit; CF if there is none.
+    Blsmsk  "blsmsk" Unary   [0] [OSZAPC] |w, _k, a, _b, _c, _f| low_bit(w, a, a ^ a.wrapping_sub(1), false);
+    /// BLSR: `a` without its lowest set bit; CF if there is none.
+    Blsr    "blsr"   Unary   [0] [OSZAPC] |w, _k, a, _b, _c, _f| low_bit(w, a, a & a.wrapping_sub(1), false);
+    /// BEXTR: of `a` from bit `b[7:0]` on, `b[15:8]` bits.
+    Bextr   "bextr"  Binary  [0] [OSZAPC] |w, _k, a, b, _c, _f| bextr(w, a, b);
+    /// BZHI: `a` with the bits from `b[7:0]` on cleared; CF if that is beyond the width.
+    Bzhi    "bzhi"   Binary  [0] [OSZAPC] |w, _k, a, b, _c, _f| bzhi(w, a, b);
+    /// PDEP: the low bits of `a` at the places of the bits set in `b`.
+    Pdep    "pdep"   Binary  [0] [0]      |w, _k, a, b, _c, f| (pdep(a, w.zext(b)), f);
+    /// PEXT: the bits of `a` at the places of the bits set in `b`, gathered low.
+    Pext    "pext"   Binary  [0] [0]      |w, _k, a, b, _c, f| (pext(a, w.zext(b)), f);
     /// CRC32C of `b` (its low `w` bits) into the 32-bit accumulator `a`; write it at width 64.
     Crc32   "crc32"  BinaryK [0] [0]      |_w, k, a, b, _c, f| (crc32c(Width::from_index(k), a, b), f);
     // ---- conditions and flags ------------------------------------------------------------------
@@ -210,8 +226,9 @@ macro_rules! for_each_op {
     Vld     "vld"    VecLoad  Load [0] [0];
     /// Vector store.
     Vst     "vst"    VecStore Store [0] [0];
-    /// Vector operation `vop` on `k` bytes (8, 16, 32); writes SSE flags, may raise #XM. At 16
-    /// bytes the rest of the destination stays; `k` bit 7 zeroes it (VEX encodings).
+    /// Vector operation `vop` on `k` bytes (8, 16, 32); writes SSE flags, may raise #XM. At 8 bytes
+    /// the upper word is zeroed. Up to 16 the rest of the destination stays; `k` bit 7 zeroes it
+    /// (VEX encodings).
     V       "v"      Vec     MayFault [0] [0];
     /// Vector operation with an integer result (at width `w`) and flags.
     Vx      "vx"     VecInt  MayFault [0] [OSZAPC];
@@ -518,19 +535,74 @@ fn bsr(w: Width, a: u64, b: u64) -> (u64, Flags) {
 fn tzcnt(w: Width, a: u64) -> (u64, Flags) {
     let v = w.zext(a);
     let r = if v == 0 { w.bits() as u64 } else { v.trailing_zeros() as u64 };
-    (r, Flags::with_co(w, r, v == 0, false))
+    (r, counted(r, v == 0))
 }
 
 fn lzcnt(w: Width, a: u64) -> (u64, Flags) {
     let v = w.zext(a);
     let r = (v.leading_zeros() - (64 - w.bits())) as u64;
-    (r, Flags::with_co(w, r, v == 0, false))
+    (r, counted(r, v == 0))
+}
+
+/// ZF for the count, CF for a zero source. Of the others, undefined in the manual, AMD CPUs clear
+/// SF, AF and PF.
+fn counted(r: u64, none: bool) -> Flags {
+    Flags::from_bits(if r == 0 { ZF } else { 0 } | if none { CF } else { 0 })
 }
 
 /// ZF for a zero source; all others cleared, PF too (SDM Vol. 2, POPCNT).
 fn popcnt(w: Width, a: u64) -> (u64, Flags) {
     let r = w.zext(a).count_ones() as u64;
     (r, Flags::from_bits(if r == 0 { ZF } else { 0 }))
+}
+
+/// `r` of the lowest set bit of `a`: CF says whether there is one, or with `!found` whether not.
+fn low_bit(w: Width, a: u64, r: u64, found: bool) -> (u64, Flags) {
+    (r, Flags::with_co(w, r, (w.zext(a) != 0) == found, false))
+}
+
+fn bextr(w: Width, a: u64, b: u64) -> (u64, Flags) {
+    let (start, len) = (b as u32 & 0xff, b as u32 >> 8 & 0xff);
+    let r = w.zext(a).checked_shr(start).unwrap_or(0);
+    let r = if len < 64 { r & ((1 << len) - 1) } else { r };
+    // SF and AF, undefined in the manual, as AMD CPUs give them.
+    (r, Flags::from_bits(Flags::logic(w, r).bits() & !SF | AF))
+}
+
+fn bzhi(w: Width, a: u64, b: u64) -> (u64, Flags) {
+    let n = b as u32 & 0xff;
+    let beyond = n >= w.bits();
+    let r = if beyond { a } else { a & ((1 << n) - 1) };
+    (r, Flags::with_co(w, r, beyond, false))
+}
+
+fn pdep(a: u64, mut mask: u64) -> u64 {
+    let (mut r, mut bit) = (0, 1u64);
+    while mask != 0 {
+        let place = mask & mask.wrapping_neg();
+        if a & bit != 0 {
+            r |= place;
+        }
+        (bit, mask) = (bit << 1, mask ^ place);
+    }
+    r
+}
+
+fn pext(a: u64, mut mask: u64) -> u64 {
+    let (mut r, mut bit) = (0, 1u64);
+    while mask != 0 {
+        let place = mask & mask.wrapping_neg();
+        if a & place != 0 {
+            r |= bit;
+        }
+        (bit, mask) = (bit << 1, mask ^ place);
+    }
+    r
+}
+
+fn adox(w: Width, a: u64, b: u64, f: Flags) -> (u64, Flags) {
+    let r = w.zext(a) as u128 + w.zext(b) as u128 + f.of() as u128;
+    (r as u64, Flags::with_co(w, r as u64, false, r >> w.bits() != 0))
 }
 
 /// CRC-32C, polynomial 11EDC6F41H, bit-reflected (SDM Vol. 2, CRC32).
@@ -696,6 +768,7 @@ impl Uop {
                 {
                     self.op.row().reads
                 }
+                _ if self.fl == 0 => self.op.row().reads,
                 _ => OSZAPC,
             },
             Op::Shld | Op::Shrd => OSZAPC,

@@ -8,13 +8,14 @@
 
 use crate::insn;
 use crate::row::Attr;
+use crate::sys::cpuid::Features;
 use emu_core::build::Builder;
 use emu_core::cpu::{Cpu, Reg, mode};
 use emu_core::fault::{Fault, Guest, vector};
 use emu_core::mem::tlb::Access;
 use emu_core::uop::Block;
 use emu_core::width::Width::{self, W16, W32, W64};
-use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction};
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction};
 
 /// Most guest instructions in a block.
 pub const MAX_INSNS: usize = 64;
@@ -31,9 +32,16 @@ pub struct Lift<'a> {
     pub i: &'a Instruction,
     /// [`mode`] bits the block is lifted for.
     pub mode: u32,
+    /// What the CPU has.
+    pub features: Features,
 }
 
 impl Lift<'_> {
+    /// Whether the CPU has `f`.
+    pub fn has(&self, f: Features) -> bool {
+        self.features.0 & f.0 == f.0
+    }
+
     /// 64-bit code.
     pub fn code64(&self) -> bool {
         self.mode & mode::CODE64 != 0
@@ -113,7 +121,7 @@ pub fn lift(cpu: &mut Cpu) -> Guest<Block> {
 
 /// Lifts up to `most` instructions from `bytes` for `mode` and the CPU `features`. The second
 /// value is false when it stopped because the bytes ran out.
-pub fn lift_bytes(bytes: &[u8], mode: u32, features: u64, most: usize) -> (Block, bool) {
+pub fn lift_bytes(bytes: &[u8], mode: u32, features: u128, most: usize) -> (Block, bool) {
     let mut decoder = Decoder::with_ip(bitness(mode), bytes, 0, DecoderOptions::NONE);
     let mut b = Builder::new();
     let mut insn = Instruction::default();
@@ -148,26 +156,31 @@ pub fn lift_bytes(bytes: &[u8], mode: u32, features: u64, most: usize) -> (Block
 }
 
 /// Appends the micro-ops of one decoded instruction. What cannot be executed raises its fault.
-pub fn lift_insn(b: &mut Builder, insn: &Instruction, mode: u32, features: u64) {
+pub fn lift_insn(b: &mut Builder, insn: &Instruction, mode: u32, features: u128) {
     b.start_insn(insn.len().clamp(1, MAX_LEN) as u8);
     let len = insn.len().clamp(1, MAX_LEN) as u8;
-    let mut l = Lift { b, i: insn, mode };
-    if let Err(fault) = lift_checked(&mut l, features) {
+    let mut l = Lift { b, i: insn, mode, features: Features(features) };
+    if let Err(fault) = lift_checked(&mut l) {
         b.cancel_insn();
         b.start_insn(len);
         b.raise(fault.vector, fault.error.is_some());
     }
 }
 
-fn lift_checked(l: &mut Lift, features: u64) -> Guest<()> {
+fn lift_checked(l: &mut Lift) -> Guest<()> {
     let insn = l.i;
-    if insn.code() == Code::INVALID || !insn::enabled(insn, features) {
+    if insn.code() == Code::INVALID || !insn::enabled(insn, l.features) {
         return Err(Fault::UD);
     }
     let row = insn::row(insn).ok_or(Fault::UD)?;
     let has = |bit: u32| l.mode & bit != 0;
     let attr = row.attr;
-    if attr.contains(Attr::PROT) && has(mode::REAL) {
+    // No VEX form is recognised in real and virtual-8086 mode.
+    let vex = insn.encoding() == EncodingKind::VEX;
+    if (vex || attr.contains(Attr::PROT)) && has(mode::REAL) {
+        return Err(Fault::UD);
+    }
+    if attr.contains(Attr::AVX) && !has(mode::AVX) {
         return Err(Fault::UD);
     }
     if attr.contains(Attr::SSE) && (has(mode::EM) || !has(mode::SSE)) {
@@ -179,7 +192,7 @@ fn lift_checked(l: &mut Lift, features: u64) -> Guest<()> {
     if attr.contains(Attr::PRIV) && has(mode::USER | mode::CPL12 | mode::VM86) {
         return Err(Fault::GP0);
     }
-    if attr.intersects(Attr::SSE | Attr::MMX) && has(mode::TS) {
+    if attr.intersects(Attr::SSE | Attr::MMX | Attr::AVX) && has(mode::TS) {
         return Err(Fault::NM);
     }
     if attr.contains(Attr::X87) && has(mode::TS | mode::EM) {

@@ -20,6 +20,8 @@ bitflags::bitflags! {
         const X87 = 1 << 4;
         /// A string instruction: tells MOVSD and CMPSD from the SSE2 instructions of that name.
         const STRING = 1 << 5;
+        /// AVX state: #UD unless CR4.OSXSAVE and XCR0[2:1] = 11b, #NM if CR0.TS.
+        const AVX = 1 << 6;
         /// Neither SSE nor x87 state is checked for this form of an SSE-era instruction.
         const NONE = 0;
     }

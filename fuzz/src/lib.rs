@@ -29,7 +29,8 @@ pub fn lift(data: &[u8]) -> Option<Block> {
     let ([a, b, features], code) = head(data)?;
     let features = match features & 3 {
         0 => 0,
-        1 => u64::MAX,
+        1 => u128::MAX,
+        2 => frontend_x86::sys::cpuid::Features::X86_64_V3.0,
         _ => frontend_x86::sys::cpuid::Features::X86_64_V2.0,
     };
     let (block, _) = lift_bytes(code, mode_of([a, b]), features, MAX_INSNS);

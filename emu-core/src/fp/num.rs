@@ -21,6 +21,8 @@ pub struct Format {
     pub emax: i32,
 }
 
+/// binary16.
+pub const HALF: Format = Format { prec: 11, emin: -14, emax: 15 };
 /// binary32.
 pub const SINGLE: Format = Format { prec: 24, emin: -126, emax: 127 };
 /// binary64.

@@ -84,6 +84,25 @@ macro_rules! quick {
     };
 }
 
+/// binary16 is only converted: no quick answers.
+impl Quick for u16 {
+    fn quick_add(_: u16, _: u16) -> Option<(u16, Ex)> {
+        None
+    }
+    fn quick_sub(_: u16, _: u16) -> Option<(u16, Ex)> {
+        None
+    }
+    fn quick_mul(_: u16, _: u16) -> Option<(u16, Ex)> {
+        None
+    }
+    fn quick_div(_: u16, _: u16) -> Option<(u16, Ex)> {
+        None
+    }
+    fn quick_sqrt(_: u16) -> Option<(u16, Ex)> {
+        None
+    }
+}
+
 mod single {
     use super::{Ex, Quick};
     quick!(u32, f32, u64);

@@ -7,7 +7,7 @@
 //!
 //! Source: Intel SDM Vol. 1, 4.8.3.5 (table 4-7), 11.5, 14.5.2; Vol. 2 for each instruction.
 
-use super::num::{self, DOUBLE, Format, INVALID, Kind, Num, Outcome, SINGLE, Value};
+use super::num::{self, DOUBLE, Format, HALF, INVALID, Kind, Num, Outcome, SINGLE, Value};
 use super::{Env, Ex, Order, Round, quick};
 
 /// A bit pattern of one of the two formats.
@@ -41,6 +41,18 @@ impl Float for u64 {
     #[inline]
     fn from_bits(bits: u64) -> u64 {
         bits
+    }
+}
+
+impl Float for u16 {
+    const FORMAT: Format = HALF;
+    #[inline]
+    fn to_bits(self) -> u64 {
+        self as u64
+    }
+    #[inline]
+    fn from_bits(bits: u64) -> u16 {
+        bits as u16
     }
 }
 
@@ -288,6 +300,20 @@ pub fn f32_to_f64(a: u32, env: Env) -> (u64, Ex) {
 #[inline]
 pub fn f64_to_f32(a: u64, env: Env) -> (u32, Ex) {
     convert(a, env)
+}
+
+/// VCVTPH2PS. DAZ does not matter, and DE is not raised (SDM Vol. 1, 14.4.1).
+#[inline]
+pub fn f16_to_f32(a: u16, env: Env) -> (u32, Ex) {
+    let unmasked = env.unmasked - Ex::DE;
+    let (v, ex) = convert(a, Env { daz: false, unmasked, ..env });
+    (v, ex - Ex::DE)
+}
+
+/// VCVTPS2PH. FTZ does not matter (SDM Vol. 1, 14.4.1).
+#[inline]
+pub fn f32_to_f16(a: u32, env: Env) -> (u16, Ex) {
+    convert(a, Env { ftz: false, ..env })
 }
 
 #[inline]

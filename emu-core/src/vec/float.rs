@@ -63,6 +63,31 @@ pub fn round<B: Float>(a: B, imm: u8, env: Env) -> (B, Ex) {
     sse::round_to_int(a, mode, imm & 8 != 0, env)
 }
 
+/// The FMA instructions on the first `n` lanes: `a` · `b` + `c`, rounded once. Negated are the
+/// product if bit 0 of `imm` is set, `c` in even lanes if bit 1, in odd lanes if bit 2. Bits 5:4
+/// name the source whose other lanes stay: 0 `a`, 1 `b`, 2 `c`.
+#[inline(always)]
+pub fn fused<B: Float + Lane>(s: &V3, n: usize, imm: u8, mxcsr: u32) -> (V128, Ex) {
+    let env = Env::from_mxcsr(mxcsr);
+    let sign = |x: B, bit: usize| if imm >> bit & 1 != 0 { sse::negate(x) } else { x };
+    let (mut r, mut ex) =
+        (split::<B>([s.a, s.b, s.c, s.a][usize::from(imm >> 4 & 3)]), Ex::empty());
+    for (i, r) in r.as_mut().iter_mut().enumerate().take(n) {
+        let (v, e) =
+            sse::fma(sign(lane(s.a, i), 0), lane(s.b, i), sign(lane(s.c, i), 1 + (i & 1)), env);
+        *r = v;
+        ex |= e;
+    }
+    (join(r), settle(ex, env))
+}
+
+/// VCVTPS2PH of one lane: rounded by `imm[1:0]`, or as MXCSR says if `imm[2]`.
+#[inline(always)]
+pub fn to_half(a: u32, imm: u8, env: Env) -> (u16, Ex) {
+    let round = if imm & 4 != 0 { env.round } else { Round::from_rc(imm.into()) };
+    sse::f32_to_f16(a, Env { round, ..env })
+}
+
 /// ADDSUBPS, ADDSUBPD: differences in the even lanes, sums in the odd ones.
 #[inline(always)]
 pub fn addsub<B: Float + Lane>(s: &V3, mxcsr: u32) -> (V128, Ex) {

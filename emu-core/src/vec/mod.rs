@@ -3,7 +3,8 @@
 //! [`for_each_vec_op!`](crate::for_each_vec_op) is the one table; [`VecOp`], its names and its
 //! evaluators are made from it. An evaluator is the only statement of an operation's meaning: the
 //! interpreter calls it, other tiers are tested against it. Wider registers are evaluated lane by
-//! lane (AVX2 works within 128 bits); MMX is the low word.
+//! lane (AVX2 works within 128 bits), but for a few operations on whole registers (`wide`); MMX is
+//! the low word.
 //!
 //! Method: `op × lane type` mapped over lanes (`lanes`); what is longer than a row is a function
 //! in its family (`integer`, `shuffle`, `float`, `string`). Floating point comes from
@@ -12,6 +13,7 @@
 //!
 //! Source: Intel SDM Vol. 2; Vol. 1, chapters 9 to 12.
 
+mod crypto;
 mod float;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod host;
@@ -20,10 +22,13 @@ mod lanes;
 mod shuffle;
 mod string;
 mod table;
+mod wide;
 
+use crate::cpu::Ymm;
 use crate::flags::{CF, ZF};
 use crate::fp::{Ex, sse};
 use integer::*;
+pub(crate) use lanes::settle;
 use lanes::{ZERO, compare, float1, float2, map1, map2};
 use shuffle::*;
 use string::Length;
@@ -51,11 +56,32 @@ pub type VecEval = fn(&V3, u8, u32) -> (V128, Ex);
 /// above the width of the result.
 pub type VecIntEval = fn(&V3, u8, u32) -> (u64, u32, Ex);
 
-/// The two kinds of vector operation.
+/// Sources of an operation on whole 256-bit registers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct W3 {
+    /// First source.
+    pub a: Ymm,
+    /// Second source.
+    pub b: Ymm,
+}
+
+/// Evaluates an operation on whole registers: `(sources, imm8) -> result`.
+pub type WideEval = fn(&W3, u8) -> Ymm;
+
+/// The same with an integer result: `(sources, imm8) -> (integer result, RFLAGS bits)`.
+pub type WideIntEval = fn(&W3, u8) -> (u64, u32);
+
+/// The kinds of vector operation.
 #[derive(Clone, Copy, Debug)]
-enum Meaning {
+pub enum Meaning {
+    /// Lane by lane.
     Vec(VecEval),
+    /// Of the low lane, with an integer result.
     Int(VecIntEval),
+    /// Of whole registers.
+    Wide(WideEval),
+    /// Of whole registers, with an integer result.
+    WideInt(WideIntEval),
 }
 
 struct Row {
@@ -68,20 +94,24 @@ macro_rules! make_vec_ops {
     (quiet { $($q:ident $qn:literal $qe:expr;)* }
      float { $($f:ident $fn:literal $fe:expr;)* }
      quiet_int { $($i:ident $in:literal $ie:expr;)* }
-     float_int { $($c:ident $cn:literal $ce:expr;)* }) => {
+     float_int { $($c:ident $cn:literal $ce:expr;)* }
+     wide { $($w:ident $wn:literal $we:expr;)* }
+     wide_int { $($x:ident $xn:literal $xe:expr;)* }) => {
         /// Number of a vector operation: a row of the table. The default is a move of `b`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         #[repr(u16)]
         #[allow(missing_docs)] // the names are the manual's
         pub enum VecOp {
             #[default]
-            $($q,)* $($f,)* $($i,)* $($c,)*
+            $($q,)* $($f,)* $($i,)* $($c,)* $($w,)* $($x,)*
         }
 
         impl VecOp {
             /// All vector operations in table order.
-            pub const ALL: &'static [VecOp] =
-                &[$(VecOp::$q,)* $(VecOp::$f,)* $(VecOp::$i,)* $(VecOp::$c,)*];
+            pub const ALL: &'static [VecOp] = &[
+                $(VecOp::$q,)* $(VecOp::$f,)* $(VecOp::$i,)* $(VecOp::$c,)* $(VecOp::$w,)*
+                $(VecOp::$x,)*
+            ];
         }
 
         static ROWS: &[Row] = &[
@@ -96,6 +126,8 @@ macro_rules! make_vec_ops {
                 (value, flags, Ex::empty())
             }) },)*
             $(Row { name: $cn, raises: true, meaning: Meaning::Int($ce) },)*
+            $(Row { name: $wn, raises: false, meaning: Meaning::Wide($we) },)*
+            $(Row { name: $xn, raises: false, meaning: Meaning::WideInt($xe) },)*
         ];
     };
 }
@@ -120,35 +152,30 @@ impl VecOp {
     /// Whether its result is an integer with flags, so that it belongs to
     /// [`Op::Vx`](crate::uop::Op::Vx) and not to [`Op::V`](crate::uop::Op::V).
     pub fn is_int(self) -> bool {
-        matches!(self.row().meaning, Meaning::Int(_))
+        matches!(self.row().meaning, Meaning::Int(_) | Meaning::WideInt(_))
     }
 
     /// Its meaning.
-    ///
-    /// # Panics
-    /// If it [is of the integer kind](Self::is_int): a bug in a lifter.
-    pub fn eval(self) -> VecEval {
-        match self.row().meaning {
-            Meaning::Vec(eval) => eval,
-            Meaning::Int(_) => panic!("{} has an integer result", self.name()),
-        }
+    #[inline]
+    pub fn meaning(self) -> Meaning {
+        self.row().meaning
     }
 
-    /// Its meaning, of the integer kind.
-    ///
-    /// # Panics
-    /// If it [is not](Self::is_int): a bug in a lifter.
-    pub fn eval_int(self) -> VecIntEval {
-        match self.row().meaning {
-            Meaning::Int(eval) => eval,
-            Meaning::Vec(_) => panic!("{} has a vector result", self.name()),
+    /// The immediate for the upper lane of a 256-bit operation: some have bits of their own for it.
+    #[inline]
+    pub fn upper_imm(self, imm: u8) -> u8 {
+        match self {
+            VecOp::Shufpd | VecOp::Blendpd => imm >> 2,
+            VecOp::Mpsadbw => imm >> 3,
+            VecOp::Blendps => imm >> 4,
+            _ => imm,
         }
     }
 }
 
-/// PTEST: ZF if `b` has no bit of `a`, CF if it has no other.
-fn test(s: &V3) -> u32 {
-    let none = |v: V128| v == ZERO;
+/// PTEST: of the bits in `mask`, ZF if `b` has none of `a`, CF if it has no other.
+fn test(s: &V3, mask: u64) -> u32 {
+    let none = |v: V128| v.map(|w| w & mask) == ZERO;
     let (and, andn) = (map2(s, |x: u64, y| x & y), map2(s, |x: u64, y| !x & y));
     (u32::from(none(and)) * ZF) | (u32::from(none(andn)) * CF)
 }

@@ -60,6 +60,18 @@ pub fn shufpd(s: &V3, imm: u8) -> V128 {
     [s.a[usize::from(imm & 1)], s.b[usize::from(imm >> 1 & 1)]]
 }
 
+/// VPERMILPS: the lane of `a` that bits 1:0 of each lane of `b` name.
+#[inline]
+pub fn permute_singles(s: &V3) -> V128 {
+    join(split::<u32>(s.b).map(|i| lane::<u32>(s.a, i as usize & 3)))
+}
+
+/// VPERMILPD: the lane of `a` that bit 1 of each lane of `b` names.
+#[inline]
+pub fn permute_doubles(s: &V3) -> V128 {
+    s.b.map(|i| s.a[i as usize >> 1 & 1])
+}
+
 /// The lanes of `b` whose bit in `imm` is set, the others of `a` (PBLENDW, BLENDPS, BLENDPD).
 #[inline(always)]
 pub fn blend<L: Lane>(s: &V3, imm: u8) -> V128 {

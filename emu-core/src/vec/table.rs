@@ -2,11 +2,12 @@
 //!
 //! Operand `a` is the first source (of a two-operand SSE form: the destination's old value), `b`
 //! the second, `c` the third. There is a row for an MMX form (suffix 64) only where its result is
-//! not the low word of the row for XMM.
+//! not the low word of the row for XMM. What works lane by lane has no row of its own for YMM.
 
 /// Expands `$m!` with the table. `quiet` rows map `(sources, imm8)` to a register and `quiet_int`
 /// rows to an integer and flags; they raise nothing. `float` rows are a
-/// [`VecEval`](super::VecEval), `float_int` rows a [`VecIntEval`](super::VecIntEval).
+/// [`VecEval`](super::VecEval), `float_int` rows a [`VecIntEval`](super::VecIntEval). `wide` and
+/// `wide_int` rows are like the quiet ones, of whole 256-bit registers.
 #[macro_export]
 macro_rules! for_each_vec_op {
     ($m:ident) => { $m! {
@@ -165,6 +166,29 @@ macro_rules! for_each_vec_op {
     Pblendvb   "pblendvb"   |s, _| blend_variable::<i8>(s);
     Blendvps   "blendvps"   |s, _| blend_variable::<i32>(s);
     Blendvpd   "blendvpd"   |s, _| blend_variable::<i64>(s);
+    Vpermilps  "vpermilps"  |s, _| permute_singles(s);
+    Vpermilpd  "vpermilpd"  |s, _| permute_doubles(s);
+    // ---- shifts of each lane of a by that of b (AVX2) ----------------------------------------------
+    Vpsllvd    "vpsllvd"    |s, _| map2(s, |x: u32, n| x.checked_shl(n).unwrap_or(0));
+    Vpsllvq    "vpsllvq"    |s, _| map2(s, |x: u64, n| if n < 64 { x << n } else { 0 });
+    Vpsrlvd    "vpsrlvd"    |s, _| map2(s, |x: u32, n| x.checked_shr(n).unwrap_or(0));
+    Vpsrlvq    "vpsrlvq"    |s, _| map2(s, |x: u64, n| if n < 64 { x >> n } else { 0 });
+    Vpsravd    "vpsravd"    |s, _| map2(s, |x: i32, n| x >> (n as u32).min(31));
+    // ---- AES, carry-less products, SHA: a the state, b the key or message --------------------------
+    Aesenc     "aesenc"     |s, _| crypto::aes(s, &crypto::ENCRYPT, true);
+    Aesenclast "aesenclast" |s, _| crypto::aes(s, &crypto::ENCRYPT, false);
+    Aesdec     "aesdec"     |s, _| crypto::aes(s, &crypto::DECRYPT, true);
+    Aesdeclast "aesdeclast" |s, _| crypto::aes(s, &crypto::DECRYPT, false);
+    Aesimc     "aesimc"     |s, _| crypto::inverse_mix_columns(s.b);
+    Aeskeygenassist "aeskeygenassist" |s, i| crypto::aes_key(s.b, i);
+    Pclmulqdq  "pclmulqdq"  |s, i| crypto::carryless(s.a[usize::from(i & 1)], s.b[usize::from(i >> 4 & 1)]);
+    Sha1rnds4  "sha1rnds4"  |s, i| crypto::sha1_rounds(s, i);
+    Sha1nexte  "sha1nexte"  |s, _| crypto::sha1_next_e(s);
+    Sha1msg1   "sha1msg1"   |s, _| crypto::sha1_message_1(s);
+    Sha1msg2   "sha1msg2"   |s, _| crypto::sha1_message_2(s);
+    Sha256rnds2 "sha256rnds2" |s, _| crypto::sha256_rounds(s);
+    Sha256msg1 "sha256msg1" |s, _| crypto::sha256_message_1(s);
+    Sha256msg2 "sha256msg2" |s, _| crypto::sha256_message_2(s);
     // ---- exact conversions, approximations ---------------------------------------------------------------------------
     Cvtdq2pd   "cvtdq2pd"   |s, _| float1(s.b, ZERO, 2, 0, float::exact).0;
     Cvtsi2sd32 "cvtsi2sd32" |s, _| float1(s.b, s.a, 1, 0, float::exact).0;
@@ -214,6 +238,14 @@ macro_rules! for_each_vec_op {
     Hsubpd     "hsubpd"     |s, _, m| float::horizontal(s, m, sse::sub::<u64>);
     Dpps       "dpps"       |s, i, m| float::dpps(s, i, m);
     Dppd       "dppd"       |s, i, m| float::dppd(s, i, m);
+    // ---- FMA: the immediate says what is negated, and which source has the lanes that stay ---------
+    Fmaps      "fmaps"      |s, i, m| float::fused::<u32>(s, 4, i, m);
+    Fmapd      "fmapd"      |s, i, m| float::fused::<u64>(s, 2, i, m);
+    Fmass      "fmass"      |s, i, m| float::fused::<u32>(s, 1, i, m);
+    Fmasd      "fmasd"      |s, i, m| float::fused::<u64>(s, 1, i, m);
+    // ---- F16C -----------------------------------------------------------------------------------
+    Vcvtph2ps  "vcvtph2ps"  |s, _, m| float1(s.b, ZERO, 4, m, sse::f16_to_f32);
+    Vcvtps2ph  "vcvtps2ph"  |s, i, m| float1(s.b, ZERO, 4, m, |x: u32, e| float::to_half(x, i, e));
     // ---- comparison, rounding: the immediate chooses ----------------------------------------------
     Cmpps      "cmpps"      |s, i, m| float2(s, 4, m, |x: u32, y, e| float::compare(x, y, i, e));
     Cmppd      "cmppd"      |s, i, m| float2(s, 2, m, |x: u64, y, e| float::compare(x, y, i, e));
@@ -244,7 +276,9 @@ macro_rules! for_each_vec_op {
     Pmovmskb   "pmovmskb"   |s, _| (sign_bits::<i8>(s.b), 0);
     Movmskps   "movmskps"   |s, _| (sign_bits::<i32>(s.b), 0);
     Movmskpd   "movmskpd"   |s, _| (sign_bits::<i64>(s.b), 0);
-    Ptest      "ptest"      |s, _| (0, test(s));
+    Ptest      "ptest"      |s, _| (0, test(s, u64::MAX));
+    Vtestps    "vtestps"    |s, _| (0, test(s, 0x8000_0000_8000_0000));
+    Vtestpd    "vtestpd"    |s, _| (0, test(s, 1 << 63));
     Pcmpestri  "pcmpestri"  |s, i| string::index(s, i, Length::Explicit);
     Pcmpistri  "pcmpistri"  |s, i| string::index(s, i, Length::Implicit);
     }
@@ -261,6 +295,28 @@ macro_rules! for_each_vec_op {
     Comisd     "comisd"     |s, _, m| float::order(s, m, sse::cmp_signaling::<u64>);
     Ucomiss    "ucomiss"    |s, _, m| float::order(s, m, sse::cmp_quiet::<u32>);
     Ucomisd    "ucomisd"    |s, _, m| float::order(s, m, sse::cmp_quiet::<u64>);
+    }
+    wide {
+    // ---- AVX and AVX2: lanes that cross the border of 128 bits ---------------------------------------
+    Vpermq      "vpermq"      |s, i| wide::quadwords(s.b, i);
+    Vpermd      "vpermd"      |s, _| wide::doublewords(s);
+    Vperm2i128  "vperm2i128"  |s, i| wide::halves(s, i);
+    Vinserti128 "vinserti128" |s, i| wide::insert(s, i);
+    Vextracti128 "vextracti128" |s, i| wide::extract(s.b, i);
+    // The low `imm` bytes of b, everywhere.
+    Vpbroadcast "vpbroadcast" |s, i| wide::broadcast(s.b, i);
+    // Halves for what then works lane by lane: b, and b from byte `imm` on; the way back: the low
+    // words of both halves.
+    Vspread     "vspread"     |s, i| wide::spread(s.b, i);
+    Vnarrow     "vnarrow"     |s, _| [s.b[0], s.b[2], 0, 0];
+    }
+    wide_int {
+    Pmovmskb256 "pmovmskb256" |s, _| (wide::signs(s.b, 16, sign_bits::<i8>), 0);
+    Movmskps256 "movmskps256" |s, _| (wide::signs(s.b, 4, sign_bits::<i32>), 0);
+    Movmskpd256 "movmskpd256" |s, _| (wide::signs(s.b, 2, sign_bits::<i64>), 0);
+    Ptest256    "ptest256"    |s, _| (0, s.both(|s| test(s, u64::MAX)));
+    Vtestps256  "vtestps256"  |s, _| (0, s.both(|s| test(s, 0x8000_0000_8000_0000)));
+    Vtestpd256  "vtestpd256"  |s, _| (0, s.both(|s| test(s, 1 << 63)));
     }
     } };
 }

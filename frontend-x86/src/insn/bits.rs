@@ -3,6 +3,7 @@
 use crate::lift::Lift;
 use crate::operand::{Place, gpr, seg};
 use crate::rows;
+use crate::sys::cpuid::Features;
 use emu_core::cpu::Reg;
 use emu_core::fault::Guest;
 use emu_core::uop::{Op, Src};
@@ -17,10 +18,10 @@ rows! {
     Bsf: NONE, Innocuous, |l| scan(l, Op::Bsf);
     Bsr: NONE, Innocuous, |l| scan(l, Op::Bsr);
     // A CPU without BMI1 or LZCNT ignores the F3 prefix and scans (SDM Vol. 2, TZCNT, LZCNT);
-    // Linux counts on it. No model has them yet.
-    Tzcnt: NONE, Innocuous, |l| scan(l, Op::Bsf);
-    Lzcnt: NONE, Innocuous, |l| scan(l, Op::Bsr);
-    Popcnt: NONE, Innocuous, popcnt;
+    // Linux counts on it.
+    Tzcnt: NONE, Innocuous, |l| if l.has(Features::BMI1) { count(l, Op::Tzcnt) } else { scan(l, Op::Bsf) };
+    Lzcnt: NONE, Innocuous, |l| if l.has(Features::LZCNT) { count(l, Op::Lzcnt) } else { scan(l, Op::Bsr) };
+    Popcnt: NONE, Innocuous, |l| count(l, Op::Popcnt);
     Crc32:  NONE, Innocuous, crc32;
     Bswap:  NONE, Innocuous, bswap;
     Seto: NONE, Innocuous, |l| setcc(l, 0);
@@ -106,11 +107,11 @@ fn to_reg(v: Src) -> Reg {
     }
 }
 
-fn popcnt(l: &mut Lift) -> Guest<()> {
+fn count(l: &mut Lift, op: Op) -> Guest<()> {
     let w = l.width(0);
     let v = l.read_reg(1);
     let (d, _) = gpr(l.i.op0_register());
-    l.b.op(Op::Popcnt, w, d, v, 0);
+    l.b.op(op, w, d, v, 0);
     Ok(())
 }
 

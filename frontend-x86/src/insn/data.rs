@@ -52,13 +52,16 @@ rows! {
     Cmovg:  NONE, Innocuous, |l| cmov(l, 15);
     Nop:    NONE, Innocuous, nop;
     Pause:  NONE, Innocuous, nop;
+    Prefetch:  NONE, Innocuous, nop;
     Prefetchw: NONE, Innocuous, nop;
+    Prefetchwt1: NONE, Innocuous, nop;
     Reservednop: NONE, Innocuous, nop;
     // Hints in the NOP space 0F 18–0F 1F: a CPU without CET executes them as NOP.
     Rdsspd: NONE, Innocuous, nop;
     Rdsspq: NONE, Innocuous, nop;
     Endbr64: NONE, Innocuous, nop;
     Endbr32: NONE, Innocuous, nop;
+    Cldemote: NONE, Innocuous, nop;
     Ud0: NONE, Innocuous, |_| Err(emu_core::fault::Fault::UD);
     Ud1: NONE, Innocuous, |_| Err(emu_core::fault::Fault::UD);
     Ud2: NONE, Innocuous, |_| Err(emu_core::fault::Fault::UD);

@@ -1,10 +1,14 @@
 //! The instruction table: one row per mnemonic, one file per family.
 
 pub mod arith;
+pub mod avx;
 pub mod bits;
+pub mod bmi;
 pub mod branch;
+pub mod crypto;
 pub mod data;
 pub mod flags;
+pub mod fma;
 pub mod mmx;
 pub mod sse;
 pub mod sse2;
@@ -17,6 +21,7 @@ pub mod system;
 pub mod x87;
 
 use crate::row::{Attr, Row};
+use crate::sys::cpuid::Features;
 use emu_core::uop::HelperDef;
 use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 use std::sync::LazyLock;
@@ -24,10 +29,14 @@ use std::sync::LazyLock;
 /// All families.
 pub static FAMILIES: &[&[Row]] = &[
     arith::ROWS,
+    avx::ROWS,
     bits::ROWS,
+    bmi::ROWS,
     branch::ROWS,
+    crypto::ROWS,
     data::ROWS,
     flags::ROWS,
+    fma::ROWS,
     mmx::ROWS,
     sse::ROWS,
     sse2::ROWS,
@@ -43,6 +52,8 @@ pub static FAMILIES: &[&[Row]] = &[
 /// All helpers, by family.
 pub static HELPERS: &[&[&HelperDef]] = &[
     arith::HELPERS,
+    avx::HELPERS,
+    bmi::HELPERS,
     data::HELPERS,
     mmx::HELPERS,
     sse::HELPERS,
@@ -73,57 +84,69 @@ pub fn row(i: &Instruction) -> Option<&'static Row> {
 }
 
 /// Whether a CPU with `features` has the encoding at all.
-pub fn enabled(i: &Instruction, features: u64) -> bool {
-    use Mnemonic::{Endbr32, Endbr64, Lzcnt, Rdsspd, Rdsspq, Tzcnt};
+pub fn enabled(i: &Instruction, features: Features) -> bool {
+    use Mnemonic::{Cldemote, Endbr32, Endbr64, Lzcnt, Rdsspd, Rdsspq, Tzcnt};
     // These are something else, not undefined, on a CPU without them: scans, and NOPs.
-    if matches!(i.mnemonic(), Tzcnt | Lzcnt | Endbr32 | Endbr64 | Rdsspd | Rdsspq) {
+    if matches!(i.mnemonic(), Tzcnt | Lzcnt | Endbr32 | Endbr64 | Rdsspd | Rdsspq | Cldemote) {
         return true;
     }
-    i.cpuid_features().iter().all(|f| has_feature(*f, features))
+    let has = |f: Features| features.0 & f.0 == f.0;
+    i.cpuid_features().iter().all(|f| feature(*f).is_some_and(has))
 }
 
-fn has_feature(f: CpuidFeature, _features: u64) -> bool {
-    use CpuidFeature::*;
-    matches!(
-        f,
-        INTEL8086
-            | INTEL8086_ONLY
-            | INTEL186
-            | INTEL286
-            | INTEL286_ONLY
-            | INTEL386
-            | INTEL386_ONLY
-            | INTEL486
-            | X64
-            | CPUID
-            | TSC
-            | MSR
-            | CX8
-            | CMOV
-            | SYSCALL
-            | SEP
-            | FPU
-            | FPU287
-            | FPU387
-            | MMX
-            | SSE
-            | SSE2
-            | SSE3
-            | SSSE3
-            | SSE4_1
-            | SSE4_2
-            | POPCNT
-            | CMPXCHG16B
-            | FXSR
-            | XSAVE
-            | RDTSCP
-            | CLFSH
-            | MULTIBYTENOP
-            | PAUSE
-            | PREFETCHW
-            | SMX
-            | INVPCID
-            | FSGSBASE
-            | RDPMC
-    )
+/// The features that bring what iced calls `f`; `None`: no model has it.
+#[rustfmt::skip]
+fn feature(f: CpuidFeature) -> Option<Features> {
+    use CpuidFeature as C;
+    Some(match f {
+        C::INTEL8086 | C::INTEL8086_ONLY | C::INTEL186 | C::INTEL286 | C::INTEL286_ONLY
+        | C::INTEL386 | C::INTEL386_ONLY | C::INTEL486 | C::CPUID | C::MULTIBYTENOP | C::PAUSE
+        | C::RDPMC => Features::NONE,
+        // NOPs on a CPU without them.
+        C::PREFETCHW | C::PREFETCHWT1 => Features::NONE,
+        C::FPU | C::FPU287 | C::FPU387 => Features::FPU,
+        C::X64        => Features::LM,
+        C::TSC        => Features::TSC,
+        C::MSR        => Features::MSR,
+        C::CX8        => Features::CX8,
+        C::SEP        => Features::SEP,
+        C::CMOV       => Features::CMOV,
+        C::CLFSH      => Features::CLFSH,
+        C::MMX        => Features::MMX,
+        C::FXSR       => Features::FXSR,
+        C::SSE        => Features::SSE,
+        C::SSE2       => Features::SSE2,
+        C::SSE3       => Features::SSE3,
+        C::SSSE3      => Features::SSSE3,
+        C::SSE4_1     => Features::SSE4_1,
+        C::SSE4_2     => Features::SSE4_2,
+        C::POPCNT     => Features::POPCNT,
+        C::CMPXCHG16B => Features::CX16,
+        C::SYSCALL    => Features::SYSCALL,
+        C::RDTSCP     => Features::RDTSCP,
+        C::XSAVE      => Features::XSAVE,
+        C::XSAVEOPT   => Features::XSAVEOPT,
+        C::XSAVEC     => Features::XSAVEC,
+        C::FSGSBASE   => Features::FSGSBASE,
+        C::INVPCID    => Features::INVPCID,
+        C::SMAP       => Features::SMAP,
+        C::AVX        => Features::AVX,
+        C::AVX2       => Features::AVX2,
+        C::FMA        => Features::FMA,
+        C::F16C       => Features::F16C,
+        C::AES        => Features::AES,
+        C::PCLMULQDQ  => Features::PCLMULQDQ,
+        C::VAES       => Features::VAES,
+        C::VPCLMULQDQ => Features::VPCLMULQDQ,
+        C::SHA        => Features::SHA,
+        C::BMI1       => Features::BMI1,
+        C::BMI2       => Features::BMI2,
+        C::LZCNT      => Features::LZCNT,
+        C::ADX        => Features::ADX,
+        C::MOVBE      => Features::MOVBE,
+        C::RDRAND     => Features::RDRAND,
+        C::RDSEED     => Features::RDSEED,
+        C::RDPID      => Features::RDPID,
+        _ => return None,
+    })
 }

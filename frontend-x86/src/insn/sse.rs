@@ -16,7 +16,7 @@ use emu_core::flags::OSZAPC;
 use emu_core::uop::{Args, Op};
 use emu_core::vec::VecOp as V;
 use emu_core::width::Width::{self, W16, W32, W64};
-use iced_x86::{Mnemonic, OpKind};
+use iced_x86::{EncodingKind, Mnemonic, OpKind};
 
 rows! {
     Movaps:    SSE, Innocuous, mov_all;
@@ -97,7 +97,12 @@ helpers! {
 /// #UD unless SSE is enabled: for XMM forms of rows that MMX shares, which are not checked by
 /// their attribute.
 pub fn enabled(l: &Lift) -> Guest<()> {
-    if l.mode & mode::SSE == 0 { Err(Fault::UD) } else { Ok(()) }
+    if l.mode & mode::SSE == 0 && !is_vex(l) { Err(Fault::UD) } else { Ok(()) }
+}
+
+/// Whether it is a VEX form.
+fn is_vex(l: &Lift) -> bool {
+    l.i.encoding() == EncodingKind::VEX
 }
 
 /// Whether operand `n` is a register.
@@ -132,9 +137,16 @@ pub fn source(l: &mut Lift, n: u32) -> VReg {
     }
 }
 
-/// Whether a memory operand of 16 bytes must be aligned (SDM Vol. 1, 4.1.1).
-fn aligned(l: &Lift) -> bool {
+/// Whether a memory operand of 16 bytes (of a VEX form: any) must be aligned (SDM Vol. 1, 4.1.1 and
+/// 14.9).
+pub fn aligned(l: &Lift) -> bool {
     use Mnemonic::*;
+    if is_vex(l) {
+        return matches!(
+            l.i.mnemonic(),
+            Vmovaps | Vmovapd | Vmovdqa | Vmovntps | Vmovntpd | Vmovntdq | Vmovntdqa
+        );
+    }
     let unaligned = matches!(
         l.i.mnemonic(),
         Movups
@@ -353,13 +365,15 @@ pub fn insert(l: &mut Lift, w: Width) -> Guest<()> {
 
 // ---- MXCSR --------------------------------------------------------------------------------------
 
-fn ldmxcsr(l: &mut Lift) -> Guest<()> {
+/// LDMXCSR.
+pub fn ldmxcsr(l: &mut Lift) -> Guest<()> {
     let v = l.read_reg(0);
     l.b.helper(&LDMXCSR, W32, 0, Reg::ZERO, v, Reg::ZERO, 0);
     Ok(())
 }
 
-fn stmxcsr(l: &mut Lift) -> Guest<()> {
+/// STMXCSR.
+pub fn stmxcsr(l: &mut Lift) -> Guest<()> {
     let t = l.b.temp();
     l.b.helper(&STMXCSR, W32, 0, t, Reg::ZERO, Reg::ZERO, 0);
     let m = l.mem(true);

@@ -22,7 +22,7 @@ rows! {
 }
 
 /// The explicit lengths, EAX and EDX or with REX.W RAX and RDX, as a vector.
-fn lengths(l: &mut Lift, wide: bool) -> VReg {
+pub fn lengths(l: &mut Lift, wide: bool) -> VReg {
     let c = l.b.vtemp();
     for (lane, r) in [(0, Reg::RAX), (1, Reg::RDX)] {
         let mut v = r;
@@ -36,7 +36,7 @@ fn lengths(l: &mut Lift, wide: bool) -> VReg {
 }
 
 /// PCMPESTRI, PCMPISTRI: an index in ECX, and flags.
-fn index(l: &mut Lift, vop: V, c: VReg) -> Guest<()> {
+pub fn index(l: &mut Lift, vop: V, c: VReg) -> Guest<()> {
     let (imm, a, b) = (immediate(l), xmm(l, 0), source(l, 1));
     l.b.vx(vop, W32, Reg::RCX, a, b, c, imm, OSZAPC);
     Ok(())

@@ -88,6 +88,7 @@ rows! {
     Rdtsc:  NONE, Behaviour, |l| timed(l, &h::RDTSC);
     Rdtscp: NONE, Behaviour, |l| timed(l, &h::RDTSCP);
     Rdpmc:  NONE, Behaviour, |l| plain(l, &h::RDPMC, 0);
+    Rdpid:  NONE, Behaviour, rdpid;
     Cpuid:  NONE, Behaviour, |l| plain(l, &h::CPUID, 0);
     // ---- ports ----------------------------------------------------------------------------------------
     In:  NONE, Control, port_in;
@@ -99,6 +100,10 @@ rows! {
     Fxrstor64: NONE, Innocuous, |l| restore(l, &h::FXRSTOR, W64, 512);
     Xsave:     NONE, Innocuous, |l| save(l, &h::XSAVE, W32, 576);
     Xsave64:   NONE, Innocuous, |l| save(l, &h::XSAVE, W64, 576);
+    Xsaveopt:   NONE, Innocuous, |l| save(l, &h::XSAVE, W32, 576);
+    Xsaveopt64: NONE, Innocuous, |l| save(l, &h::XSAVE, W64, 576);
+    Xsavec:    NONE, Innocuous, |l| save(l, &h::XSAVEC, W32, 576);
+    Xsavec64:  NONE, Innocuous, |l| save(l, &h::XSAVEC, W64, 576);
     Xrstor:    NONE, Innocuous, |l| restore(l, &h::XRSTOR, W32, 576);
     Xrstor64:  NONE, Innocuous, |l| restore(l, &h::XRSTOR, W64, 576);
 }
@@ -108,6 +113,12 @@ const Z: Reg = Reg::ZERO;
 /// A helper without operands but `imm`; the block goes on.
 fn plain(l: &mut Lift, def: &'static HelperDef, imm: u64) -> Guest<()> {
     l.b.helper(def, W64, 0, Z, Z, Z, imm);
+    Ok(())
+}
+
+fn rdpid(l: &mut Lift) -> Guest<()> {
+    let d = gpr(l.i.op0_register()).0;
+    l.b.helper(&h::RDPID, W64, 0, d, Z, Z, 0);
     Ok(())
 }
 

@@ -297,7 +297,8 @@ fn need_osxsave(cpu: &Cpu) -> Guest<()> {
 /// #UD unless CR4.OSXSAVE, #GP(0) for one that does not exist.
 pub fn xgetbv(cpu: &Cpu, n: u32) -> Guest<u64> {
     need_osxsave(cpu)?;
-    ok_if(n == 0)?;
+    // XCR0 AND XINUSE is XCR0: everything counts as in use.
+    ok_if(n == 0 || n == 1 && Features::XGETBV1.in_cpu(cpu))?;
     Ok(cpu.sys.xcr0)
 }
 

@@ -12,7 +12,7 @@ use emu_core::cpu::Cpu;
 
 /// A set of features, one bit each; see the constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Features(pub u64);
+pub struct Features(pub u128);
 
 /// The registers of CPUID that hold feature bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,7 @@ enum Word {
     Ecx81,
     Edx81,
     Edx87,
+    EaxD1,
 }
 
 macro_rules! features {
@@ -90,18 +91,26 @@ features! {
     RDSEED       Ebx7 18;
     ADX          Ebx7 19;
     SMAP         Ebx7 20;
+    SHA          Ebx7 29;
     UMIP         Ecx7 2;
+    VAES         Ecx7 9;
+    VPCLMULQDQ   Ecx7 10;
+    RDPID        Ecx7 22;
     FSRM         Edx7 4;
     SPEC_CTRL    Edx7 26;
     ARCH_CAPS    Edx7 29;
     LAHF         Ecx81 0;
     LZCNT        Ecx81 5;
+    PREFETCHW    Ecx81 8;
     SYSCALL      Edx81 11;
     NX           Edx81 20;
     PDPE1GB      Edx81 26;
     RDTSCP       Edx81 27;
     LM           Edx81 29;
     INVARIANT_TSC Edx87 8;
+    XSAVEOPT     EaxD1 0;
+    XSAVEC       EaxD1 1;
+    XGETBV1      EaxD1 2;
 }
 
 /// The psABI's baseline and the system features that every model here has.
@@ -161,6 +170,33 @@ impl Features {
         Features::LAHF,
     ]);
 
+    /// The x86-64-v3 level of the psABI, and what CPUs of that level usually have besides.
+    pub const X86_64_V3: Features = Features::of(&[
+        Features::X86_64_V2,
+        Features::AVX,
+        Features::AVX2,
+        Features::BMI1,
+        Features::BMI2,
+        Features::F16C,
+        Features::FMA,
+        Features::LZCNT,
+        Features::MOVBE,
+        Features::ADX,
+        Features::AES,
+        Features::PCLMULQDQ,
+        Features::SHA,
+        Features::RDRAND,
+        Features::RDSEED,
+        Features::RDPID,
+        Features::PREFETCHW,
+        Features::XSAVEOPT,
+        Features::XSAVEC,
+        Features::XGETBV1,
+    ]);
+
+    /// No feature.
+    pub const NONE: Features = Features(0);
+
     /// The union of `all`.
     pub const fn of(all: &[Features]) -> Features {
         let (mut bits, mut i) = (0, 0);
@@ -177,7 +213,7 @@ impl Features {
     }
 
     /// Value of a feature register.
-    fn word(bits: u64, word: Word) -> u32 {
+    fn word(bits: u128, word: Word) -> u32 {
         let set = ROWS.iter().filter(|r| r.1 == word && bits & r.0.0 != 0);
         set.fold(0, |v, r| v | 1 << r.2)
     }
@@ -255,6 +291,8 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
                     let size = xsave_size(cpu.sys.xcr0);
                     [supported as u32, size, xsave_size(supported), (supported >> 32) as u32]
                 }
+                1 if has(Features::XSAVEC) => [word(Word::EaxD1), xsave_size(cpu.sys.xcr0), 0, 0],
+                1 => [word(Word::EaxD1), 0, 0, 0],
                 2 if supported & xcr0::AVX != 0 => [256, 576, 0, 0],
                 _ => [0; 4],
             }
@@ -310,6 +348,21 @@ mod tests {
         assert_eq!(cpuid(&c, 0x8000_0001, 0)[3], 0x2c10_0800, "SYSCALL NX PDPE1GB RDTSCP LM");
         assert_eq!(cpuid(&c, 7, 0)[1], 1 | 1 << 7 | 1 << 9 | 1 << 10);
         assert_eq!(cpuid(&c, 7, 1), [0; 4]);
+    }
+
+    /// The psABI's list for x86-64-v3, and that what belongs together comes together.
+    #[test]
+    fn the_v3_model() {
+        let mut c = testing::cpu(Level::Long);
+        c.features = Features::X86_64_V3.0;
+        let ecx = cpuid(&c, 1, 0)[2];
+        assert_eq!(ecx & 0x3040_1000, 0x3040_1000, "FMA MOVBE AVX F16C");
+        assert_eq!(ecx & 0x4200_0002, 0x4200_0002, "PCLMULQDQ AES RDRAND");
+        assert_eq!(cpuid(&c, 7, 0)[1] & 0x200c_0128, 0x200c_0128, "BMI1 AVX2 BMI2 RDSEED ADX SHA");
+        assert_eq!(cpuid(&c, 0x8000_0001, 0)[2] & 0x121, 0x121, "LAHF LZCNT PREFETCHW");
+        c.sys.xcr0 = 7;
+        assert_eq!(cpuid(&c, 0xd, 0), [7, 832, 832, 0]);
+        assert_eq!(cpuid(&c, 0xd, 1), [7, 832, 0, 0]);
     }
 
     /// Linux takes the TSC frequency from leaf 15H: ECX * EBX / EAX.

@@ -226,6 +226,11 @@ helpers! {
         cpu.write_reg(Reg::RCX, W32, cpu.sys.tsc_aux);
         Ok(())
     };
+    /// RDPID: to `d`.
+    RDPID "rdpid" |cpu, x| {
+        cpu.set_reg(x.d, cpu.sys.tsc_aux);
+        Ok(())
+    };
     /// RDPMC.
     RDPMC "rdpmc" |cpu, _x| {
         let value = msr::rdpmc()?;
@@ -279,7 +284,9 @@ helpers! {
     /// FXRSTOR: `a` linear address; 64-bit form for `w` = 64.
     FXRSTOR "fxrstor" |cpu, x| xsave::fxrstor(cpu, cpu.reg(x.a), wide(x));
     /// XSAVE, XSAVEOPT: `a` linear address, EDX:EAX mask; 64-bit form for `w` = 64.
-    XSAVE "xsave" |cpu, x| xsave::xsave(cpu, cpu.reg(x.a), edx_eax(cpu), wide(x));
+    XSAVE "xsave" |cpu, x| xsave::xsave(cpu, cpu.reg(x.a), edx_eax(cpu), wide(x), false);
+    /// XSAVEC: the same.
+    XSAVEC "xsavec" |cpu, x| xsave::xsave(cpu, cpu.reg(x.a), edx_eax(cpu), wide(x), true);
     /// XRSTOR: `a` linear address, EDX:EAX mask; 64-bit form for `w` = 64.
     XRSTOR "xrstor" |cpu, x| xsave::xrstor(cpu, cpu.reg(x.a), edx_eax(cpu), wide(x));
     /// LDMXCSR: `a` value.

@@ -1,10 +1,13 @@
-//! FXSAVE, FXRSTOR, XSAVE, XRSTOR (standard format) and MXCSR.
+//! FXSAVE, FXRSTOR, XSAVE, XSAVEC, XRSTOR and MXCSR.
 //!
 //! The area is built as bytes and written in one go, or read whole and checked before the first
-//! register is assigned. All components count as in use (XINUSE), as the manual allows.
+//! register is assigned. All components count as in use (XINUSE), as the manual allows. The only
+//! component beyond the legacy region being AVX, it has the same place in the compacted format as
+//! in the standard one.
 //!
 //! Source: SDM Vol. 1, 10.5 and chapter 13.
 
+use super::cpuid::Features;
 use super::{cr0, cr4, xcr0};
 use emu_core::cpu::{Cpu, St, X87, mode as m};
 use emu_core::fault::{Fault, Guest};
@@ -22,6 +25,8 @@ const ST: usize = 32;
 const XMM: usize = 160;
 /// Offset of the upper halves of YMM0–15 in an XSAVE area.
 const YMM_HIGH: usize = 576;
+/// Bit of XCOMP_BV: the area is in the compacted format.
+const COMPACT: u64 = 1 << 63;
 
 /// Registers that the mode has: XMM8–15 only in 64-bit mode.
 fn xmm_count(cpu: &Cpu) -> usize {
@@ -167,11 +172,11 @@ pub fn fxrstor(cpu: &mut Cpu, va: u64, rex_w: bool) -> Guest<()> {
 }
 
 /// XSAVE (XSAVE64 if `rex_w`) of the components in `mask` (EDX:EAX) to linear address `va` (SDM
-/// Vol. 1, 13.7). XSAVEOPT may do the same.
+/// Vol. 1, 13.7). XSAVEOPT may do the same. With `compact` it is XSAVEC (13.10).
 ///
 /// # Errors
 /// #UD, #NM, #GP(0) for alignment, #PF.
-pub fn xsave(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool) -> Guest<()> {
+pub fn xsave(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool, compact: bool) -> Guest<()> {
     check(cpu, va, true)?;
     let rfbm = cpu.sys.xcr0 & mask;
     let avx = rfbm & xcr0::AVX != 0;
@@ -179,19 +184,22 @@ pub fn xsave(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool) -> Guest<()> {
     let end = if avx { YMM_HIGH + vectors } else { LEGACY + 64 };
     cpu.probe(va, end as u64, Access::Write)?;
     let old = u64::from_le_bytes(cpu.read_array(va.wrapping_add(LEGACY as u64))?);
+    let kept = if compact { 0 } else { old & !rfbm };
     let mut area = [0; 832];
     put_x87(&mut area, &cpu.x87, rex_w);
     put_mxcsr(&mut area, cpu);
     put_vectors(&mut area, XMM, cpu, 0);
     put_vectors(&mut area, YMM_HIGH, cpu, 1);
-    put(&mut area, LEGACY, &(old & !rfbm | rfbm).to_le_bytes());
+    put(&mut area, LEGACY, &(kept | rfbm).to_le_bytes());
+    put(&mut area, LEGACY + 8, &(rfbm | COMPACT).to_le_bytes());
+    let mxcsr = if compact { xcr0::SSE } else { xcr0::AVX_SSE };
     // Which bytes each component writes.
     let parts = [
         (rfbm & xcr0::X87 != 0, 0..24),
-        (rfbm & xcr0::AVX_SSE != 0, 24..ST),
+        (rfbm & mxcsr != 0, 24..ST),
         (rfbm & xcr0::X87 != 0, ST..XMM),
         (rfbm & xcr0::SSE != 0, XMM..XMM + vectors),
-        (true, LEGACY..LEGACY + 8),
+        (true, LEGACY..LEGACY + if compact { 16 } else { 8 }),
         (avx, YMM_HIGH..YMM_HIGH + vectors),
     ];
     for (_, bytes) in parts.into_iter().filter(|p| p.0) {
@@ -200,8 +208,8 @@ pub fn xsave(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool) -> Guest<()> {
     Ok(())
 }
 
-/// XRSTOR (XRSTOR64 if `rex_w`) of the components in `mask` (EDX:EAX) from linear address `va`,
-/// standard format (SDM Vol. 1, 13.8).
+/// XRSTOR (XRSTOR64 if `rex_w`) of the components in `mask` (EDX:EAX) from linear address `va`, in
+/// either format (SDM Vol. 1, 13.8).
 ///
 /// # Errors
 /// #UD, #NM, #GP(0) for alignment, a bad header or reserved bits of MXCSR; #PF.
@@ -211,15 +219,24 @@ pub fn xrstor(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool) -> Guest<()> {
     let mut area = [0; 832];
     let (legacy, rest) = area.split_at_mut(LEGACY + 64);
     legacy.copy_from_slice(&cpu.read_array::<{ LEGACY + 64 }>(va)?);
-    let present = get_u64(legacy, LEGACY);
-    if present & !cpu.sys.xcr0 != 0 || legacy[LEGACY + 8..LEGACY + 24].iter().any(|&b| b != 0) {
+    let (present, comp) = (get_u64(legacy, LEGACY), get_u64(legacy, LEGACY + 8));
+    let zeros = |from: usize, to: usize| legacy[LEGACY + from..LEGACY + to].iter().all(|&b| b == 0);
+    let compact = comp & COMPACT != 0 && Features::XSAVEC.in_cpu(cpu);
+    let valid = if compact {
+        comp & !(cpu.sys.xcr0 | COMPACT) == 0 && present & !comp == 0 && zeros(16, 64)
+    } else {
+        present & !cpu.sys.xcr0 == 0 && zeros(8, 24)
+    };
+    if !valid {
         return Err(Fault::GP0);
     }
     if rfbm & present & xcr0::AVX != 0 {
         rest.copy_from_slice(&cpu.read_array::<256>(va.wrapping_add(YMM_HIGH as u64))?);
     }
     let from = |bit: u64| (present & bit != 0).then_some(&area[..]);
-    if rfbm & xcr0::AVX_SSE != 0 {
+    if compact && rfbm & !present & xcr0::SSE != 0 {
+        cpu.mxcsr = MXCSR_RESET;
+    } else if rfbm & if compact { xcr0::SSE } else { xcr0::AVX_SSE } != 0 {
         cpu.mxcsr = check_mxcsr(u32::from_le_bytes(get(&area, 24)))?;
     }
     if rfbm & xcr0::X87 != 0 {
@@ -302,19 +319,19 @@ mod tests {
         let mut c = filled();
         c.mem.write(0x5000 + 512, W64, 1);
         c.mem.write(0x5000, W16, 0xabcd);
-        xsave(&mut c, 0x5000, 2, true).unwrap();
+        xsave(&mut c, 0x5000, 2, true, false).unwrap();
         assert_eq!((c.mem.read(0x5200, W64), c.mem.read(0x5000, W16)), (3, 0xabcd));
         assert_eq!(c.mem.read(0x5000 + 176, W64), 1);
-        assert_eq!(xsave(&mut c, 0x5010, 3, true), Err(Fault::GP0));
+        assert_eq!(xsave(&mut c, 0x5010, 3, true, false), Err(Fault::GP0));
         c.sys.cr4 &= !cr4::OSXSAVE;
-        assert_eq!(xsave(&mut c, 0x5000, 3, true), Err(Fault::UD));
+        assert_eq!(xsave(&mut c, 0x5000, 3, true, false), Err(Fault::UD));
     }
 
     /// SDM Vol. 1, 13.8: header checks; components absent from XSTATE_BV are initialised.
     #[test]
     fn xrstor_checks_and_initialises() {
         let mut c = filled();
-        xsave(&mut c, 0x5000, 3, true).unwrap();
+        xsave(&mut c, 0x5000, 3, true, false).unwrap();
         for (at, v) in [(0x5200, 7), (0x5208, 1), (0x5208, 1 << 63), (0x5210, 1)] {
             let old = c.mem.read(at, W64);
             c.mem.write(at, W64, v);
@@ -328,9 +345,36 @@ mod tests {
         c.features |= super::super::cpuid::Features::AVX.0;
         c.sys.xcr0 = 7;
         c.v[5] = [1, 2, 3, 4];
-        xsave(&mut c, 0x5000, 7, true).unwrap();
+        xsave(&mut c, 0x5000, 7, true, false).unwrap();
         c.v[5] = [0; 4];
         xrstor(&mut c, 0x5000, 4, true).unwrap();
         assert_eq!(c.v[5], [0, 0, 3, 4]);
+    }
+
+    /// SDM Vol. 1, 13.4.3, 13.8.1, 13.10: XSAVEC and its format.
+    #[test]
+    fn the_compacted_format() {
+        let mut c = filled();
+        c.features |= Features::AVX.0 | Features::XSAVEC.0;
+        c.sys.xcr0 = 7;
+        c.mxcsr = 0x1f00;
+        xsave(&mut c, 0x5000, 6, true, true).unwrap();
+        assert_eq!((c.mem.read(0x5200, W64), c.mem.read(0x5208, W64)), (6, COMPACT | 6));
+        assert_eq!(c.mem.read(0x5000, W64), 0, "no x87 state");
+        let (v, x87) = (c.v, c.x87);
+        (c.v, c.mxcsr) = ([[1; 4]; 24], 0x1f80);
+        xrstor(&mut c, 0x5000, 7, true).unwrap();
+        assert_eq!((&c.v[..16], c.mxcsr), (&v[..16], 0x1f00));
+        assert_eq!((c.x87 == x87, c.x87), (false, X87::default()), "x87 is initialised");
+        // What is in XCOMP_BV only is initialised, MXCSR with SSE.
+        c.mem.write(0x5200, W64, 4);
+        xrstor(&mut c, 0x5000, 6, true).unwrap();
+        assert_eq!((c.v[5], c.mxcsr), ([0, 0, 7, 9], 0x1f80));
+        for (at, v) in [(0x5200, 1), (0x5208, COMPACT | 15), (0x5208, 6), (0x5218, 1)] {
+            let old = c.mem.read(at, W64);
+            c.mem.write(at, W64, v);
+            assert_eq!(xrstor(&mut c, 0x5000, 7, true), Err(Fault::GP0), "{at:#x} = {v:#x}");
+            c.mem.write(at, W64, old);
+        }
     }
 }

@@ -4,6 +4,7 @@
 use super::{F80, Form, Format, physical, set};
 use crate::insn;
 use crate::lift;
+use crate::sys::cpuid::Features;
 use crate::sys::cr0;
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Frontend, Reg, Seg, St, X87, mode};
@@ -47,6 +48,7 @@ impl Pc {
     fn new(mode: u32) -> Pc {
         let mem = PhysMem::flat(END).unwrap();
         let mut cpu = Cpu::new(mem, Clock::icount().into(), &FRONTEND);
+        cpu.features = Features::X86_64_V2.0;
         cpu.mode = mode;
         cpu.sys.cr0 = cr0::NE | cr0::MP | cr0::PE;
         cpu.set_reg(Reg::RSI, DATA);
@@ -137,7 +139,7 @@ fn fop_is_the_opcode() {
         for (esc, modrm) in (0xd8..=0xdfu8).flat_map(|e| (0..=255u8).map(move |m| (e, m))) {
             // The SIB byte is [rdx + rcx], which no shorter form can say.
             let bytes = [esc, modrm, if sib { 0x0a } else { 0x11 }, 0x22, 0x33, 0x44, 0x55];
-            let block = lift::lift_bytes(&bytes, mode, 0, 1).0;
+            let block = lift::lift_bytes(&bytes, mode, Features::X86_64_V2.0, 1).0;
             let call = block.uops.iter().find(|u| u.op == Op::Helper);
             let Some((imm, h)) = call.and_then(|u| Some((u.imm, u.helper?.name))) else { continue };
             if h == "x87_control" || h == "x87_image" {
