@@ -6,6 +6,7 @@
 
 pub mod debian;
 pub mod demo;
+pub mod diff;
 pub mod lift;
 pub mod linux;
 pub mod options;
@@ -59,6 +60,7 @@ enum Command {
     Linux(linux::Linux),
     Demo(demo::Demo),
     Lift(lift::Lift),
+    Diff(diff::Diff),
 }
 
 /// A command line that makes no sense; ends with [`status::USAGE`].
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Linux(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Lift(command) => command.run(),
+        Command::Diff(command) => command.run(),
     };
     match result {
         Ok(status) => ExitCode::from(status),

@@ -25,12 +25,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("frontend-x86", &["emu-core"]),
     ("backend-jit", &["emu-core"]),
     ("machine", &["emu-core", "frontend-x86", "backend-jit", "devices", "roms"]),
-    ("cli", &["machine"]),
+    ("cli", &["emu-core", "frontend-x86", "machine", "oracle", "roms"]),
 ];
 
 /// Our crates, as they are called in manifests.
 const OURS: &[&str] =
-    &["emu-core", "frontend-x86", "backend-jit", "devices", "roms", "machine", "ring3"];
+    &["emu-core", "frontend-x86", "backend-jit", "devices", "roms", "machine", "oracle", "ring3"];
 
 /// Columns a line may have, unless it is a row of a table.
 const COLUMNS: usize = 100;

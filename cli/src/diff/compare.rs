@@ -1,0 +1,157 @@
+//! What differs between two outcomes of a sample, as far as the manuals define it.
+
+use super::encode::{Encoded, decode};
+use super::rules;
+use iced_x86::Register;
+use oracle::{Bits, CODE, Judged, MEMORY, MEMORY_LEN, Outcome, Sample, USER_END};
+use std::fmt;
+
+/// A difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Register, flags, memory or outcome.
+    pub what: String,
+    /// What the CPU (or the case) says.
+    pub cpu: String,
+    /// What the model says.
+    pub model: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} in the model, {} on the CPU", self.what, self.model, self.cpu)
+    }
+}
+
+/// RFLAGS bits besides the arithmetic ones that are compared: TF, IF, DF, NT, AC, ID. RF is what
+/// the pushed image of a fault has.
+const SYSTEM_FLAGS: u64 = 1 << 8 | 1 << 9 | 1 << 10 | 1 << 14 | 1 << 18 | 1 << 21;
+
+/// The instructions of a sample. What cannot be decoded is the last one.
+#[must_use]
+pub fn instructions(sample: &Sample) -> Vec<Encoded> {
+    let mut all = Vec::new();
+    let mut at = 0;
+    while at < sample.code.len() {
+        let mut e = decode(&sample.code[at..], sample.bits, CODE + at as u64);
+        if e.insn.is_invalid() {
+            e.bytes = sample.code[at..].to_vec();
+        }
+        at += e.bytes.len();
+        all.push(e);
+    }
+    all
+}
+
+/// Arithmetic flags that are undefined at the end of `sample`; after a fault, at any point.
+fn undefined(sample: &Sample, done: bool) -> u64 {
+    let mut now = 0;
+    for e in instructions(sample).iter().filter(|e| !e.insn.is_invalid()) {
+        if done {
+            now &= !rules::defined(&e.insn);
+        }
+        now |= rules::undefined(&e.insn);
+    }
+    now
+}
+
+/// Bytes of the memory that are not compared.
+fn skipped(sample: &Sample) -> Vec<std::ops::Range<u64>> {
+    let mut all = Vec::new();
+    for e in instructions(sample) {
+        let fields = rules::pointer_fields(e.insn.code());
+        if fields.is_empty() {
+            continue;
+        }
+        let value = |r: Register, _, _| {
+            Some(match r {
+                Register::FS => sample.state.fs_base,
+                Register::GS => sample.state.gs_base,
+                r if r.is_gpr32() => sample.state.gpr[r.full_register().number()] & 0xffff_ffff,
+                r if r.is_gpr16() => sample.state.gpr[r.full_register().number()] & 0xffff,
+                r if r.is_gpr() => sample.state.gpr[r.number()],
+                _ => 0,
+            })
+        };
+        if let Some(at) = e.insn.virtual_address(0, 0, value) {
+            let at = at.wrapping_sub(MEMORY);
+            all.extend(fields.iter().map(|f| at.wrapping_add(f.start)..at.wrapping_add(f.end)));
+        }
+    }
+    all
+}
+
+/// The outcome as it is compared: what Linux hides is hidden on both sides.
+fn seen(o: Outcome, bits: Bits) -> Outcome {
+    match o {
+        Outcome::Fault { vector: 14, error, address } => {
+            let address = if bits == Bits::B32 { address & 0xffff_ffff } else { address };
+            let error = if address >= USER_END { error | 1 } else { error };
+            Outcome::Fault { vector: 14, error, address }
+        }
+        Outcome::Fault { vector, error, .. } => Outcome::Fault { vector, error, address: 0 },
+        o => o,
+    }
+}
+
+/// What differs between `cpu` and `model`, both the outcome of `sample`.
+#[must_use]
+pub fn compare(sample: &Sample, cpu: &Judged, model: &Judged) -> Vec<Difference> {
+    let mut all = Vec::new();
+    let wide = sample.bits == Bits::B64;
+    let mut put = |what: String, c: String, m: String| {
+        all.push(Difference { what, cpu: c, model: m });
+    };
+    let (c, m) = (&cpu.state, &model.state);
+    let (oc, om) = (seen(cpu.outcome, sample.bits), seen(model.outcome, sample.bits));
+    if oc != om {
+        put("outcome".into(), format!("{oc:x?}"), format!("{om:x?}"));
+    }
+    let mut word = |what: &dyn Fn() -> String, c: u64, m: u64| {
+        if c != m {
+            put(what(), format!("{c:x}"), format!("{m:x}"));
+        }
+    };
+    let cut = |v: u64| if wide { v } else { v & 0xffff_ffff };
+    let faulted = matches!(oc, Outcome::Fault { .. });
+    if faulted && matches!(om, Outcome::Fault { .. }) {
+        word(&|| "rip".into(), cut(c.rip), cut(m.rip));
+    }
+    for n in 0..if wide { 16 } else { 8 } {
+        word(&|| super::cases::GPR[n].into(), cut(c.gpr[n]), cut(m.gpr[n]));
+    }
+    let flags = rules::OSZAPC | SYSTEM_FLAGS;
+    if (c.rflags ^ m.rflags) & flags != 0 {
+        let flags = flags & !undefined(sample, !faulted);
+        word(&|| "flags".into(), c.rflags & flags, m.rflags & flags);
+    }
+    word(&|| "fsbase".into(), cut(c.fs_base), cut(m.fs_base));
+    word(&|| "gsbase".into(), cut(c.gs_base), cut(m.gs_base));
+    for (n, name) in ["ds", "es", "fs", "gs"].iter().enumerate() {
+        word(&|| (*name).into(), c.selectors[n].into(), m.selectors[n].into());
+    }
+    word(&|| "mxcsr".into(), c.mxcsr.into(), m.mxcsr.into());
+    word(&|| "cw".into(), c.x87.cw.into(), m.x87.cw.into());
+    word(&|| "sw".into(), c.x87.sw.into(), m.x87.sw.into());
+    word(&|| "tags".into(), c.x87.full.into(), m.x87.full.into());
+    if c.x87.st != m.x87.st {
+        for (n, (c, m)) in c.x87.st.iter().zip(&m.x87.st).enumerate().filter(|(_, (c, m))| c != m) {
+            put(format!("st{n}"), super::cases::st(*c), super::cases::st(*m));
+        }
+    }
+    if c.ymm != m.ymm {
+        for (n, (c, m)) in c.ymm.iter().zip(&m.ymm).enumerate().filter(|(_, (c, m))| c != m) {
+            put(format!("ymm{n}"), super::cases::vector(c), super::cases::vector(m));
+        }
+    }
+    if cpu.memory != model.memory {
+        let skip = skipped(sample);
+        let skip = |n: usize| skip.iter().any(|s| s.contains(&(n as u64)));
+        let n = (0..MEMORY_LEN).find(|n| cpu.memory[*n] != model.memory[*n] && !skip(*n));
+        if let Some(n) = n {
+            let bytes = |j: &Judged| super::cases::octets(&j.memory[n..MEMORY_LEN.min(n + 8)]);
+            put(format!("[{:x}]", MEMORY + n as u64), bytes(cpu), bytes(model));
+        }
+    }
+    all
+}
