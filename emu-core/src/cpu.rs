@@ -624,7 +624,8 @@ impl Cpu {
         (self.frontend.translate)(self, va, access)?;
         let last = self.wrap_linear(va.wrapping_add(n - 1));
         if (last ^ va) & !4095 != 0 {
-            (self.frontend.translate)(self, last, access)?;
+            // The first byte of the second page is what faults.
+            (self.frontend.translate)(self, last & !4095, access)?;
         }
         Ok(())
     }

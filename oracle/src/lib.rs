@@ -34,6 +34,8 @@ pub const MEMORY_LEN: usize = 0x2000;
 pub const CODE: u64 = 0x1200_0000;
 /// Most bytes of code in a sample.
 pub const CODE_MAX: usize = 160;
+/// Address that samples end at: [`image`] jumps to it, in 64-bit code.
+pub const EXIT: u64 = 0x1300_0000;
 /// NOPs that follow the sample's code, so that an incomplete instruction at its end has defined
 /// bytes to take.
 pub const PADDING: usize = 16;
@@ -71,6 +73,38 @@ pub struct Sample {
     pub state: State,
     /// Memory at [`MEMORY`] to start with.
     pub memory: Box<Memory>,
+}
+
+/// Bytes of [`image`].
+pub const IMAGE_LEN: usize = 256;
+
+/// What the code page begins with when `sample` runs: its code, [`PADDING`] NOPs, and a jump to
+/// [`EXIT`]; zeros up to its end.
+///
+/// # Panics
+/// When there are more than [`CODE_MAX`] bytes of code.
+#[must_use]
+pub fn image(sample: &Sample) -> [u8; IMAGE_LEN] {
+    let code = &sample.code;
+    assert!(code.len() <= CODE_MAX, "{} bytes of code", code.len());
+    let mut v = code.clone();
+    v.resize(code.len() + PADDING, 0x90);
+    match sample.bits {
+        Bits::B64 => {
+            let next = CODE + v.len() as u64 + 5;
+            v.push(0xe9);
+            v.extend((EXIT.wrapping_sub(next) as u32).to_le_bytes());
+        }
+        Bits::B32 => {
+            v.push(0xea);
+            v.extend((EXIT as u32).to_le_bytes());
+            v.extend(CS64.to_le_bytes());
+        }
+    }
+    v.resize(IMAGE_LEN, 0);
+    let mut image = [0; IMAGE_LEN];
+    image.copy_from_slice(&v);
+    image
 }
 
 /// How a sample ended.

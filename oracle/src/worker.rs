@@ -12,8 +12,8 @@
 use crate::enter;
 use crate::raw::Raw;
 use crate::{
-    Absent, Bits, CODE, CODE_MAX, CS32, CS64, Judged, MEMORY, MEMORY_LEN, Memory, Outcome, PADDING,
-    Sample,
+    Absent, Bits, CODE, CS32, CS64, EXIT, IMAGE_LEN, Judged, MEMORY, MEMORY_LEN, Memory, Outcome,
+    Sample, image,
 };
 use std::io::Error;
 use std::ptr;
@@ -25,9 +25,7 @@ struct Slot {
     raw: Raw,
     /// Kind of ending, vector, error code, address.
     ended: [u64; 4],
-    code: [u8; CODE_MAX],
-    len: u32,
-    wide: u32,
+    code: [u8; IMAGE_LEN],
     memory: Memory,
 }
 
@@ -45,8 +43,6 @@ struct Shared {
 }
 
 const PAGE: usize = 4096;
-/// Where in the code page the jump from 32-bit code to 64-bit code leads.
-const STUB: usize = 0xf00;
 /// Milliseconds of user time between ticks; a sample that sees two is stopped.
 const TICK_MS: i64 = 20;
 
@@ -55,7 +51,7 @@ pub struct Oracle {
     shared: *mut Shared,
     pid: libc::pid_t,
     /// The batch: what the samples were, for those that kill the worker.
-    given: Vec<(Raw, bool)>,
+    given: Vec<Raw>,
 }
 
 // SAFETY: the mapping is owned by this value alone, and no thread is tied to it.
@@ -148,15 +144,13 @@ impl Oracle {
         assert_eq!(self.control().turn.load(SeqCst), OURS, "the last batch was not collected");
         self.given.clear();
         for (i, s) in batch.iter().enumerate() {
-            assert!(s.code.len() <= CODE_MAX, "{} bytes of code", s.code.len());
-            let wide = s.bits == Bits::B64;
-            let raw = Raw::new(&s.state, CODE, if wide { CS64 } else { CS32 });
-            self.given.push((raw, wide));
+            let cs = if s.bits == Bits::B64 { CS64 } else { CS32 };
+            let raw = Raw::new(&s.state, CODE, cs);
+            self.given.push(raw);
             // SAFETY: it is our turn, so nobody else touches the slots.
             let slot = unsafe { &mut (*self.shared).slots[i] };
             slot.raw = raw;
-            slot.code[..s.code.len()].copy_from_slice(&s.code);
-            (slot.len, slot.wide) = (s.code.len() as u32, wide.into());
+            slot.code = image(s);
             slot.memory = *s.memory;
         }
         let c = self.control();
@@ -185,7 +179,7 @@ impl Oracle {
         }
         let slots = &self.control().slots;
         let given = self.given.iter().zip(slots).enumerate();
-        let judged = given.map(|(i, ((before, _), slot))| {
+        let judged = given.map(|(i, (before, slot))| {
             let memory = Box::new(slot.memory);
             if let Some((_, signal)) = died.iter().find(|d| d.0 == i) {
                 let outcome = Outcome::Died { signal: *signal };
@@ -260,7 +254,6 @@ unsafe fn work(shared: *mut Shared) -> ! {
         if !filter() {
             libc::_exit(NO_FILTER);
         }
-        stub(code);
         let s = &*shared;
         let mut number = 0;
         loop {
@@ -286,50 +279,18 @@ unsafe fn work(shared: *mut Shared) -> ! {
 /// In the worker after its set-up, at its turn.
 unsafe fn one(slot: *mut Slot, code: *mut u8, number: u64) {
     // SAFETY: it is the worker's turn, so the slot is ours; the two mappings are as long as what
-    // is copied; the code ends in a jump to `enter::leave`.
+    // is copied; the code ends in a jump to `EXIT`, and that in one to `enter::leave`.
     unsafe {
         let slot = &mut *slot;
         let memory = MEMORY as *mut u8;
         ptr::copy_nonoverlapping(slot.memory.as_ptr(), memory, MEMORY_LEN);
-        let len = slot.len as usize;
-        ptr::copy_nonoverlapping(slot.code.as_ptr(), code, len);
-        ptr::write_bytes(code.add(len), 0x90, PADDING);
-        let end = code.add(len + PADDING);
-        if slot.wide != 0 {
-            jump_to_leave(end);
-        } else {
-            // jmp 33h:STUB
-            *end = 0xea;
-            end.add(1).cast::<u32>().write_unaligned(CODE as u32 + STUB as u32);
-            end.add(5).cast::<u16>().write_unaligned(CS64);
-        }
+        ptr::copy_nonoverlapping(slot.code.as_ptr(), code, IMAGE_LEN);
         slot.ended = enter::run(&raw mut slot.raw, number);
         ptr::copy_nonoverlapping(memory, slot.memory.as_mut_ptr(), MEMORY_LEN);
     }
 }
 
-/// Writes `jmp [rip]` and the address of `enter::leave`.
-///
-/// # Safety
-/// 14 bytes at `at` can be written.
-unsafe fn jump_to_leave(at: *mut u8) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        at.cast::<[u8; 6]>().write_unaligned([0xff, 0x25, 0, 0, 0, 0]);
-        at.add(6).cast::<u64>().write_unaligned(enter::leave());
-    }
-}
-
-/// Writes the 64-bit code that 32-bit samples end at.
-///
-/// # Safety
-/// `code` is the writable mapping of the code page.
-unsafe fn stub(code: *mut u8) {
-    // SAFETY: the page is longer than the stub's place.
-    unsafe { jump_to_leave(code.add(STUB)) }
-}
-
-/// Maps the memory and the code page; gives the writable mapping of the latter.
+/// Maps the memory, the page at [`EXIT`] and the code page; gives the writable mapping of the last.
 ///
 /// # Safety
 /// In the worker.
@@ -347,7 +308,15 @@ unsafe fn map_fixed() -> Option<*mut u8> {
         let code = libc::mmap(CODE as *mut _, PAGE, rx, libc::MAP_SHARED | fixed, file, 0);
         let alias = libc::mmap(ptr::null_mut(), PAGE, rw, libc::MAP_SHARED, file, 0);
         libc::close(file);
-        (code as u64 == CODE && alias != libc::MAP_FAILED).then_some(alias.cast())
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | fixed;
+        let exit = libc::mmap(EXIT as *mut _, PAGE, rw, flags, -1, 0);
+        if code as u64 != CODE || alias == libc::MAP_FAILED || exit as u64 != EXIT {
+            return None;
+        }
+        // jmp [rip], and the address.
+        exit.cast::<[u8; 6]>().write_unaligned([0xff, 0x25, 0, 0, 0, 0]);
+        exit.byte_add(6).cast::<u64>().write_unaligned(enter::leave());
+        (libc::mprotect(exit, PAGE, rx) == 0).then_some(alias.cast())
     }
 }
 

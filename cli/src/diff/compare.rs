@@ -2,7 +2,7 @@
 
 use super::encode::{Encoded, decode};
 use super::rules;
-use iced_x86::Register;
+use iced_x86::{Mnemonic, Register};
 use oracle::{Bits, CODE, Judged, MEMORY, MEMORY_LEN, Outcome, Sample, USER_END};
 use std::fmt;
 
@@ -94,6 +94,25 @@ fn seen(o: Outcome, bits: Bits) -> Outcome {
     }
 }
 
+/// The instruction at `rip`.
+fn last(sample: &Sample, rip: u64) -> Mnemonic {
+    let all = instructions(sample);
+    all.iter().find(|e| e.insn.ip() == rip).map_or(Mnemonic::INVALID, |e| e.insn.mnemonic())
+}
+
+/// #XM.
+const XM: Outcome = Outcome::Fault { vector: 19, error: 0, address: 0 };
+
+/// A #PF's outcome with the page of its address only.
+fn page_of(o: Outcome) -> Outcome {
+    match o {
+        Outcome::Fault { vector: 14, error, address } => {
+            Outcome::Fault { vector: 14, error, address: address & !4095 }
+        }
+        o => o,
+    }
+}
+
 /// What differs between `cpu` and `model`, both the outcome of `sample`.
 #[must_use]
 pub fn compare(sample: &Sample, cpu: &Judged, model: &Judged) -> Vec<Difference> {
@@ -103,7 +122,10 @@ pub fn compare(sample: &Sample, cpu: &Judged, model: &Judged) -> Vec<Difference>
         all.push(Difference { what, cpu: c, model: m });
     };
     let (c, m) = (&cpu.state, &model.state);
-    let (oc, om) = (seen(cpu.outcome, sample.bits), seen(model.outcome, sample.bits));
+    let (mut oc, mut om) = (seen(cpu.outcome, sample.bits), seen(model.outcome, sample.bits));
+    if oc != om && rules::in_parts(last(sample, c.rip)) {
+        (oc, om) = (page_of(oc), page_of(om));
+    }
     if oc != om {
         put("outcome".into(), format!("{oc:x?}"), format!("{om:x?}"));
     }
@@ -128,13 +150,18 @@ pub fn compare(sample: &Sample, cpu: &Judged, model: &Judged) -> Vec<Difference>
     word(&|| "fsbase".into(), cut(c.fs_base), cut(m.fs_base));
     word(&|| "gsbase".into(), cut(c.gs_base), cut(m.gs_base));
     for (n, name) in ["ds", "es", "fs", "gs"].iter().enumerate() {
-        word(&|| (*name).into(), c.selectors[n].into(), m.selectors[n].into());
+        // A null selector's RPL is lost when the host's kernel returns from an interrupt.
+        let selector = |s: u16| if s < 4 { 0 } else { s.into() };
+        word(&|| (*name).into(), selector(c.selectors[n]), selector(m.selectors[n]));
     }
     word(&|| "mxcsr".into(), c.mxcsr.into(), m.mxcsr.into());
     word(&|| "cw".into(), c.x87.cw.into(), m.x87.cw.into());
-    word(&|| "sw".into(), c.x87.sw.into(), m.x87.sw.into());
-    word(&|| "tags".into(), c.x87.full.into(), m.x87.full.into());
-    if c.x87.st != m.x87.st {
+    let same_x87 = c.x87.sw == m.x87.sw && c.x87.full == m.x87.full && c.x87.st == m.x87.st;
+    let early = || rules::enters_mmx_early(last(sample, c.rip)) && matches!(oc, XM);
+    if !same_x87 && !early() {
+        let sw = !(undefined(sample, !faulted) >> rules::SW_SHIFT);
+        word(&|| "sw".into(), u64::from(c.x87.sw) & sw, u64::from(m.x87.sw) & sw);
+        word(&|| "tags".into(), c.x87.full.into(), m.x87.full.into());
         for (n, (c, m)) in c.x87.st.iter().zip(&m.x87.st).enumerate().filter(|(_, (c, m))| c != m) {
             put(format!("st{n}"), super::cases::st(*c), super::cases::st(*m));
         }

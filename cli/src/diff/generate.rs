@@ -5,9 +5,10 @@
 //! The state is made after the instructions: a base register that nothing wrote or used before is
 //! given the value by which its operand hits, straddles or misses the pages as drawn.
 
-use super::encode::{Encoded, decode, encode};
+use super::encode::{Encoded, decode, encode, maybe_host_only};
 use super::random::Rng;
 use super::rules;
+use frontend_x86::sys::cpuid::Features;
 use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use oracle::{Bits, CODE, CODE_MAX, MEMORY, MEMORY_LEN, Memory, Sample, State};
 
@@ -65,7 +66,7 @@ impl Generator {
     /// # Panics
     /// When there are no encodings to choose among.
     pub fn sample(&mut self) -> Sample {
-        let mut draft = Draft::new(self.bits, &mut self.rng);
+        let mut draft = Draft::new(self.bits, self.features & Features::AVX.0 != 0, &mut self.rng);
         let count = if self.rng.one_in(2) { 1 } else { 1 + self.rng.below(8) };
         while (draft.insns as u64) < count && draft.code.len() + MAX_LEN <= CODE_MAX {
             if self.random_bytes && self.rng.one_in(24) {
@@ -109,12 +110,16 @@ impl Generator {
             2 => bytes.extend([0x0f, 0x3a]),
             _ => bytes.push(0x0f),
         }
+        let vector_prefix = [0xc4, 0xc5, 0x62, 0x8f];
+        let first = bytes.len();
         while bytes.len() < 24 {
             bytes.push(self.rng.bits() as u8);
         }
         let mut e = decode(&bytes, self.bits, ip);
         if e.insn.is_invalid() {
-            if !self.random_bytes || super::encode::maybe_host_only(&bytes, self.bits) {
+            // The host may have more of the VEX, EVEX and XOP space.
+            let host = vector_prefix.contains(&bytes[first]) || maybe_host_only(&bytes, self.bits);
+            if !self.random_bytes || host {
                 return None;
             }
             e.bytes = bytes[..MAX_LEN].to_vec();
@@ -149,7 +154,7 @@ fn gpr(r: Register) -> Option<usize> {
 }
 
 impl Draft {
-    fn new(bits: Bits, rng: &mut Rng) -> Draft {
+    fn new(bits: Bits, avx: bool, rng: &mut Rng) -> Draft {
         let mut state = State { rflags: 0x202 | rng.bits() & FLAGS, ..State::default() };
         if rng.one_in(8) {
             state.rflags |= DF;
@@ -168,6 +173,9 @@ impl Draft {
         state.gs_base = rng.pick(&[0, 0x1000, MEMORY, MEMORY + 0x1000]);
         for v in &mut state.ymm {
             *v = rng.vector();
+            if !avx {
+                v[2..].fill(0);
+            }
         }
         state.mxcsr = 0x1f80;
         if rng.one_in(3) {
@@ -249,7 +257,6 @@ impl Draft {
         self.aim_bit_index(i, rng);
         let used = info.info(i);
         for m in used.used_memory() {
-            // The displacement is all there is, or the first of two operands only.
             let size = m.memory_size().size().max(1) as u64;
             let target = target(size, self.bits, rng);
             let (base, index) = (gpr(m.base()), gpr(m.index()));
@@ -272,7 +279,8 @@ impl Draft {
             }
         }
         for r in used.used_registers() {
-            let writes = !matches!(r.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::None);
+            let writes =
+                !matches!(r.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::None);
             if let (Some(n), true) = (gpr(r.register()), writes) {
                 self.fixed |= 1 << n;
                 self.written |= 1 << n;
@@ -368,7 +376,7 @@ fn target(size: u64, bits: Bits, rng: &mut Rng) -> u64 {
         0 | 1 => border.wrapping_sub(1 + rng.below(size)),
         2 => border.wrapping_sub(size),
         3 => border,
-        4 => CODE + rng.below(4096),
+        4 => CODE + rng.below(4000),
         5 => rng.bits() & 0xffff_ffff,
         6 if bits == Bits::B64 && rng.one_in(2) => rng.bits(),
         6 if bits == Bits::B64 => rng.pick(&[1 << 47, u64::MAX - 4096, 1 << 63]),

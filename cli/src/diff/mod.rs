@@ -228,7 +228,8 @@ impl Report {
     /// The figures as a table.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = format!("{:<10} {:>10} {:>10} {:>10}\n", "family", "judged", "in faults", "wrong");
+        let mut text =
+            format!("{:<10} {:>10} {:>10} {:>10}\n", "family", "judged", "in faults", "wrong");
         for (name, t) in &self.families {
             let _ =
                 writeln!(text, "{name:<10} {:>10} {:>10} {:>10}", t.judged, t.faults, t.mismatches);

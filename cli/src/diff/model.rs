@@ -10,7 +10,7 @@ use emu_core::vcpu::{Stop, Vcpu};
 use emu_core::width::Width::{W16, W64};
 use frontend_x86::{FRONTEND, sys};
 use oracle::{
-    CODE, CS32, CS64, DATA, Judged, MEMORY, MEMORY_LEN, Outcome, PADDING, Sample, State,
+    CODE, CS32, CS64, DATA, EXIT, Judged, MEMORY, MEMORY_LEN, Outcome, Sample, State, image,
 };
 use std::sync::Arc;
 
@@ -27,8 +27,6 @@ const DATA_PA: u64 = 0x1_0000;
 const CODE_PA: u64 = 0x2_0000;
 /// Instructions after which a sample counts as endless.
 const BUDGET: i64 = 100_000;
-/// UD2: where it raises #UD the sample has run through.
-const END: [u8; 2] = [0x0f, 0x0b];
 
 static JUDGED: Frontend = Frontend {
     deliver_fault: |cpu, fault| {
@@ -62,8 +60,8 @@ impl Model {
         let mut cpu = Cpu::new(mem, Arc::new(Clock::icount()), &JUDGED);
         sys::reset::reset(&mut cpu);
         // As Linux has them: kernel code of 32 bits and 64 bits, kernel data, user code of 32
-        // bits, user data, user code of 64 bits; the TSS.
-        let descriptors: [u64; 10] = [
+        // bits, user data, user code of 64 bits; the TSS; a segment that tells the CPU number.
+        let descriptors: [u64; 16] = [
             0,
             0x00cf_9b00_0000_ffff,
             0x00af_9b00_0000_ffff,
@@ -74,6 +72,12 @@ impl Model {
             0,
             0x0000_8b00_0000_0067 | TSS << 16,
             0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0x0040_f500_0000_0000,
         ];
         for (n, d) in descriptors.iter().enumerate() {
             cpu.mem.write(GDT + 8 * n as u64, W64, *d);
@@ -81,6 +85,7 @@ impl Model {
         // No I/O permission map.
         cpu.mem.write(TSS + 102, W16, 0x68);
         cpu.sys.gdtr = TableReg { base: KERNEL + GDT, limit: 127 };
+        cpu.sys.ldtr = Segment::default();
         cpu.sys.tr = Segment { selector: 0x40, attr: 0x8b, limit: 0x67 };
         cpu.sys.tr_base = KERNEL + TSS;
         let (upper, data, code) = (7, 0x67 | 1 << 63, 0x25);
@@ -104,10 +109,8 @@ impl Model {
         cpu.sys.cr3 = tables[0];
         cpu.sys.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::PG;
         cpu.sys.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::FSGSBASE | cr4::UMIP;
-        if sys::control::xcr0_supported(&cpu) & sys::xcr0::AVX != 0 {
-            cpu.sys.cr4 |= cr4::OSXSAVE;
-            cpu.sys.xcr0 = sys::xcr0::X87 | sys::xcr0::SSE | sys::xcr0::AVX;
-        }
+        cpu.sys.cr4 |= cr4::OSXSAVE;
+        cpu.sys.xcr0 = sys::control::xcr0_supported(&cpu);
         cpu.sys.efer = efer::LME | efer::LMA | efer::NXE | efer::SCE;
         cpu.tlb.flush_all(true);
         cpu.cpl = 0;
@@ -133,12 +136,12 @@ impl Model {
     /// Runs one sample.
     pub fn run(&mut self, sample: &Sample) -> Judged {
         self.load(sample);
-        let end = CODE + (sample.code.len() + PADDING) as u64;
         let stop = self.vcpu.run(BUDGET);
         let cpu = &mut self.vcpu.cpu;
         let fault = cpu.fault;
         let outcome = match stop {
-            Stop::Shutdown if fault.vector == vector::UD && cpu.rip() == end => Outcome::Done,
+            // Nothing is mapped where samples end.
+            Stop::Shutdown if cpu.rip() == EXIT && fault.vector == vector::PF => Outcome::Done,
             Stop::Shutdown => Outcome::Fault {
                 vector: fault.vector,
                 error: fault.error.unwrap_or(0),
@@ -154,10 +157,7 @@ impl Model {
     fn load(&mut self, sample: &Sample) {
         let cpu = &mut self.vcpu.cpu;
         cpu.mem.write_bytes(DATA_PA, sample.memory.as_slice());
-        let mut code = sample.code.clone();
-        code.resize(code.len() + PADDING, 0x90);
-        code.extend(END);
-        cpu.mem.write_bytes(CODE_PA, &code);
+        cpu.mem.write_bytes(CODE_PA, &image(sample));
         let s = &sample.state;
         let (segs, bases) = &self.segments[usize::from(bitness(sample.bits) == 64)];
         cpu.segs = *segs;

@@ -44,6 +44,19 @@ pub fn excluded(i: &Instruction) -> Option<Reason> {
     }
     let code = i.code();
     let info = code.op_code();
+    let wide_pointer =
+        matches!(code, Code::Lss_r64_m1664 | Code::Lfs_r64_m1664 | Code::Lgs_r64_m1664);
+    if wide_pointer {
+        return Some(
+            "AMD's CPUs take m16:32 whatever REX.W says, Intel's m16:64 (APM Vol. 3, LFS)",
+        );
+    }
+    if i.mnemonic() == Mnemonic::Reservednop && info.op_code() == 0x0d {
+        return Some("a NOP on Intel's CPUs, #UD on AMD's (APM Vol. 3, PREFETCH)");
+    }
+    if code == Code::Movsxd_r16_rm16 {
+        return Some("AMD's CPUs read four bytes of memory, Intel's two (SDM Vol. 2, MOVSXD)");
+    }
     if info.fwait() {
         return Some("two instructions, WAIT and the one without it");
     }
@@ -103,13 +116,34 @@ undefined! {
     Aaa | Aas => OF | SF | ZF | PF, "The OF, SF, ZF, and PF flags are undefined.";
     Aam | Aad => OF | AF | CF, "The OF, AF, and CF flags are undefined.";
     Daa | Das => OF, "The OF flag is undefined.";
+    Fcomi | Fcomip | Fucomi | Fucomip => C1, "C1: set to 0 (SDM); AMD's CPUs leave it unless the stack underflows.";
 }
 
-/// Arithmetic flags that are undefined after `i`.
+/// Where bits of the x87 status word are in the masks that this module gives.
+pub const SW_SHIFT: u32 = 32;
+const C1: u64 = 1 << (SW_SHIFT + 9);
+
+/// Flags that are undefined after `i`: arithmetic flags, and from bit [`SW_SHIFT`] on those of the
+/// x87 status word.
 #[must_use]
 pub fn undefined(i: &Instruction) -> u64 {
     let m = i.mnemonic();
     UNDEFINED.iter().find(|(all, ..)| all.contains(&m)).map_or(0, |row| row.1)
+}
+
+/// Whether `i` begins to use MMX registers even if it then raises #XM, on some CPUs.
+#[must_use]
+pub fn enters_mmx_early(m: Mnemonic) -> bool {
+    use Mnemonic::{Cvtpd2pi, Cvtps2pi, Cvttpd2pi, Cvttps2pi};
+    matches!(m, Cvtpd2pi | Cvtps2pi | Cvttpd2pi | Cvttps2pi)
+}
+
+/// Whether `i` reads or writes memory in parts, so that CPUs differ in which byte of the page that
+/// is missing they fault at.
+#[must_use]
+pub fn in_parts(m: Mnemonic) -> bool {
+    use Mnemonic::{Fldenv, Fnsave, Fnstenv, Frstor, Fxrstor, Fxrstor64, Fxsave, Fxsave64};
+    matches!(m, Fldenv | Fnsave | Fnstenv | Frstor | Fxrstor | Fxrstor64 | Fxsave | Fxsave64)
 }
 
 /// Arithmetic flags that `i` defines whatever its operands are.
@@ -126,10 +160,12 @@ pub fn defined(i: &Instruction) -> u64 {
     f & !undefined(i)
 }
 
-/// Arithmetic flags that `i` reads.
+/// Flags that `i` reads, as [`undefined`] has them.
 #[must_use]
 pub fn read(i: &Instruction) -> u64 {
-    iced_flags(i.rflags_read())
+    use Mnemonic::{Fnsave, Fnstenv, Fnstsw, Fxsave, Fxsave64};
+    let status = matches!(i.mnemonic(), Fnstsw | Fnstenv | Fnsave | Fxsave | Fxsave64);
+    iced_flags(i.rflags_read()) | if status { C1 } else { 0 }
 }
 
 /// The decoder library's flag bits as RFLAGS bits.

@@ -89,7 +89,10 @@ pub fn shrink(sample: &Sample, model: &mut Model, oracle: &mut Oracle) -> Sample
         for mask in [0xff, 0xffff, 0xffff_ffff] {
             let mut next = best.clone();
             next.state.gpr[n] &= mask;
-            if next.state != best.state && attempt(&mut best, next) {
+            if best.state.gpr[n] != to.gpr[n]
+                && next.state != best.state
+                && attempt(&mut best, next)
+            {
                 break;
             }
         }

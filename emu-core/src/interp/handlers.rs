@@ -387,6 +387,10 @@ pub fn rare(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
 #[inline(never)]
 fn run_rare(cpu: &mut Cpu, n: usize) -> Slow {
     let u = &cpu.rare[n].clone();
+    if crate::rare::misaligned(cpu, u) {
+        cpu.fault = Fault::GP0;
+        return Slow::Fault;
+    }
     if u.op == crate::uop::Op::Vst {
         let va = crate::rare::address(cpu, &u.mem);
         match hits_code(cpu, va, u64::from(u.k & 127)) {

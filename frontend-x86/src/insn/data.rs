@@ -2,7 +2,7 @@
 
 use super::system;
 use crate::lift::Lift;
-use crate::operand::{Place, gpr, seg};
+use crate::operand::{Place, gpr};
 use crate::{helpers, rows};
 use emu_core::cpu::{Cpu, Reg, Seg};
 use emu_core::fault::Guest;
@@ -214,11 +214,7 @@ fn compare_exchange_wide(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let high = cpu.wrap_linear(at.wrapping_add(w.bytes()));
     let (lo, hi) = (cpu.read(at, w)?, cpu.read(high, w)?);
     let equal = lo == w.zext(cpu.reg(Reg::RAX)) && hi == w.zext(cpu.reg(Reg::RDX));
-    let (nlo, nhi) = if equal {
-        (cpu.reg(Reg::RBX), cpu.reg(Reg::RCX))
-    } else {
-        (lo, hi)
-    };
+    let (nlo, nhi) = if equal { (cpu.reg(Reg::RBX), cpu.reg(Reg::RCX)) } else { (lo, hi) };
     cpu.write(at, w, nlo)?;
     cpu.write(high, w, nhi)?;
     if !equal {
@@ -239,7 +235,7 @@ fn xlat(l: &mut Lift) -> Guest<()> {
     let t = l.b.temp();
     l.b.op_k(Op::Zx, W64, t, Reg::RAX, 0, W8 as u8);
     let m = Mem { index: t, addr, ..Mem::at(Reg::RBX, 0) };
-    let s = seg(l.i.memory_segment());
+    let s = l.segment();
     let m = l.in_segment(m, s, 1, false);
     l.b.load(Op::Ld, W8, Reg::RAX, m);
     Ok(())
@@ -288,7 +284,7 @@ fn pop(l: &mut Lift) -> Guest<()> {
     if m.base == Reg::RSP {
         m.disp = m.disp.wrapping_add(w.bytes() as i32);
     }
-    let s = seg(l.i.memory_segment());
+    let s = l.segment();
     let m = l.in_segment(m, s, w.bytes() as u32, true);
     l.b.store(Op::St, w, m, t);
     l.move_sp(w.bytes() as i64);
@@ -357,29 +353,27 @@ fn enter_frames(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let at = |cpu: &mut Cpu, off: u64, write: bool| {
         crate::sys::segment::linear(cpu, Seg::Ss, sw.zext(off), n as u32, write)
     };
-    // Read and check everything first.
-    let mut words = vec![rbp];
+    // Pushed one by one: a later word may be read where an earlier one went, and what was written
+    // before a fault stays. Registers change at the end.
     let frame = rsp.wrapping_sub(n);
-    for i in 1..level {
-        let a = at(cpu, rbp.wrapping_sub(n * i), false)?;
-        words.push(cpu.read(a, w)?);
+    let mut top = rsp;
+    for i in 0..=level {
+        let word = match i {
+            0 => rbp,
+            _ if i == level => frame,
+            _ => {
+                let a = at(cpu, rbp.wrapping_sub(n * i), false)?;
+                cpu.read(a, w)?
+            }
+        };
+        top = top.wrapping_sub(n);
+        let a = at(cpu, top, true)?;
+        cpu.write(a, w, word)?;
     }
-    if level > 0 {
-        words.push(frame);
-    }
-    let mut places = Vec::new();
-    for i in 1..=words.len() as u64 {
-        let a = at(cpu, rsp.wrapping_sub(n * i), true)?;
-        cpu.probe(a, n, Access::Write)?;
-        places.push(a);
-    }
-    let end = rsp.wrapping_sub(n * words.len() as u64).wrapping_sub(size);
+    let end = top.wrapping_sub(size);
     // A write at the new top of the stack must be possible too (SDM Vol. 2, ENTER).
     let top = at(cpu, end, true)?;
     cpu.probe(top, n, Access::Write)?;
-    for (a, v) in places.into_iter().zip(words) {
-        cpu.write(a, w, v)?;
-    }
     cpu.write_reg(Reg::RBP, w, frame);
     cpu.write_reg(Reg::RSP, sw, end);
     Ok(())

@@ -101,10 +101,7 @@ fn string(l: &mut Lift, h: &'static emu_core::uop::HelperDef) -> Guest<()> {
     }
     // Only a source operand has a segment of choice; a destination is always in ES.
     if (0..l.i.op_count()).any(|n| {
-        matches!(
-            l.i.op_kind(n),
-            OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI
-        )
+        matches!(l.i.op_kind(n), OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI)
     }) {
         source = seg(l.i.memory_segment());
     }
@@ -289,9 +286,11 @@ fn lods_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
 }
 
 fn cmps_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
-    let from = s.linear(cpu, s.source, Reg::RSI, false)?;
+    // The order of two faults is not told; CPUs look at the second operand first.
     let to = s.linear(cpu, Seg::Es, Reg::RDI, false)?;
-    let (a, b) = (cpu.read(from, s.w)?, cpu.read(to, s.w)?);
+    let b = cpu.read(to, s.w)?;
+    let from = s.linear(cpu, s.source, Reg::RSI, false)?;
+    let a = cpu.read(from, s.w)?;
     cpu.flags = ops::Sub::eval(s.w, 0, a, b, 0, cpu.flags).1;
     s.advance(cpu, Reg::RSI, s.delta);
     s.advance(cpu, Reg::RDI, s.delta);

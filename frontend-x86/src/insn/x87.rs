@@ -2,7 +2,6 @@
 //! helper they call with what.
 
 use crate::lift::Lift;
-use crate::operand::seg;
 use crate::rows;
 use crate::x87::{self, Arith, Compare, Control, Form, Format, Function, Move, layout};
 use emu_core::cpu::{Reg, mode};
@@ -156,7 +155,7 @@ fn stored(l: &mut Lift) {
 }
 
 fn segment(l: &Lift) -> u8 {
-    seg(l.i.memory_segment()) as u8
+    l.segment() as u8
 }
 
 /// A control instruction on memory of `bytes` or on none.

@@ -83,7 +83,8 @@ fn get_x87(area: &[u8], rex_w: bool) -> X87 {
     let pointer = |at| get_u64(area, at) & if rex_w { u64::MAX } else { 0xffff_ffff };
     let selector = |at| if rex_w { 0 } else { word(at) };
     let mut x = X87 {
-        cw: word(0),
+        // Bit 6 is reserved and reads as 1.
+        cw: word(0) | 0x40,
         sw: word(2),
         full: area[4],
         fop: word(6) & 0x7ff,
