@@ -621,6 +621,10 @@ impl Cpu {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn probe(&mut self, va: u64, n: u64, access: Access) -> Guest<()> {
+        let in_page = 4096 - (va & 4095);
+        if n > in_page {
+            self.check_crossing(va, in_page)?;
+        }
         (self.frontend.translate)(self, va, access)?;
         let last = self.wrap_linear(va.wrapping_add(n - 1));
         if (last ^ va) & !4095 != 0 {
@@ -636,6 +640,16 @@ impl Cpu {
         if self.mode & mode::CODE64 != 0 { va } else { va & 0xffff_ffff }
     }
 
+    /// An access at `va` that goes on `in_page` bytes further in the next page: #GP(0) if that is
+    /// beyond the canonical addresses, whatever the first page is.
+    fn check_crossing(&self, va: u64, in_page: u64) -> Guest<()> {
+        let next = self.wrap_linear(va.wrapping_add(in_page));
+        if (next << 16) as i64 >> 16 == next as i64 {
+            return Ok(());
+        }
+        Err(Self::address_fault(false))
+    }
+
     #[cold]
     #[inline(never)]
     fn read_slow(&mut self, va: u64, w: Width) -> Guest<u64> {
@@ -647,6 +661,7 @@ impl Cpu {
             let pa = (self.frontend.translate)(self, va, Access::Read)?;
             return Ok(self.phys_read(pa, w));
         }
+        self.check_crossing(va, in_page)?;
         let low = (self.frontend.translate)(self, va, Access::Read)?;
         let high = self.wrap_linear(va.wrapping_add(in_page));
         let high = (self.frontend.translate)(self, high, Access::Read)?;
@@ -665,6 +680,9 @@ impl Cpu {
         let va = self.wrap_linear(va);
         let n = w.bytes();
         let in_page = 4096 - (va & 4095);
+        if n > in_page {
+            self.check_crossing(va, in_page)?;
+        }
         let low = (self.frontend.translate)(self, va, Access::Write)?;
         if n <= in_page {
             self.phys_write(low, w, value);

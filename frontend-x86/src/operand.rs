@@ -123,7 +123,9 @@ impl Lift<'_> {
             let seg = if fs_gs { segment.base() } else { Reg::ZERO };
             return Mem { seg, stack, ..m };
         }
-        if self.mode & mode::FLAT != 0 && !fs_gs {
+        // Flat code can be read, never written.
+        let flat = self.mode & mode::FLAT != 0 && !(segment == Seg::Cs && write);
+        if flat && !fs_gs {
             return Mem { stack, ..m };
         }
         let (off, lin) = (self.b.temp(), self.b.temp());

@@ -128,6 +128,9 @@ global_asm!(
     "xsave64 [rdi + 192]",
     ".globl ring3_oracle_resume",
     "ring3_oracle_resume:",
+    // A signal's return leaves the sample's NT as it is, and with that IRETQ would fail.
+    "push 2",
+    "popfq",
     "mov rdi, [rip + {host} + 8]",
     "mov [rdi + 168], ds",
     "mov [rdi + 170], es",

@@ -70,7 +70,8 @@ impl Generator {
         let count = if self.rng.one_in(2) { 1 } else { 1 + self.rng.below(8) };
         while (draft.insns as u64) < count && draft.code.len() + MAX_LEN <= CODE_MAX {
             if self.random_bytes && self.rng.one_in(24) {
-                if let Some(e) = self.from_bytes(draft.ip()) {
+                let suits = |e: &Encoded, d: &Draft| rules::read(&e.insn) & d.undefined == 0;
+                if let Some(e) = self.from_bytes(draft.ip()).filter(|e| suits(e, &draft)) {
                     let illegal = e.insn.is_invalid();
                     draft.add(&e, &mut self.info, &mut self.rng);
                     if illegal {
@@ -101,7 +102,8 @@ impl Generator {
     fn from_bytes(&mut self, ip: u64) -> Option<Encoded> {
         let mut bytes = Vec::new();
         let prefixes = [0x66, 0xf2, 0xf3, 0xf0, 0x48, 0x41, 0x2e, 0x64];
-        while self.rng.one_in(3) {
+        // Few prefixes: beyond 15 bytes it is #GP, and the length of what is illegal is not told.
+        while bytes.len() < 4 && self.rng.one_in(3) {
             bytes.push(self.rng.pick(&prefixes));
         }
         match self.rng.below(4) {
@@ -145,7 +147,8 @@ struct Draft {
     written: u16,
     /// Arithmetic flags that are undefined by now.
     undefined: u64,
-    popf: bool,
+    /// Bits of the memory to clear: address and mask.
+    clear: Vec<(u64, u8)>,
 }
 
 /// Register number if `r` is a general register.
@@ -216,7 +219,7 @@ impl Draft {
             fixed: 0,
             written: 0,
             undefined: 0,
-            popf: false,
+            clear: Vec::new(),
         }
     }
 
@@ -245,7 +248,6 @@ impl Draft {
         if i.is_invalid() {
             return;
         }
-        self.popf |= matches!(i.mnemonic(), Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq);
         self.undefined = (self.undefined & !rules::defined(i)) | rules::undefined(i);
         if i.has_rep_prefix() || i.has_repne_prefix() {
             let rcx = &mut self.state.gpr[1];
@@ -273,6 +275,11 @@ impl Draft {
                 }
                 None => self.patch(e, start, target, now),
                 Some(_) => {}
+            }
+            if let Some(at) = m.virtual_address(0, |r, _, _| self.value(r)) {
+                self.clear.extend(rules::cleared(i.mnemonic()).iter().map(|(n, bits)| {
+                    (at.wrapping_add(*n), *bits)
+                }));
             }
             for r in [base, index].into_iter().flatten() {
                 self.fixed |= 1 << r;
@@ -355,12 +362,9 @@ impl Draft {
         for chunk in memory.chunks_exact_mut(512) {
             chunk.copy_from_slice(&pattern);
         }
-        if self.popf {
-            let at = self.state.gpr[4].wrapping_sub(MEMORY) as usize;
-            if let Some(flags) = memory.get_mut(at..at.saturating_add(8)) {
-                // No single step, no alignment check.
-                flags[1] &= !1;
-                flags[2] &= !4;
+        for (at, bits) in self.clear {
+            if let Some(byte) = memory.get_mut(at.wrapping_sub(MEMORY) as usize) {
+                *byte &= !bits;
             }
         }
         Sample { code: self.code, bits: self.bits, state: self.state, memory }

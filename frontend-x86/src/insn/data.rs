@@ -293,14 +293,17 @@ fn pop(l: &mut Lift) -> Guest<()> {
 
 fn pusha(l: &mut Lift, w: Width) -> Guest<()> {
     let n = w.bytes() as i32;
-    // One check for the whole frame, then stores that cannot fault.
+    // Checks in the order of the pushes, then stores that cannot fault.
     let base = l.stack(-8 * n, 8 * n as u32, true);
     let a = l.address(base);
     let frame = Mem { addr: W32, stack: true, ..Mem::at(a, 0) };
-    l.b.store(Op::Chkw, w, frame, 0);
-    l.b.last().k = 8 * n as u8;
-    for i in 0..8u8 {
-        let m = Mem { disp: (7 - i32::from(i)) * n, ..frame };
+    let place = |i: u8| Mem { disp: (7 - i32::from(i)) * n, ..frame };
+    for i in 0..8 {
+        l.b.store(Op::Chkw, w, place(i), 0);
+        l.b.last().k = n as u8;
+    }
+    for i in 0..8 {
+        let m = place(i);
         l.b.store(Op::St, w, m, Reg::gpr(i));
     }
     l.move_sp(-8 * i64::from(n));

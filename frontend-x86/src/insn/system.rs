@@ -7,7 +7,7 @@
 //! code is seen; after the others the block goes on.
 
 use crate::lift::Lift;
-use crate::operand::{gpr, seg};
+use crate::operand::{Place, gpr, seg};
 use crate::rows;
 use crate::sys::helpers as h;
 pub use crate::sys::helpers::BOUND;
@@ -303,12 +303,22 @@ fn verify(l: &mut Lift, write: u64) -> Guest<()> {
     Ok(())
 }
 
+/// The destination is read before it is checked for writing: a page fault tells of the read.
 fn arpl(l: &mut Lift) -> Guest<()> {
     let src = l.read_reg(1);
-    let (dst, place) = l.read_place(0);
     let t = l.b.temp();
-    l.b.helper(&h::ARPL, W16, 0, t, dst, src, 0);
-    l.write_place(place, W16, t);
+    if l.is_mem(0) {
+        let m = l.mem(true);
+        let dst = l.b.temp();
+        l.b.load(Op::Ldz, W16, dst, m);
+        l.b.load(Op::Ldw, W16, dst, m);
+        l.b.helper(&h::ARPL, W16, 0, t, dst, src, 0);
+        l.write_place(Place::Mem(m), W16, t);
+    } else {
+        let (dst, place) = l.read_place(0);
+        l.b.helper(&h::ARPL, W16, 0, t, dst, src, 0);
+        l.write_place(place, W16, t);
+    }
     Ok(())
 }
 

@@ -83,8 +83,7 @@ fn get_x87(area: &[u8], rex_w: bool) -> X87 {
     let pointer = |at| get_u64(area, at) & if rex_w { u64::MAX } else { 0xffff_ffff };
     let selector = |at| if rex_w { 0 } else { word(at) };
     let mut x = X87 {
-        // Bit 6 is reserved and reads as 1.
-        cw: word(0) | 0x40,
+        cw: word(0),
         sw: word(2),
         full: area[4],
         fop: word(6) & 0x7ff,
@@ -98,7 +97,7 @@ fn get_x87(area: &[u8], rex_w: bool) -> X87 {
         let at = ST + 16 * i;
         x.st[(top(x.sw) + i) & 7] = St { mant: get_u64(area, at), se: word(at + 8) };
     }
-    x
+    crate::x87::settled(x)
 }
 
 fn put_mxcsr(area: &mut [u8], cpu: &Cpu) {
