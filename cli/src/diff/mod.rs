@@ -17,6 +17,7 @@ use crate::options::{Engine, parse_engine, usage};
 use anyhow::Context;
 use clap::ValueEnum;
 use compare::{Difference, compare, instructions};
+use frontend_x86::insn;
 use generate::Generator;
 use iced_x86::Instruction;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -60,6 +61,11 @@ pub struct Diff {
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub show: usize,
 
+    /// Write cases of single instructions as this host's CPU does them, 16 for each family, to
+    /// FAMILY.cases in this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub write_cases: Option<PathBuf>,
+
     /// List what is not compared, and why
     #[arg(long)]
     pub exclusions: bool,
@@ -73,6 +79,63 @@ pub enum Bits {
     B32,
     #[value(name = "64")]
     B64,
+}
+
+impl From<Bits> for oracle::Bits {
+    fn from(bits: Bits) -> oracle::Bits {
+        if bits == Bits::B64 { oracle::Bits::B64 } else { oracle::Bits::B32 }
+    }
+}
+
+/// Cases for each family.
+const CASES: usize = 16;
+
+/// Cases by family: as many different instructions as there are, a few of them with a fault, each
+/// with no more state than its outcome needs.
+///
+/// # Errors
+/// When there is no oracle.
+pub fn made_cases(seed: u64, bits: oracle::Bits) -> anyhow::Result<BTreeMap<&'static str, Vec<String>>> {
+    let mut oracle = Oracle::new()?;
+    let mut made = BTreeMap::new();
+    for (family, rows) in insn::NAMES.iter().zip(insn::FAMILIES) {
+        let wanted = |i: &Instruction| rules::family_of(i) == *family;
+        let mut samples = Generator::new(seed, bits, Model::new().features(), Some(&wanted));
+        if samples.codes().is_empty() {
+            continue;
+        }
+        let lines: &mut Vec<String> = made.entry(*family).or_default();
+        let mut seen: BTreeMap<_, u64> = BTreeMap::new();
+        let (mut tries, mut faults) = (0, 0);
+        while lines.len() < CASES && tries < 20_000 {
+            tries += 1;
+            let sample = samples.sample();
+            let (all, cpu) = (instructions(&sample), oracle.run(&sample));
+            let count = seen.entry(all[0].insn.mnemonic()).or_default();
+            let faulted = cpu.outcome != Outcome::Done;
+            // Once each, until all had their turn.
+            let again = (tries / 2000).min(*count) < *count;
+            if all.len() > 1 || again || faulted && faults >= CASES / 4 {
+                continue;
+            }
+            let after = |s: &Sample, j: &Judged| {
+                let line = cases::print(s, j);
+                line.split("=>").nth(1).unwrap_or_default().to_owned()
+            };
+            let wanted = after(&sample, &cpu);
+            if wanted.is_empty() && rows.len() > CASES {
+                continue;
+            }
+            let small = shrink::minimise(&sample, |next| after(next, &oracle.run(next)) == wanted);
+            let line = cases::print(&small, &oracle.run(&small));
+            if line.len() < 300 {
+                *count += 1;
+                faults += usize::from(faulted);
+                lines.push(line);
+            }
+        }
+    }
+    Ok(made)
 }
 
 /// Counts of one family.
@@ -256,12 +319,21 @@ impl Diff {
             print!("{}", exclusions());
             return Ok(0);
         }
+        if let Some(folder) = &self.write_cases {
+            for (family, lines) in made_cases(self.seed, self.bits.into())? {
+                let path = folder.join(family).with_extension("cases");
+                let text = format!("# {family}: see `ring3::diff::cases` for what a line says.\n{}", lines.join("\n"));
+                let context = || format!("cannot write {}", path.display());
+                std::fs::write(&path, text + "\n").with_context(context)?;
+            }
+            return Ok(0);
+        }
         // Either choice is the interpreter in this build.
         let (Engine::Interp | Engine::Auto) = self.engine;
         let campaign = Campaign {
             count: self.count,
             seed: self.seed,
-            bits: if self.bits == Bits::B64 { oracle::Bits::B64 } else { oracle::Bits::B32 },
+            bits: self.bits.into(),
             only: self.only.iter().map(|o| o.trim().to_lowercase()).collect(),
             show: self.show,
         };

@@ -145,19 +145,33 @@ pub fn undefined(i: &Instruction) -> u64 {
     UNDEFINED.iter().find(|(all, ..)| all.contains(&m)).map_or(0, |row| row.1)
 }
 
-/// Whether `i` begins to use MMX registers even if it then raises #XM, on some CPUs.
+/// Whether `i` begins to use MMX registers even if it then raises a fault, on some CPUs.
 #[must_use]
 pub fn enters_mmx_early(m: Mnemonic) -> bool {
-    use Mnemonic::{Cvtpd2pi, Cvtps2pi, Cvttpd2pi, Cvttps2pi};
-    matches!(m, Cvtpd2pi | Cvtps2pi | Cvttpd2pi | Cvttps2pi)
+    use Mnemonic::{Cvtpd2pi, Cvtps2pi, Cvttpd2pi, Cvttps2pi, Maskmovq};
+    matches!(m, Cvtpd2pi | Cvtps2pi | Cvttpd2pi | Cvttps2pi | Maskmovq)
 }
 
-/// Whether `i` reads or writes memory in parts, so that CPUs differ in where they find out
+/// Whether `i` reads two places, of which CPUs look at either first.
+#[must_use]
+pub fn two_places(m: Mnemonic) -> bool {
+    matches!(m, Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq)
+}
+
+/// Whether, where `i` faults, CPUs differ in which of its pushes and pops are done.
+#[must_use]
+pub fn half_done(m: Mnemonic) -> bool {
+    matches!(m, Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Popa | Mnemonic::Popad)
+}
+
+/// Whether `i` reads or writes memory in parts or at two places, so that CPUs differ in where they find out
 /// that a page is missing.
 #[must_use]
 pub fn in_parts(m: Mnemonic) -> bool {
-    use Mnemonic::{Fldenv, Fnsave, Fnstenv, Frstor, Fxrstor, Fxrstor64, Fxsave, Fxsave64};
-    matches!(m, Fldenv | Fnsave | Fnstenv | Frstor | Fxrstor | Fxrstor64 | Fxsave | Fxsave64)
+    use Mnemonic::*;
+    #[rustfmt::skip]
+    let all = matches!(m, Fldenv | Fnsave | Fnstenv | Frstor | Fxrstor | Fxrstor64 | Fxsave | Fxsave64);
+    all
 }
 
 /// Arithmetic flags that `i` defines whatever its operands are.

@@ -1,6 +1,6 @@
-//! Makes a sample that the model gets wrong as small as it goes: fewer instructions, registers and
-//! memory as in [`cases::base`], one thing at a time, as long as something that differed before
-//! still differs.
+//! Makes a sample as small as it goes: fewer instructions, registers and memory as in
+//! [`cases::base`], one thing at a time, as long as what was interesting in it still is. For a sample
+//! that the model gets wrong that is that something which differed before still differs.
 
 use super::cases;
 use super::compare::{Difference, compare, instructions};
@@ -15,10 +15,15 @@ pub fn judge(sample: &Sample, model: &mut Model, oracle: &mut Oracle) -> Vec<Dif
 
 /// The smallest sample found that goes wrong as `sample` does.
 pub fn shrink(sample: &Sample, model: &mut Model, oracle: &mut Oracle) -> Sample {
-    let mut best = sample.clone();
     let wrong: Vec<String> = judge(sample, model, oracle).into_iter().map(|d| d.what).collect();
+    minimise(sample, |next| judge(next, model, oracle).iter().any(|d| wrong.contains(&d.what)))
+}
+
+/// The smallest sample found for which `keep` holds, as it does for `sample`.
+pub fn minimise(sample: &Sample, mut keep: impl FnMut(&Sample) -> bool) -> Sample {
+    let mut best = sample.clone();
     let mut attempt = |best: &mut Sample, next: Sample| {
-        let same = judge(&next, model, oracle).iter().any(|d| wrong.contains(&d.what));
+        let same = keep(&next);
         if same {
             *best = next;
         }

@@ -131,6 +131,9 @@ fn hits_code(cpu: &mut Cpu, va: u64, n: u64) -> Result<bool, Fault> {
     if cpu.smc_through {
         return Ok(false);
     }
+    if n > 4096 - (va & 4095) {
+        cpu.probe(va, n, Access::Write)?;
+    }
     let first = (cpu.frontend.translate)(cpu, va, Access::Write)?;
     let hit = |cpu: &Cpu, pa: u64, n: u64| {
         cpu.mem.lookup(pa).is_some_and(|(off, writable)| writable && cpu.mem.code.hit(off, n))

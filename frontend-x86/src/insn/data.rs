@@ -5,7 +5,7 @@ use crate::lift::Lift;
 use crate::operand::{Place, gpr};
 use crate::{helpers, rows};
 use emu_core::cpu::{Cpu, Reg, Seg};
-use emu_core::fault::Guest;
+use emu_core::fault::{Fault, Guest};
 use emu_core::flags::{Flags, ZF};
 use emu_core::mem::tlb::Access;
 use emu_core::uop::{Args, Mem, Op, Src};
@@ -196,21 +196,26 @@ fn cmpxchg(l: &mut Lift) -> Guest<()> {
 }
 
 fn cmpxchg_wide(l: &mut Lift, half: Width) -> Guest<()> {
-    let a = l.mem_address(2 * half.bytes() as u32, true);
-    l.b.helper(&CMPXCHG_WIDE, half, 0, Reg::ZERO, a, Reg::ZERO, 0);
+    let m = l.mem_bytes(2 * half.bytes() as u32, true);
+    let a = l.address(m);
+    l.b.helper(&CMPXCHG_WIDE, half, m.stack.into(), Reg::ZERO, a, Reg::ZERO, 0);
     let to = l.b.next_offset();
     let w = l.rip_width();
     l.b.goto(w, to);
     Ok(())
 }
 
-/// CMPXCHG8B/16B at linear address `a`; `w` is half the operand. Only ZF changes.
+/// CMPXCHG8B/16B at linear address `a`; `w` is half the operand, `k` whether it is in the stack
+/// segment. Only ZF changes.
 fn compare_exchange_wide(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let (w, at) = (x.w, cpu.reg(x.a));
     if w == W64 && at & 15 != 0 {
-        return Err(emu_core::fault::Fault::GP0);
+        return Err(Fault::GP0);
     }
-    cpu.probe(at, 2 * w.bytes(), Access::Write)?;
+    cpu.probe(at, 2 * w.bytes(), Access::Write).map_err(|f| match f {
+        Fault::GP0 => Cpu::address_fault(x.k != 0),
+        f => f,
+    })?;
     let high = cpu.wrap_linear(at.wrapping_add(w.bytes()));
     let (lo, hi) = (cpu.read(at, w)?, cpu.read(high, w)?);
     let equal = lo == w.zext(cpu.reg(Reg::RAX)) && hi == w.zext(cpu.reg(Reg::RDX));

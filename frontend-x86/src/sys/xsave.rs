@@ -144,6 +144,7 @@ pub fn ldmxcsr(cpu: &mut Cpu, value: u32) -> Guest<()> {
 /// #NM, #GP(0) for alignment, #PF.
 pub fn fxsave(cpu: &mut Cpu, va: u64, rex_w: bool) -> Guest<()> {
     check(cpu, va, false)?;
+    cpu.probe(va, LEGACY as u64, Access::Write)?;
     // The last 96 bytes and, outside 64-bit mode, XMM8–15 are not written.
     let mut area = [0; LEGACY];
     put_x87(&mut area, &cpu.x87, rex_w);
