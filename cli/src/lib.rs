@@ -14,6 +14,7 @@ macro_rules! say {
 
 pub mod debian;
 pub mod demo;
+pub mod diff;
 mod ending;
 pub mod lift;
 pub mod linux;
@@ -69,6 +70,7 @@ enum Command {
     Linux(linux::Linux),
     Demo(demo::Demo),
     Lift(lift::Lift),
+    Diff(diff::Diff),
 }
 
 /// A command line that makes no sense; ends with [`status::USAGE`].
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Linux(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Lift(command) => command.run(),
+        Command::Diff(command) => command.run(),
     };
     match result {
         Ok(status) => ExitCode::from(status),

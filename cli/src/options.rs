@@ -176,7 +176,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
-fn parse_engine(text: &str) -> Result<Engine, String> {
+pub(crate) fn parse_engine(text: &str) -> Result<Engine, String> {
     match text {
         "interp" => Ok(Engine::Interp),
         "auto" => Ok(Engine::Auto),

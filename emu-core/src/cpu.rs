@@ -603,10 +603,15 @@ impl Cpu {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn probe(&mut self, va: u64, n: u64, access: Access) -> Guest<()> {
+        let in_page = 4096 - (va & 4095);
+        if n > in_page {
+            self.check_crossing(va, in_page)?;
+        }
         (self.frontend.translate)(self, va, access)?;
         let last = self.wrap_linear(va.wrapping_add(n - 1));
         if (last ^ va) & !4095 != 0 {
-            (self.frontend.translate)(self, last, access)?;
+            // The first byte of the second page is what faults.
+            (self.frontend.translate)(self, last & !4095, access)?;
         }
         Ok(())
     }
@@ -615,6 +620,16 @@ impl Cpu {
     #[inline]
     pub fn wrap_linear(&self, va: u64) -> u64 {
         if self.mode & mode::CODE64 != 0 { va } else { va & 0xffff_ffff }
+    }
+
+    /// An access at `va` that goes on `in_page` bytes further in the next page: #GP(0) if that is
+    /// beyond the canonical addresses, whatever the first page is.
+    fn check_crossing(&self, va: u64, in_page: u64) -> Guest<()> {
+        let next = self.wrap_linear(va.wrapping_add(in_page));
+        if (next << 16) as i64 >> 16 == next as i64 {
+            return Ok(());
+        }
+        Err(Self::address_fault(false))
     }
 
     #[cold]
@@ -628,6 +643,7 @@ impl Cpu {
             let pa = (self.frontend.translate)(self, va, Access::Read)?;
             return Ok(self.phys_read(pa, w));
         }
+        self.check_crossing(va, in_page)?;
         let low = (self.frontend.translate)(self, va, Access::Read)?;
         let high = self.wrap_linear(va.wrapping_add(in_page));
         let high = (self.frontend.translate)(self, high, Access::Read)?;
@@ -646,6 +662,9 @@ impl Cpu {
         let va = self.wrap_linear(va);
         let n = w.bytes();
         let in_page = 4096 - (va & 4095);
+        if n > in_page {
+            self.check_crossing(va, in_page)?;
+        }
         let low = (self.frontend.translate)(self, va, Access::Write)?;
         if n <= in_page {
             self.phys_write(low, w, value);

@@ -90,7 +90,7 @@ pub fn run(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
             put(cpu, u, Width::W64, v);
         }
         Op::Vld => {
-            let va = aligned(cpu, u)?;
+            let va = address(cpu, &u.mem);
             let v = match u.k & 127 {
                 32 => words(&cpu.read_array::<32>(va)?),
                 16 => words(&cpu.read_array::<16>(va)?),
@@ -99,7 +99,7 @@ pub fn run(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
             cpu.v[vix(u.d)] = v;
         }
         Op::Vst => {
-            let va = aligned(cpu, u)?;
+            let va = address(cpu, &u.mem);
             let v = cpu.v[vix(u.a)];
             match u.k & 127 {
                 n @ (16 | 32) => {
@@ -170,13 +170,11 @@ fn words(bytes: &[u8]) -> Ymm {
     v
 }
 
-/// The address of a vector access, #GP(0) if it must be aligned and is not.
-pub(crate) fn aligned(cpu: &Cpu, u: &Uop) -> Guest<u64> {
-    let va = address(cpu, &u.mem);
-    if u.k & 0x80 != 0 && va & (u64::from(u.k & 127) - 1) != 0 {
-        return Err(Fault::GP0);
-    }
-    Ok(va)
+/// Whether `u` is a vector access that must be aligned and is not: #GP(0), whatever the segment.
+pub fn misaligned(cpu: &Cpu, u: &Uop) -> bool {
+    matches!(u.op, Op::Vld | Op::Vst)
+        && u.k & 0x80 != 0
+        && address(cpu, &u.mem) & (u64::from(u.k & 127) - 1) != 0
 }
 
 fn sources(cpu: &Cpu, u: &Uop, lane: usize) -> V3 {

@@ -456,7 +456,8 @@ fn rcr(w: Width, a: u64, b: u64, f: Flags) -> (u64, Flags) {
     (r, Flags::with_co(w, 0, cf, (r >> (bits - 1) ^ r >> (bits - 2)) & 1 != 0))
 }
 
-/// For 16-bit operands a count above 16 goes on into the first operand again, as CPUs do.
+/// For 16-bit operands a count above 16, which the manual leaves undefined, goes on into the second
+/// operand again, as AMD's CPUs do.
 fn shld(w: Width, a: u64, b: u64, c: u64, f: Flags) -> (u64, Flags) {
     let n = count(w, c);
     if n == 0 {
@@ -469,7 +470,7 @@ fn shld(w: Width, a: u64, b: u64, c: u64, f: Flags) -> (u64, Flags) {
         let r = (wide << n >> bits) as u64;
         (r, va >> (bits - n) & 1 != 0)
     } else {
-        let wide = u128::from(vb) << bits | u128::from(va);
+        let wide = u128::from(vb) << bits | u128::from(vb);
         ((wide << (n - bits) >> bits) as u64, vb >> (2 * bits - n) & 1 != 0)
     };
     let of = (w.zext(r) ^ va) >> (bits - 1) & 1 != 0;
@@ -488,7 +489,7 @@ fn shrd(w: Width, a: u64, b: u64, c: u64, f: Flags) -> (u64, Flags) {
         let wide = u128::from(vb) << bits | u128::from(va);
         ((wide >> n) as u64, va >> (n - 1) & 1 != 0)
     } else {
-        let wide = u128::from(va) << bits | u128::from(vb);
+        let wide = u128::from(vb) << bits | u128::from(vb);
         ((wide >> (n - bits)) as u64, vb >> (n - bits - 1) & 1 != 0)
     };
     let r = w.zext(r);

@@ -15,7 +15,7 @@ use emu_core::fault::{Fault, Guest, vector};
 use emu_core::mem::tlb::Access;
 use emu_core::uop::Block;
 use emu_core::width::Width::{self, W16, W32, W64};
-use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction};
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, Mnemonic};
 
 /// Most guest instructions in a block.
 pub const MAX_INSNS: usize = 64;
@@ -138,6 +138,11 @@ pub fn lift_bytes(bytes: &[u8], mode: u32, features: u128, most: usize) -> (Bloc
             }
             break;
         }
+        if insn.code() == Code::Pause && insn.len() > 2 && bitness(mode) == 64 {
+            let start = b.next_offset() as usize;
+            let end = bytes.len().min(start + insn.len());
+            insn = pause_or_xchg(&bytes[start..end], insn);
+        }
         lift_insn(&mut b, &insn, mode, features);
         if b.ended() {
             break;
@@ -153,6 +158,17 @@ pub fn lift_bytes(bytes: &[u8], mode: u32, features: u128, most: usize) -> (Bloc
         b.goto(w, to);
     }
     (b.finish(), complete)
+}
+
+/// F3 90 with REX.B is no PAUSE but XCHG R8, RAX, whose F3 does nothing; the decoder does not tell.
+fn pause_or_xchg(bytes: &[u8], pause: Instruction) -> Instruction {
+    const DS: u8 = 0x3e;
+    let mut other = [0; MAX_LEN];
+    for (to, from) in other.iter_mut().zip(bytes) {
+        *to = if *from == 0xf3 { DS } else { *from };
+    }
+    let insn = Decoder::with_ip(64, &other[..bytes.len().min(MAX_LEN)], pause.ip(), DecoderOptions::NONE).decode();
+    if insn.mnemonic() == Mnemonic::Xchg { insn } else { pause }
 }
 
 /// Appends the micro-ops of one decoded instruction. What cannot be executed raises its fault.

@@ -54,6 +54,19 @@ impl Lift<'_> {
         self.i.op_kind(n) == OpKind::Memory
     }
 
+    /// Segment of the memory operand. In 64-bit code only the FS and GS prefixes count; SS is the
+    /// default where RSP or RBP is the base (SDM Vol. 1, 3.3.4 and 3.7.4).
+    pub fn segment(&self) -> Seg {
+        match seg(self.i.memory_segment()) {
+            s @ (Seg::Fs | Seg::Gs) => s,
+            s if !self.code64() => s,
+            _ => match self.i.memory_base().full_register() {
+                Register::RSP | Register::RBP => Seg::Ss,
+                _ => Seg::Ds,
+            },
+        }
+    }
+
     /// The memory operand's offset in its segment, as an address without segment base.
     pub fn offset(&mut self) -> Mem {
         let i = self.i;
@@ -118,7 +131,9 @@ impl Lift<'_> {
             let seg = if fs_gs { segment.base() } else { Reg::ZERO };
             return Mem { seg, stack, ..m };
         }
-        if self.mode & mode::FLAT != 0 && !fs_gs {
+        // Flat code can be read, never written.
+        let flat = self.mode & mode::FLAT != 0 && !(segment == Seg::Cs && write);
+        if flat && !fs_gs {
             return Mem { stack, ..m };
         }
         let (off, lin) = (self.b.temp(), self.b.temp());
@@ -136,7 +151,7 @@ impl Lift<'_> {
     /// The memory operand as a linear address, for an access of `bytes`.
     pub fn mem_bytes(&mut self, bytes: u32, write: bool) -> Mem {
         let m = self.offset();
-        let s = seg(self.i.memory_segment());
+        let s = self.segment();
         self.in_segment(m, s, bytes, write)
     }
 

@@ -135,6 +135,9 @@ fn hits_code(cpu: &mut Cpu, va: u64, n: u64) -> Result<bool, Fault> {
     if cpu.smc_through {
         return Ok(false);
     }
+    if n > 4096 - (va & 4095) {
+        cpu.probe(va, n, Access::Write)?;
+    }
     let first = (cpu.frontend.translate)(cpu, va, Access::Write)?;
     let hit = |cpu: &Cpu, pa: u64, n: u64| {
         cpu.mem.lookup(pa).is_some_and(|(off, writable)| writable && cpu.mem.code.hit(off, n))
@@ -423,8 +426,13 @@ pub fn rare(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
 #[inline(never)]
 fn run_rare(cpu: &mut Cpu, n: usize) -> Slow {
     let u = &cpu.rare[n].clone();
+    if crate::rare::misaligned(cpu, u) {
+        cpu.fault = Fault::GP0;
+        return Slow::Fault;
+    }
     if u.op == crate::uop::Op::Vst {
-        match crate::rare::aligned(cpu, u).and_then(|va| hits_code(cpu, va, u64::from(u.k & 127))) {
+        let va = crate::rare::address(cpu, &u.mem);
+        match hits_code(cpu, va, u64::from(u.k & 127)) {
             Ok(true) => return Slow::Smc,
             Ok(false) => {}
             Err(f) => {

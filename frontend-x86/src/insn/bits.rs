@@ -1,7 +1,7 @@
 //! Bit and byte instructions: bit tests, scans, counts, SETcc, BSWAP, CRC32 (SDM Vol. 1, 5.1.6).
 
 use crate::lift::Lift;
-use crate::operand::{Place, gpr, seg};
+use crate::operand::{Place, gpr};
 use crate::rows;
 use crate::sys::cpuid::Features;
 use emu_core::cpu::Reg;
@@ -67,7 +67,7 @@ fn bit_test(l: &mut Lift, op: Op) -> Guest<()> {
                 l.b.op_nf(Op::Add, W64, t, t, m.base);
             }
             m.base = t;
-            let s = seg(l.i.memory_segment());
+            let s = l.segment();
             l.in_segment(m, s, bytes, writes)
         }
     };

@@ -2,10 +2,10 @@
 
 use super::system;
 use crate::lift::Lift;
-use crate::operand::{Place, gpr, seg};
+use crate::operand::{Place, gpr};
 use crate::{helpers, rows};
 use emu_core::cpu::{Cpu, Reg, Seg};
-use emu_core::fault::Guest;
+use emu_core::fault::{Fault, Guest};
 use emu_core::flags::{Flags, ZF};
 use emu_core::mem::tlb::Access;
 use emu_core::uop::{Args, Mem, Op, Src};
@@ -199,21 +199,26 @@ fn cmpxchg(l: &mut Lift) -> Guest<()> {
 }
 
 fn cmpxchg_wide(l: &mut Lift, half: Width) -> Guest<()> {
-    let a = l.mem_address(2 * half.bytes() as u32, true);
-    l.b.helper(&CMPXCHG_WIDE, half, 0, Reg::ZERO, a, Reg::ZERO, 0);
+    let m = l.mem_bytes(2 * half.bytes() as u32, true);
+    let a = l.address(m);
+    l.b.helper(&CMPXCHG_WIDE, half, m.stack.into(), Reg::ZERO, a, Reg::ZERO, 0);
     let to = l.b.next_offset();
     let w = l.rip_width();
     l.b.goto(w, to);
     Ok(())
 }
 
-/// CMPXCHG8B/16B at linear address `a`; `w` is half the operand. Only ZF changes.
+/// CMPXCHG8B/16B at linear address `a`; `w` is half the operand, `k` whether it is in the stack
+/// segment. Only ZF changes.
 fn compare_exchange_wide(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let (w, at) = (x.w, cpu.reg(x.a));
     if w == W64 && at & 15 != 0 {
-        return Err(emu_core::fault::Fault::GP0);
+        return Err(Fault::GP0);
     }
-    cpu.probe(at, 2 * w.bytes(), Access::Write)?;
+    cpu.probe(at, 2 * w.bytes(), Access::Write).map_err(|f| match f {
+        Fault::GP0 => Cpu::address_fault(x.k != 0),
+        f => f,
+    })?;
     let high = cpu.wrap_linear(at.wrapping_add(w.bytes()));
     let (lo, hi) = (cpu.read(at, w)?, cpu.read(high, w)?);
     let equal = lo == w.zext(cpu.reg(Reg::RAX)) && hi == w.zext(cpu.reg(Reg::RDX));
@@ -238,7 +243,7 @@ fn xlat(l: &mut Lift) -> Guest<()> {
     let t = l.b.temp();
     l.b.op_k(Op::Zx, W64, t, Reg::RAX, 0, W8 as u8);
     let m = Mem { index: t, addr, ..Mem::at(Reg::RBX, 0) };
-    let s = seg(l.i.memory_segment());
+    let s = l.segment();
     let m = l.in_segment(m, s, 1, false);
     l.b.load(Op::Ld, W8, Reg::RAX, m);
     Ok(())
@@ -287,7 +292,7 @@ fn pop(l: &mut Lift) -> Guest<()> {
     if m.base == Reg::RSP {
         m.disp = m.disp.wrapping_add(w.bytes() as i32);
     }
-    let s = seg(l.i.memory_segment());
+    let s = l.segment();
     let m = l.in_segment(m, s, w.bytes() as u32, true);
     l.b.store(Op::St, w, m, t);
     l.move_sp(w.bytes() as i64);
@@ -296,14 +301,17 @@ fn pop(l: &mut Lift) -> Guest<()> {
 
 fn pusha(l: &mut Lift, w: Width) -> Guest<()> {
     let n = w.bytes() as i32;
-    // One check for the whole frame, then stores that cannot fault.
+    // Checks in the order of the pushes, then stores that cannot fault.
     let base = l.stack(-8 * n, 8 * n as u32, true);
     let a = l.address(base);
     let frame = Mem { addr: W32, stack: true, ..Mem::at(a, 0) };
-    l.b.store(Op::Chkw, w, frame, 0);
-    l.b.last().k = 8 * n as u8;
-    for i in 0..8u8 {
-        let m = Mem { disp: (7 - i32::from(i)) * n, ..frame };
+    let place = |i: u8| Mem { disp: (7 - i32::from(i)) * n, ..frame };
+    for i in 0..8 {
+        l.b.store(Op::Chkw, w, place(i), 0);
+        l.b.last().k = n as u8;
+    }
+    for i in 0..8 {
+        let m = place(i);
         l.b.store(Op::St, w, m, Reg::gpr(i));
     }
     l.move_sp(-8 * i64::from(n));
@@ -357,29 +365,27 @@ fn enter_frames(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let at = |cpu: &mut Cpu, off: u64, write: bool| {
         crate::sys::segment::linear(cpu, Seg::Ss, sw.zext(off), n as u32, write)
     };
-    // Read and check everything first.
-    let mut words = vec![rbp];
+    // Pushed one by one: a later word may be read where an earlier one went, and what was written
+    // before a fault stays. Registers change at the end.
     let frame = rsp.wrapping_sub(n);
-    for i in 1..level {
-        let a = at(cpu, rbp.wrapping_sub(n * i), false)?;
-        words.push(cpu.read(a, w)?);
+    let mut top = rsp;
+    for i in 0..=level {
+        let word = match i {
+            0 => rbp,
+            _ if i == level => frame,
+            _ => {
+                let a = at(cpu, rbp.wrapping_sub(n * i), false)?;
+                cpu.read(a, w)?
+            }
+        };
+        top = top.wrapping_sub(n);
+        let a = at(cpu, top, true)?;
+        cpu.write(a, w, word)?;
     }
-    if level > 0 {
-        words.push(frame);
-    }
-    let mut places = Vec::new();
-    for i in 1..=words.len() as u64 {
-        let a = at(cpu, rsp.wrapping_sub(n * i), true)?;
-        cpu.probe(a, n, Access::Write)?;
-        places.push(a);
-    }
-    let end = rsp.wrapping_sub(n * words.len() as u64).wrapping_sub(size);
+    let end = top.wrapping_sub(size);
     // A write at the new top of the stack must be possible too (SDM Vol. 2, ENTER).
     let top = at(cpu, end, true)?;
     cpu.probe(top, n, Access::Write)?;
-    for (a, v) in places.into_iter().zip(words) {
-        cpu.write(a, w, v)?;
-    }
     cpu.write_reg(Reg::RBP, w, frame);
     cpu.write_reg(Reg::RSP, sw, end);
     Ok(())

@@ -9,7 +9,7 @@
 
 use super::sse::{self, immediate, is_register, source, xmm};
 use crate::lift::Lift;
-use crate::operand::{gpr, reg_width, seg};
+use crate::operand::{gpr, reg_width};
 use crate::x87::{self, check_pending};
 use crate::{helpers, rows};
 use emu_core::build::VReg;
@@ -136,9 +136,10 @@ fn enter_mmx(cpu: &mut Cpu, _: Args) -> Guest<()> {
     Ok(())
 }
 
-/// EMMS: all tags empty.
+/// EMMS: all tags empty, TOP 0 (SDM Vol. 3, table 12-1).
 fn empty(cpu: &mut Cpu, _: Args) -> Guest<()> {
     check_pending(cpu)?;
+    cpu.x87.sw &= !(7 << 11);
     cpu.x87.full = 0;
     Ok(())
 }
@@ -246,7 +247,7 @@ pub fn maskmov(l: &mut Lift) -> Guest<()> {
         _ => W64,
     };
     let m = Mem { addr, ..Mem::at(Reg::RDI, 0) };
-    let segment = seg(l.i.memory_segment());
+    let segment = l.segment();
     let m = l.in_segment(m, segment, bytes, true);
     let at = l.address(m);
     let imm = u64::from(v.0) | u64::from(mask.0) << 8;
@@ -264,14 +265,12 @@ fn masked_store(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let chosen: Vec<u64> = (0..u64::from(x.k)).filter(|i| byte(mask, *i) & 0x80 != 0).collect();
     let base = cpu.reg(x.a);
     let at = |cpu: &Cpu, i: u64| cpu.wrap_linear(base.wrapping_add(i));
-    // Both pages are checked before anything is written.
-    for i in [chosen.first(), chosen.last()].into_iter().flatten() {
-        let at = at(cpu, *i);
-        cpu.probe(at, 1, Access::Write)?;
-    }
     if x.k == 8 {
         enter_mmx(cpu, x)?;
     }
+    // All of the operand is checked before anything is written, also where the mask is 0: the
+    // manual leaves that to the implementation.
+    cpu.probe(at(cpu, 0), x.k.into(), Access::Write)?;
     for i in chosen {
         let at = at(cpu, i);
         cpu.write(at, W8, byte(v, i).into())?;

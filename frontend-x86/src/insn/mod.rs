@@ -26,28 +26,20 @@ use emu_core::uop::HelperDef;
 use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 use std::sync::LazyLock;
 
-/// All families.
-pub static FAMILIES: &[&[Row]] = &[
-    arith::ROWS,
-    avx::ROWS,
-    bits::ROWS,
-    bmi::ROWS,
-    branch::ROWS,
-    crypto::ROWS,
-    data::ROWS,
-    flags::ROWS,
-    fma::ROWS,
-    mmx::ROWS,
-    sse::ROWS,
-    sse2::ROWS,
-    sse3::ROWS,
-    ssse3::ROWS,
-    sse41::ROWS,
-    sse42::ROWS,
-    string::ROWS,
-    system::ROWS,
-    x87::ROWS,
-];
+/// Makes the two lists from one.
+macro_rules! families {
+    ($($family:ident)*) => {
+        /// All families.
+        pub static FAMILIES: &[&[Row]] = &[$($family::ROWS),*];
+        /// Their names, which are those of their files.
+        pub static NAMES: &[&str] = &[$(stringify!($family)),*];
+    };
+}
+
+families! {
+    arith avx bits bmi branch crypto data flags fma mmx sse sse2 sse3 ssse3 sse41 sse42 string system
+    x87
+}
 
 /// All helpers, by family.
 pub static HELPERS: &[&[&HelperDef]] = &[

@@ -239,10 +239,11 @@ pub fn from_gpr(l: &mut Lift, from32: V, from64: V) -> Guest<()> {
     Ok(())
 }
 
-/// CVTPI2PS, CVTPI2PD, MOVQ2DQ. CVTPI2PD from memory has nothing to do with MMX (SDM Vol. 2).
+/// CVTPI2PS, CVTPI2PD, MOVQ2DQ. From memory it has nothing to do with MMX (SDM Vol. 2 says so of
+/// CVTPI2PD, and CPUs do it for CVTPI2PS).
 pub fn from_mmx(l: &mut Lift, vop: V) -> Guest<()> {
     let d = xmm(l, 0);
-    let mmx = is_register(l, 1) || vop == V::Cvtpi2ps;
+    let mmx = is_register(l, 1);
     if mmx {
         mmx::check(l);
     }

@@ -240,17 +240,24 @@ fn in_page(s: &Step, va: u64) -> u64 {
 
 fn movs_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
     let from = s.linear(cpu, s.source, Reg::RSI, false)?;
-    let to = s.linear(cpu, Seg::Es, Reg::RDI, true)?;
+    let to = match s.linear(cpu, Seg::Es, Reg::RDI, true) {
+        Ok(to) => to,
+        // What is wrong with the source comes first.
+        Err(f) => return cpu.read(from, s.w).and(Err(f)),
+    };
     let whole = cpu.mode & (mode::CODE64 | mode::FLAT) != 0 && s.addr >= W32 && s.delta < 16;
     let n = count.min(in_page(s, from)).min(in_page(s, to));
     if whole && n > 1 {
         let bytes = n * s.w.bytes();
         // First touch of either page goes through the slow path below.
         if let (Some(src), Some(dst)) = (cpu.tlb.read(from, 1), cpu.tlb.write(to, 1)) {
-            cpu.mem.ram.copy_forward(dst, src, bytes);
-            s.advance(cpu, Reg::RSI, bytes);
-            s.advance(cpu, Reg::RDI, bytes);
-            return Ok(n);
+            // Elements that overlap with the ones just written are copied one by one.
+            if !(1..s.w.bytes()).contains(&dst.wrapping_sub(src)) {
+                cpu.mem.ram.copy_forward(dst, src, bytes);
+                s.advance(cpu, Reg::RSI, bytes);
+                s.advance(cpu, Reg::RDI, bytes);
+                return Ok(n);
+            }
         }
     }
     let v = cpu.read(from, s.w)?;
@@ -287,9 +294,11 @@ fn lods_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
 }
 
 fn cmps_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
-    let from = s.linear(cpu, s.source, Reg::RSI, false)?;
+    // The order of two faults is not told; CPUs look at the second operand first.
     let to = s.linear(cpu, Seg::Es, Reg::RDI, false)?;
-    let (a, b) = (cpu.read(from, s.w)?, cpu.read(to, s.w)?);
+    let b = cpu.read(to, s.w)?;
+    let from = s.linear(cpu, s.source, Reg::RSI, false)?;
+    let a = cpu.read(from, s.w)?;
     cpu.flags = ops::Sub::eval(s.w, 0, a, b, 0, cpu.flags).1;
     s.advance(cpu, Reg::RSI, s.delta);
     s.advance(cpu, Reg::RDI, s.delta);

@@ -161,10 +161,12 @@ fn int(l: &mut Lift, vector: u8, kind: Software) -> Guest<()> {
 fn far_pointer(l: &mut Lift) -> (Reg, Reg, Width) {
     let bytes = l.i.memory_size().size();
     let w = Width::from_bytes(bytes.saturating_sub(2)).unwrap_or(W64);
-    let at = l.mem_address(bytes as u32, false);
+    let m = l.mem_bytes(bytes as u32, false);
+    let at = l.address(m);
+    let part = |disp| Mem { stack: m.stack, ..Mem::at(at, disp) };
     let (offset, selector) = (l.b.temp(), l.b.temp());
-    l.b.load(Op::Ldz, w, offset, Mem::at(at, 0));
-    l.b.load(Op::Ldz, W16, selector, Mem::at(at, w.bytes() as i32));
+    l.b.load(Op::Ldz, w, offset, part(0));
+    l.b.load(Op::Ldz, W16, selector, part(w.bytes() as i32));
     (offset, selector, w)
 }
 
@@ -314,8 +316,15 @@ fn verify(l: &mut Lift, write: u64) -> Guest<()> {
     Ok(())
 }
 
+/// Memory is only written, and must only be writable, when its RPL is raised.
 fn arpl(l: &mut Lift) -> Guest<()> {
     let src = l.read_reg(1);
+    if l.is_mem(0) {
+        let m = l.offset();
+        let (off, segment) = (l.address(m), l.segment());
+        l.b.helper(&h::ARPL_MEM, W16, 0, Z, off, src, segment as u64);
+        return end(l);
+    }
     let (dst, place) = l.read_place(0);
     let t = l.b.temp();
     l.b.helper(&h::ARPL, W16, 0, t, dst, src, 0);

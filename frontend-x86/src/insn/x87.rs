@@ -2,10 +2,9 @@
 //! helper they call with what.
 
 use crate::lift::Lift;
-use crate::operand::seg;
 use crate::rows;
 use crate::x87::{self, Arith, Compare, Control, Form, Format, Function, Move, layout};
-use emu_core::cpu::{Reg, mode};
+use emu_core::cpu::{Reg, Seg, mode};
 use emu_core::fault::Guest;
 use emu_core::uop::{HelperDef, Op};
 use emu_core::width::Width::W64;
@@ -133,6 +132,11 @@ fn call(l: &mut Lift, h: &'static HelperDef, k: u8, pops: u8) -> Guest<()> {
     // FCOMPP and FUCOMPP compare with ST(1) without naming it.
     let src = if pops == 2 { 1 } else { st(l.i.op_count().saturating_sub(1)) };
     let form = Form { fop: opcode(l), seg: segment(l), format, dst: st(0), src, pops };
+    let flat = l.code64() || l.mode & mode::FLAT != 0 && !matches!(l.segment(), Seg::Cs | Seg::Fs | Seg::Gs);
+    if format != Format::St && !flat {
+        // A pending exception comes before what is wrong with the operand's segment.
+        l.b.helper(&x87::CHECK, W64, 0, Reg::ZERO, Reg::ZERO, Reg::ZERO, 0);
+    }
     let a = match format {
         Format::St => Reg::ZERO,
         f => l.mem_address(f.bytes(), write),
@@ -156,7 +160,7 @@ fn stored(l: &mut Lift) {
 }
 
 fn segment(l: &Lift) -> u8 {
-    seg(l.i.memory_segment()) as u8
+    l.segment() as u8
 }
 
 /// A control instruction on memory of `bytes` or on none.

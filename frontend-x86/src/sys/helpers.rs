@@ -198,6 +198,20 @@ helpers! {
         set_zf(cpu, raise);
         Ok(())
     };
+    /// ARPL of a selector in memory: `a` offset in segment number `imm`, `b` source.
+    ARPL_MEM "arpl_mem" |cpu, x| {
+        segment::need_protected(cpu)?;
+        let (s, off, src) = (seg(x.imm), cpu.reg(x.a), lo(cpu, x.b));
+        let at = segment::linear(cpu, s, off, 2, false)?;
+        let dst = cpu.read(at, W16)? as u16;
+        let raise = dst & 3 < src & 3;
+        if raise {
+            let at = segment::linear(cpu, s, off, 2, true)?;
+            cpu.write(at, W16, u64::from(dst & !3 | src & 3))?;
+        }
+        set_zf(cpu, raise);
+        Ok(())
+    };
     /// PUSHF: the value into `d`.
     PUSHF "pushf" |cpu, x| {
         let value = control::pushf(cpu)?;

@@ -102,7 +102,7 @@ fn get_x87(area: &[u8], rex_w: bool) -> X87 {
         let at = ST + 16 * i;
         x.st[(top(x.sw) + i) & 7] = St { mant: get_u64(area, at), se: word(at + 8) };
     }
-    x
+    crate::x87::settled(x)
 }
 
 fn put_mxcsr(area: &mut [u8], cpu: &Cpu) {
@@ -149,6 +149,7 @@ pub fn ldmxcsr(cpu: &mut Cpu, value: u32) -> Guest<()> {
 /// #NM, #GP(0) for alignment, #PF.
 pub fn fxsave(cpu: &mut Cpu, va: u64, rex_w: bool) -> Guest<()> {
     check(cpu, va, false)?;
+    cpu.probe(va, LEGACY as u64, Access::Write)?;
     // The last 96 bytes and, outside 64-bit mode, XMM8–15 are not written.
     let mut area = [0; LEGACY];
     put_x87(&mut area, &cpu.x87, rex_w);

@@ -21,7 +21,7 @@ pub fn check(cpu: &mut Cpu, x: Args) -> Guest<()> {
 }
 
 /// Loads the control word.
-fn set_cw(x: &mut X87, cw: u16) {
+pub(super) fn set_cw(x: &mut X87, cw: u16) {
     x.cw = cw & CW_BITS | 0x40;
     settle(x);
 }

@@ -190,6 +190,14 @@ fn status(x: &X87) -> u16 {
     x.sw & !sw::ES_B | if pending(x) { sw::ES_B } else { 0 }
 }
 
+/// `x` as it is loaded: reserved bits of the control word have their values, ES and B follow from
+/// the exceptions and their masks.
+pub fn settled(mut x: X87) -> X87 {
+    let cw = x.cw;
+    control::set_cw(&mut x, cw);
+    x
+}
+
 /// Recomputes ES and B: after every change of the status or control word.
 fn settle(x: &mut X87) {
     x.sw = status(x);

@@ -121,6 +121,10 @@ pub fn store(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let go_on = !ex.intersects(env.unmasked - Ex::PE);
     if go_on && form.format != Format::St {
         write(cpu, x, form, out)?;
+    } else if form.format != Format::St {
+        // A page fault comes before the numeric exception all the same.
+        let (at, n) = (cpu.reg(x.a), form.format.bytes());
+        form.located(cpu.probe(at, n.into(), Access::Write))?;
     }
     note(cpu, x, form);
     let fpu = &mut cpu.x87;

@@ -1,0 +1,232 @@
+//! What cannot be compared with the CPU beneath us, and why: instructions that are left out, and
+//! flags and bytes that the manuals leave undefined.
+
+use frontend_x86::sys::cpuid::Features;
+use frontend_x86::insn;
+use frontend_x86::row::{Attr, Row};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic};
+use oracle::Bits;
+
+/// Why an instruction is not generated.
+pub type Reason = &'static str;
+
+macro_rules! excluded {
+    ($($($m:ident)|+ => $why:literal;)*) => {
+        /// Instructions that are left out, with the reason.
+        pub static EXCLUDED: &[(&[Mnemonic], Reason)] = &[$((&[$(Mnemonic::$m),+], $why)),*];
+    };
+}
+
+excluded! {
+    Cpuid | Xgetbv => "tells the host's CPU and its operating system's choices";
+    Rdtsc | Rdtscp | Rdpmc => "tells the host's time and counters";
+    Rdpid | Rdrand | Rdseed => "tells the host's processor number or random numbers";
+    Sgdt | Sidt | Sldt | Str | Smsw => "Linux emulates these for user mode (UMIP), or they tell the host's tables";
+    Lar | Lsl | Verr | Verw => "the answer depends on the host's GDT";
+    Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 | Xrstor | Xrstor64 | Xsaves | Xsaves64 | Xrstors | Xrstors64 => "the area's size and header depend on the host's XCR0";
+    Rcpps | Rcpss | Rsqrtps | Rsqrtss | Vrcpps | Vrcpss | Vrsqrtps | Vrsqrtss => "an approximation with an error bound of 1.5 * 2^-12: CPUs differ (SDM Vol. 2, RCPPS)";
+    F2xm1 | Fyl2x | Fyl2xp1 | Fsin | Fcos | Fsincos | Fptan | Fpatan => "transcendental: an error of up to 1 ulp is allowed, CPUs differ (SDM Vol. 1, 8.3.10)";
+    Lzcnt | Tzcnt => "the host has LZCNT and BMI1; the model without them scans instead";
+    Monitor | Mwait | Getsec => "depends on the host's virtualization";
+    Int1 | Int3 | Int | Into | Syscall | Sysenter | Sysexit | Sysret | Sysretq | Sysexitq | Iret | Iretd | Iretq => "leaves the sample for the host's kernel";
+    Clzero | Monitorx | Mwaitx => "of the host's vendor only";
+}
+
+/// Whether, and why, an instruction is left out when samples are made.
+#[must_use]
+pub fn excluded(i: &Instruction) -> Option<Reason> {
+    match i.flow_control() {
+        FlowControl::Next | FlowControl::Exception => {}
+        _ => return Some("transfers control: the sample would not come to its end"),
+    }
+    let row = EXCLUDED.iter().find(|(all, _)| all.contains(&i.mnemonic()));
+    if let Some((_, why)) = row {
+        return Some(why);
+    }
+    let code = i.code();
+    let info = code.op_code();
+    let wide_pointer =
+        matches!(code, Code::Lss_r64_m1664 | Code::Lfs_r64_m1664 | Code::Lgs_r64_m1664);
+    if wide_pointer {
+        return Some(
+            "AMD's CPUs take m16:32 whatever REX.W says, Intel's m16:64 (APM Vol. 3, LFS)",
+        );
+    }
+    if i.mnemonic() == Mnemonic::Reservednop && info.op_code() == 0x0d {
+        return Some("a NOP on Intel's CPUs, #UD on AMD's (APM Vol. 3, PREFETCH)");
+    }
+    if code == Code::Movsxd_r16_rm16 {
+        return Some("AMD's CPUs read four bytes of memory, Intel's two (SDM Vol. 2, MOVSXD)");
+    }
+    if info.fwait() {
+        return Some("two instructions, WAIT and the one without it");
+    }
+    None
+}
+
+/// Instructions that are only generated as the single one of a sample: what they load or store
+/// needs care ([`pointer_fields`], RFLAGS).
+#[must_use]
+pub fn alone(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    #[rustfmt::skip]
+    let all = matches!(m, Popf | Popfd | Popfq | Ldmxcsr | Fnsave | Fnstenv | Frstor | Fldenv | Fxsave | Fxsave64 | Fxrstor | Fxrstor64);
+    all
+}
+
+/// Bits that an instruction must not load: offset in its operand, and mask. In RFLAGS TF (the
+/// sample would not come to its end) and AC (the model checks no alignment, nor do we); in MXCSR
+/// bit 17, which AMD's CPUs alone have (misaligned exception mask).
+#[must_use]
+pub fn cleared(m: Mnemonic) -> &'static [(u64, u8)] {
+    use Mnemonic::{Fxrstor, Fxrstor64, Ldmxcsr, Popf, Popfd, Popfq};
+    match m {
+        Popf | Popfd | Popfq => &[(1, 1), (2, 4)],
+        Ldmxcsr => &[(2, 2)],
+        Fxrstor | Fxrstor64 => &[(26, 2)],
+        _ => &[],
+    }
+}
+
+/// Ranges of what an instruction stores, from its address on, that are not compared: the x87
+/// instruction and data pointers, which this vendor's CPUs keep only while an exception is pending
+/// (APM Vol. 2, 11.4.4.3) so that a context switch loses them, and MXCSR_MASK, which tells of the
+/// host's features.
+#[must_use]
+pub fn pointer_fields(code: Code) -> &'static [std::ops::Range<u64>] {
+    match code {
+        Code::Fnstenv_m14byte | Code::Fnsave_m94byte => &[const { 6..14 }],
+        Code::Fnstenv_m28byte | Code::Fnsave_m108byte => &[const { 12..28 }],
+        Code::Fxsave_m512byte | Code::Fxsave64_m512byte => &[const { 6..24 }, const { 28..32 }],
+        _ => &[],
+    }
+}
+
+const CF: u64 = 1 << 0;
+const PF: u64 = 1 << 2;
+const AF: u64 = 1 << 4;
+const ZF: u64 = 1 << 6;
+const SF: u64 = 1 << 7;
+const OF: u64 = 1 << 11;
+/// All arithmetic flags.
+pub const OSZAPC: u64 = CF | PF | AF | ZF | SF | OF;
+
+macro_rules! undefined {
+    ($($($m:ident)|+ => $mask:expr, $words:literal;)*) => {
+        /// Flags that are undefined after an instruction, with SDM Vol. 2's words.
+        pub static UNDEFINED: &[(&[Mnemonic], u64, Reason)] =
+            &[$((&[$(Mnemonic::$m),+], $mask, $words)),*];
+    };
+}
+
+undefined! {
+    Mul | Imul => SF | ZF | AF | PF, "The SF, ZF, AF, and PF flags are undefined.";
+    Div | Idiv => OSZAPC, "The CF, OF, SF, ZF, AF, and PF flags are undefined.";
+    Bsf | Bsr => CF | OF | SF | AF | PF, "The CF, OF, SF, AF, and PF flags are undefined.";
+    Bt | Bts | Btr | Btc => OF | SF | AF | PF, "The OF, SF, AF, and PF flags are undefined.";
+    Shl | Sal | Shr | Sar => CF | AF | OF, "The CF flag is undefined for SHL and SHR where the count is not less than the size; OF is affected only for 1-bit shifts, otherwise undefined; AF is undefined for a non-zero count.";
+    Rol | Ror | Rcl | Rcr => OF, "The OF flag is affected only for single-bit rotates; it is undefined for multi-bit rotates.";
+    Shld | Shrd => OSZAPC, "If the count is greater than the operand size, the flags are undefined; OF is undefined for shifts greater than 1 bit, AF is undefined.";
+    And | Or | Xor | Test => AF, "The state of the AF flag is undefined.";
+    Aaa | Aas => OF | SF | ZF | PF, "The OF, SF, ZF, and PF flags are undefined.";
+    Aam | Aad => OF | AF | CF, "The OF, AF, and CF flags are undefined.";
+    Daa | Das => OF, "The OF flag is undefined.";
+    Fcomi | Fcomip | Fucomi | Fucomip => C1, "C1: set to 0 (SDM); AMD's CPUs leave it unless the stack underflows.";
+}
+
+/// Where bits of the x87 status word are in the masks that this module gives.
+pub const SW_SHIFT: u32 = 32;
+const C1: u64 = 1 << (SW_SHIFT + 9);
+
+/// Flags that are undefined after `i`: arithmetic flags, and from bit [`SW_SHIFT`] on those of the
+/// x87 status word.
+#[must_use]
+pub fn undefined(i: &Instruction) -> u64 {
+    let m = i.mnemonic();
+    UNDEFINED.iter().find(|(all, ..)| all.contains(&m)).map_or(0, |row| row.1)
+}
+
+/// Whether `i` begins to use MMX registers even if it then raises a fault, on some CPUs.
+#[must_use]
+pub fn enters_mmx_early(m: Mnemonic) -> bool {
+    use Mnemonic::{Cvtpd2pi, Cvtps2pi, Cvttpd2pi, Cvttps2pi, Maskmovq};
+    matches!(m, Cvtpd2pi | Cvtps2pi | Cvttpd2pi | Cvttps2pi | Maskmovq)
+}
+
+/// Whether `i` reads two places, of which CPUs look at either first.
+#[must_use]
+pub fn two_places(m: Mnemonic) -> bool {
+    matches!(m, Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq)
+}
+
+/// Whether, where `i` faults, CPUs differ in which of its pushes and pops are done.
+#[must_use]
+pub fn half_done(m: Mnemonic) -> bool {
+    matches!(m, Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Popa | Mnemonic::Popad)
+}
+
+/// Whether `i` reads or writes memory in parts or at two places, so that CPUs differ in where they find out
+/// that a page is missing.
+#[must_use]
+pub fn in_parts(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    #[rustfmt::skip]
+    let all = matches!(m, Fldenv | Fnsave | Fnstenv | Frstor | Fxrstor | Fxrstor64 | Fxsave | Fxsave64);
+    all
+}
+
+/// Arithmetic flags that `i` defines whatever its operands are.
+#[must_use]
+pub fn defined(i: &Instruction) -> u64 {
+    use Mnemonic::*;
+    // A count of 0 changes no flag, an index or source of 0 not all.
+    if matches!(i.mnemonic(), Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd)
+        || i.is_string_instruction()
+    {
+        return 0;
+    }
+    let f = iced_flags(i.rflags_written() | i.rflags_cleared() | i.rflags_set());
+    f & !undefined(i)
+}
+
+/// Flags that `i` reads, as [`undefined`] has them.
+#[must_use]
+pub fn read(i: &Instruction) -> u64 {
+    use Mnemonic::{Fnsave, Fnstenv, Fnstsw, Fxsave, Fxsave64};
+    let status = matches!(i.mnemonic(), Fnstsw | Fnstenv | Fnsave | Fxsave | Fxsave64);
+    iced_flags(i.rflags_read()) | if status { C1 } else { 0 }
+}
+
+/// The decoder library's flag bits as RFLAGS bits.
+fn iced_flags(bits: u32) -> u64 {
+    use iced_x86::RflagsBits as R;
+    let all = [(R::CF, CF), (R::PF, PF), (R::AF, AF), (R::ZF, ZF), (R::SF, SF), (R::OF, OF)];
+    all.iter().filter(|(r, _)| bits & r != 0).fold(0, |v, (_, f)| v | f)
+}
+
+/// Name of the family (the file in `frontend-x86/src/insn`) that `row` is in.
+#[must_use]
+pub fn family(row: &Row) -> &'static str {
+    let in_family = |f: &&[Row]| f.iter().any(|r| std::ptr::eq(r, row));
+    insn::FAMILIES.iter().position(in_family).map_or("", |n| insn::NAMES[n])
+}
+
+/// The instruction's family, or what it is instead.
+#[must_use]
+pub fn family_of(i: &Instruction) -> &'static str {
+    insn::row(i).map_or("illegal", family)
+}
+
+/// Whether a row of the CPU with `features` exists for `i` in code of this size.
+#[must_use]
+pub fn in_model(i: &Instruction, bits: Bits, features: u128) -> bool {
+    let info = i.op_code();
+    let mode = if bits == Bits::B64 { info.mode64() } else { info.mode32() };
+    mode && info.is_instruction() && insn::enabled(i, Features(features)) && insn::row(i).is_some()
+}
+
+/// Whether `i` works on x87 or MMX registers.
+#[must_use]
+pub fn uses_x87(i: &Instruction) -> bool {
+    insn::row(i).is_some_and(|r| r.attr.intersects(Attr::X87 | Attr::MMX))
+}

@@ -1,0 +1,42 @@
+//! The CPU model against the CPU beneath it: random samples from fixed seeds. On a host that has
+//! no oracle there is nothing to compare with; the test says so.
+
+use oracle::{Absent, Bits, Oracle};
+use ring3::diff::{Campaign, Report};
+
+/// Runs a campaign of all instructions; `None` without an oracle.
+fn campaign(count: u64, seed: u64, bits: Bits) -> Option<Report> {
+    if let Err(why @ (Absent::Host | Absent::Feature(_))) = Oracle::new() {
+        eprintln!("not compared: {why}");
+        return None;
+    }
+    let campaign = Campaign { count, seed, bits, only: Vec::new(), show: 10 };
+    Some(campaign.run(|_, _| {}).expect("the campaign runs"))
+}
+
+fn agree(report: &Report, codes: usize) {
+    let lines: Vec<String> = report
+        .found
+        .iter()
+        .map(|(line, d)| {
+            let d: Vec<String> = d.iter().map(ToString::to_string).collect();
+            format!("{line}\n    {}", d.join("\n    "))
+        })
+        .collect();
+    assert_eq!(report.mismatches, 0, "\n{}\n{}", lines.join("\n"), report.table());
+    assert!(report.codes.len() > codes, "only {} encodings", report.codes.len());
+}
+
+#[test]
+fn code_of_64_bits() {
+    if let Some(report) = campaign(50_000, 64, Bits::B64) {
+        agree(&report, 1100);
+    }
+}
+
+#[test]
+fn code_of_32_bits() {
+    if let Some(report) = campaign(20_000, 32, Bits::B32) {
+        agree(&report, 950);
+    }
+}
