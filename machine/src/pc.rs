@@ -190,8 +190,9 @@ pub struct BoardStats {
 }
 
 /// Whether the guest waits for input at a serial port: it has the receive interrupt on, or reads
-/// the line status again and again (whoever only sends reads it once a byte). One that raises RTS when
-/// it is ready is believed; with another, that must last for [`CALM`] after the port was set up.
+/// the line status again and again (whoever only sends reads it once a byte). One that raises
+/// RTS when it is ready is believed; with another, that must last for [`CALM`] after the port was
+/// set up.
 #[derive(Default)]
 struct Listener {
     /// Reads of the line status in a row.
