@@ -339,7 +339,11 @@ impl Threader<'_> {
         let taken = i32::try_from(u.imm).ok()?;
         // JRCXZ has its target here: an 8-bit displacement from within a page.
         let fall = i16::try_from(u.fall).ok()?;
-        Some(u64::from(taken as u32) | u64::from(fall as u16) << 32 | (self.insn_count() as u64) << 48)
+        Some(
+            u64::from(taken as u32)
+                | u64::from(fall as u16) << 32
+                | (self.insn_count() as u64) << 48,
+        )
     }
 
     fn end(&mut self, u: &Uop) {
