@@ -83,14 +83,6 @@ fn signals_restore_the_terminal() {
 }
 
 #[test]
-fn a_terminal_that_goes_away_ends_the_run() {
-    let Session { master, slave, mut child, .. } = Session::new("hang-up", ECHO);
-    drop((master, slave));
-    // It is not its controlling terminal: there is no SIGHUP.
-    assert_eq!(child.wait().unwrap().code(), Some(129));
-}
-
-#[test]
 fn ctrl_a_x_quits_though_nobody_reads_the_terminal() {
     let mut s = Session::new("stalled", SPAM);
     std::thread::sleep(Duration::from_millis(300));

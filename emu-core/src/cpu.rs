@@ -528,7 +528,8 @@ impl Cpu {
         }
     }
 
-    /// Instructions retired, exact between blocks.
+    /// Instructions run: retired, faulted, and an eighth of the iterations of repeated string
+    /// instructions. Exact between blocks.
     pub fn icount(&self) -> u64 {
         self.retired.wrapping_add((self.granted - self.budget - self.held) as u64)
     }

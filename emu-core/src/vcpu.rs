@@ -392,7 +392,7 @@ impl Vcpu {
             let to = self.cpu.tlb.exec(self.cpu.linear_rip())?;
             // Two pages may map the same RAM: only a target at its distance is in this one.
             let imm = self.cache.code[at].imm;
-            let delta = if taken { imm as i32 as u64 } else { imm >> 32 & 0xffff };
+            let delta = if taken { imm as i32 as u64 } else { (imm >> 32) as i16 as u64 };
             let target = if to >> 12 == from >> 12 && to == from.wrapping_add(delta) {
                 *ip
             } else {

@@ -507,7 +507,7 @@ fn branch<const W64: bool>(
         follow(cpu, code, ip, x.t, Leave::LinkTaken)
     } else {
         std::hint::black_box(());
-        advance::<W64>(cpu, x.imm >> 32 & 0xffff, w);
+        advance::<W64>(cpu, (x.imm >> 32) as i16 as i64 as u64, w);
         if !charge(cpu, n) {
             return Leave::Budget.at(ip);
         }

@@ -337,8 +337,13 @@ impl Threader<'_> {
     /// Packs a conditional end's distances; `None` when they do not fit.
     fn ways(&self, u: &Uop) -> Option<u64> {
         let taken = i32::try_from(u.imm).ok()?;
-        let fall = u16::try_from(u.fall).ok()?;
-        Some(u64::from(taken as u32) | u64::from(fall) << 32 | (self.insn_count() as u64) << 48)
+        // JRCXZ has its target here: an 8-bit displacement from within a page.
+        let fall = i16::try_from(u.fall).ok()?;
+        Some(
+            u64::from(taken as u32)
+                | u64::from(fall as u16) << 32
+                | (self.insn_count() as u64) << 48,
+        )
     }
 
     fn end(&mut self, u: &Uop) {
@@ -356,7 +361,7 @@ impl Threader<'_> {
                 // the jump are relative to the block, whose offset can push it over.
                 let imm = self.ways(u).unwrap_or_else(|| {
                     let u = Uop { imm: i64::from(u.imm as i32), ..*u };
-                    self.ways(&u).unwrap_or(0)
+                    self.ways(&u).expect("a conditional end's other way is near")
                 });
                 if u.op == Op::Jcc {
                     let run: Handler = by_cond!(u.k, |C| by_bool!(w64, |B| h::jcc::<C, B>));

@@ -96,7 +96,7 @@ fn the_budget_is_exact_however_small() {
 }
 
 #[test]
-fn a_fault_charges_what_ran_before_it() {
+fn a_fault_charges_what_ran_before_it_and_the_attempt() {
     let mut v = vcpu(&[
         (0x1000, &[[ADD, 0, 1, 0], [ADD, 0, 1, 0], [LOAD, 3, 7, 0], [ADD, 0, 1, 0]]),
         (0x3000, &[[ADD, 5, 1, 0], [HALT, 0, 0, 0]]),
@@ -104,7 +104,7 @@ fn a_fault_charges_what_ran_before_it() {
     (v.cpu.regs[7], v.cpu.sys.lstar) = (RAM, 0x3000);
     finish(&mut v);
     assert_eq!((v.cpu.regs[0], v.cpu.regs[5], v.cpu.sys.cr2), (2, 1, 0x1008));
-    assert_eq!((v.cpu.icount(), v.cpu.vectors[vector::PF as usize]), (4, 1));
+    assert_eq!((v.cpu.icount(), v.cpu.vectors[vector::PF as usize]), (5, 1));
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_fetch_that_faults_is_delivered() {
     (v.cpu.regs[7], v.cpu.sys.lstar) = (RAM + 8, 0x3000);
     finish(&mut v);
     assert_eq!((v.cpu.sys.cr2, v.cpu.vectors[vector::PF as usize]), (RAM + 8, 1));
-    assert_eq!(v.cpu.icount(), 2);
+    assert_eq!(v.cpu.icount(), 3);
 }
 
 /// Each of the ways to store into the block that is running; `r3` is the new operand.

@@ -2,7 +2,8 @@
 //!
 //! One helper runs up to [`CHUNK`] iterations and says where to go on: at the next instruction, or
 //! at the same one when iterations are left, so that interrupts come through. A fault leaves the
-//! registers as after the last whole iteration: the instruction is restartable. MOVS and STOS going
+//! registers as after the last whole iteration: the instruction is restartable. Eight iterations
+//! are charged to the budget as one instruction. MOVS and STOS going
 //! upwards over ordinary RAM run as page-chunked copies and fills.
 
 use super::system;
@@ -218,6 +219,8 @@ fn run(
         let count = s.offset(cpu, Reg::RCX).min(left);
         let done = step(cpu, &s, count)?;
         s.advance(cpu, Reg::RCX, done.wrapping_neg());
+        // Iterations take time: without a charge, a guest could make one slice last for minutes.
+        cpu.budget -= ((left >> 3) - ((left - done) >> 3)) as i64;
         left -= done;
         if compares && cpu.flags.zf() != (x.k == REPE) {
             break;
