@@ -120,9 +120,10 @@ impl Generator {
         let mut e = decode(&bytes, self.bits, ip);
         if e.insn.is_invalid() {
             // The host may have more of the VEX, EVEX and XOP space.
-            // Of LOCK on the system group that of this vendor raises #UD after the operand's faults.
+            // With LOCK the system group of this vendor's CPUs raises #UD after other faults.
             let late = bytes[..first].contains(&0xf0) && bytes[first..].starts_with(&[0x0f, 0x00]);
-            let host = late || vector_prefix.contains(&bytes[first]) || maybe_host_only(&bytes, self.bits);
+            let host =
+                late || vector_prefix.contains(&bytes[first]) || maybe_host_only(&bytes, self.bits);
             if !self.random_bytes || host {
                 return None;
             }
@@ -279,9 +280,11 @@ impl Draft {
                 Some(_) => {}
             }
             if let Some(at) = m.virtual_address(0, |r, _, _| self.value(r)) {
-                self.clear.extend(rules::cleared(i.mnemonic()).iter().map(|(n, bits)| {
-                    (at.wrapping_add(*n), *bits)
-                }));
+                self.clear.extend(
+                    rules::cleared(i.mnemonic())
+                        .iter()
+                        .map(|(n, bits)| (at.wrapping_add(*n), *bits)),
+                );
             }
             for r in [base, index].into_iter().flatten() {
                 self.fixed |= 1 << r;
