@@ -140,8 +140,7 @@ fn unplaced(o: Outcome) -> Outcome {
 pub fn compare(sample: &Sample, cpu: &Judged, model: &Judged) -> Vec<Difference> {
     let mut all = Vec::new();
     let at_exit = |a: u64| a & !4095 == EXIT;
-    if matches!(model.outcome, Outcome::Fault { vector: 14, address, .. } if at_exit(address))
-    {
+    if matches!(model.outcome, Outcome::Fault { vector: 14, address, .. } if at_exit(address)) {
         // There is a page where the model has none.
         return all;
     }
