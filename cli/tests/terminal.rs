@@ -21,7 +21,9 @@ struct Session {
 
 impl Session {
     fn new(name: &str, code: &[u8]) -> Session {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        // The program must not hold the master's end itself: its hang-up would never come.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let path = ptsname(&master, Vec::new()).unwrap();
@@ -80,6 +82,14 @@ fn signals_restore_the_terminal() {
         kill_process(Pid::from_child(&s.child), signal).unwrap();
         s.ends(status);
     }
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_the_run() {
+    let Session { master, slave, mut child, .. } = Session::new("hang-up", ECHO);
+    drop((master, slave));
+    // It is not its controlling terminal: there is no SIGHUP.
+    assert_eq!(child.wait().unwrap().code(), Some(129));
 }
 
 #[test]

@@ -167,7 +167,8 @@ fn pause_or_xchg(bytes: &[u8], pause: Instruction) -> Instruction {
     for (to, from) in other.iter_mut().zip(bytes) {
         *to = if *from == 0xf3 { DS } else { *from };
     }
-    let insn = Decoder::with_ip(64, &other[..bytes.len().min(MAX_LEN)], pause.ip(), DecoderOptions::NONE).decode();
+    let other = &other[..bytes.len().min(MAX_LEN)];
+    let insn = Decoder::with_ip(64, other, pause.ip(), DecoderOptions::NONE).decode();
     if insn.mnemonic() == Mnemonic::Xchg { insn } else { pause }
 }
 

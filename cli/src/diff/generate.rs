@@ -106,6 +106,7 @@ impl Generator {
         while bytes.len() < 4 && self.rng.one_in(3) {
             bytes.push(self.rng.pick(&prefixes));
         }
+        let first = bytes.len();
         match self.rng.below(4) {
             0 => {}
             1 => bytes.extend([0x0f, 0x38]),
@@ -113,14 +114,16 @@ impl Generator {
             _ => bytes.push(0x0f),
         }
         let vector_prefix = [0xc4, 0xc5, 0x62, 0x8f];
-        let first = bytes.len();
         while bytes.len() < 24 {
             bytes.push(self.rng.bits() as u8);
         }
         let mut e = decode(&bytes, self.bits, ip);
         if e.insn.is_invalid() {
             // The host may have more of the VEX, EVEX and XOP space.
-            let host = vector_prefix.contains(&bytes[first]) || maybe_host_only(&bytes, self.bits);
+            // With LOCK the system group of this vendor's CPUs raises #UD after other faults.
+            let late = bytes[..first].contains(&0xf0) && bytes[first..].starts_with(&[0x0f, 0x00]);
+            let host =
+                late || vector_prefix.contains(&bytes[first]) || maybe_host_only(&bytes, self.bits);
             if !self.random_bytes || host {
                 return None;
             }
@@ -277,9 +280,11 @@ impl Draft {
                 Some(_) => {}
             }
             if let Some(at) = m.virtual_address(0, |r, _, _| self.value(r)) {
-                self.clear.extend(rules::cleared(i.mnemonic()).iter().map(|(n, bits)| {
-                    (at.wrapping_add(*n), *bits)
-                }));
+                self.clear.extend(
+                    rules::cleared(i.mnemonic())
+                        .iter()
+                        .map(|(n, bits)| (at.wrapping_add(*n), *bits)),
+                );
             }
             for r in [base, index].into_iter().flatten() {
                 self.fixed |= 1 << r;

@@ -95,7 +95,10 @@ const CASES: usize = 16;
 ///
 /// # Errors
 /// When there is no oracle.
-pub fn made_cases(seed: u64, bits: oracle::Bits) -> anyhow::Result<BTreeMap<&'static str, Vec<String>>> {
+pub fn made_cases(
+    seed: u64,
+    bits: oracle::Bits,
+) -> anyhow::Result<BTreeMap<&'static str, Vec<String>>> {
     let mut oracle = Oracle::new()?;
     let mut made = BTreeMap::new();
     for (family, rows) in insn::NAMES.iter().zip(insn::FAMILIES) {
@@ -322,7 +325,10 @@ impl Diff {
         if let Some(folder) = &self.write_cases {
             for (family, lines) in made_cases(self.seed, self.bits.into())? {
                 let path = folder.join(family).with_extension("cases");
-                let text = format!("# {family}: see `ring3::diff::cases` for what a line says.\n{}", lines.join("\n"));
+                let text = format!(
+                    "# {family}: see `ring3::diff::cases` for what a line says.\n{}",
+                    lines.join("\n")
+                );
                 let context = || format!("cannot write {}", path.display());
                 std::fs::write(&path, text + "\n").with_context(context)?;
             }

@@ -69,9 +69,7 @@ pub fn excluded(i: &Instruction) -> Option<Reason> {
 #[must_use]
 pub fn alone(m: Mnemonic) -> bool {
     use Mnemonic::*;
-    #[rustfmt::skip]
-    let all = matches!(m, Popf | Popfd | Popfq | Ldmxcsr | Fnsave | Fnstenv | Frstor | Fldenv | Fxsave | Fxsave64 | Fxrstor | Fxrstor64);
-    all
+    matches!(m, Popf | Popfd | Popfq | Ldmxcsr) || in_parts(m)
 }
 
 /// Bits that an instruction must not load: offset in its operand, and mask. In RFLAGS TF (the
@@ -165,14 +163,13 @@ pub fn half_done(m: Mnemonic) -> bool {
     matches!(m, Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Popa | Mnemonic::Popad)
 }
 
-/// Whether `i` reads or writes memory in parts or at two places, so that CPUs differ in where they find out
-/// that a page is missing.
+/// Whether `i` reads or writes memory in parts, so that CPUs differ in where they find
+/// out that a page is missing.
 #[must_use]
 pub fn in_parts(m: Mnemonic) -> bool {
     use Mnemonic::*;
-    #[rustfmt::skip]
-    let all = matches!(m, Fldenv | Fnsave | Fnstenv | Frstor | Fxrstor | Fxrstor64 | Fxsave | Fxsave64);
-    all
+    let x87 = matches!(m, Fldenv | Fnsave | Fnstenv | Frstor);
+    x87 || matches!(m, Fxrstor | Fxrstor64 | Fxsave | Fxsave64)
 }
 
 /// Arithmetic flags that `i` defines whatever its operands are.

@@ -1,6 +1,6 @@
 //! Makes a sample as small as it goes: fewer instructions, registers and memory as in
-//! [`cases::base`], one thing at a time, as long as what was interesting in it still is. For a sample
-//! that the model gets wrong that is that something which differed before still differs.
+//! [`cases::base`], one thing at a time, as long as what was interesting in it still is. For
+//! a sample that the model gets wrong: that something which differed before still differs.
 
 use super::cases;
 use super::compare::{Difference, compare, instructions};

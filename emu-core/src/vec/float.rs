@@ -136,13 +136,13 @@ pub fn dpps(s: &V3, imm: u8, mxcsr: u32) -> (V128, Ex) {
     let p = split::<u32>(p);
     let (low, e0) = sse::add(p[0], p[1], env);
     let (high, e1) = sse::add(p[2], p[3], env);
-    let e = settle(e | e0 | e1, env);
+    let e = e | settle(e0 | e1, env);
     if e.intersects(env.unmasked) {
         return (join(p), e);
     }
     let (sum, e2) = sse::add(low, high, env);
     let r: [u32; 4] = std::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { 0 });
-    (join(r), settle(e | e2, env))
+    (join(r), e | settle(e2, env))
 }
 
 /// DPPD: the products chosen by `imm[5:4]`, summed, in the lanes chosen by `imm[1:0]`.
@@ -154,7 +154,7 @@ pub fn dppd(s: &V3, imm: u8, mxcsr: u32) -> (V128, Ex) {
     }
     let (sum, e0) = sse::add(p[0], p[1], env);
     let r = std::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { 0 });
-    (r, settle(e | e0, env))
+    (r, e | settle(e0, env))
 }
 
 fn products<B: Float + Lane>(s: &V3, imm: u8, mxcsr: u32) -> (V128, Ex) {

@@ -385,14 +385,16 @@ pub fn check_port(l: &mut Lift, r: Reg, w: Width) {
 }
 
 fn save(l: &mut Lift, def: &'static HelperDef, w: Width, bytes: u32) -> Guest<()> {
-    let at = l.mem_address(bytes, true);
-    l.b.helper(def, w, 0, Z, at, Z, 0);
+    let m = l.mem_bytes(bytes, true);
+    let at = l.address(m);
+    l.b.helper(def, w, m.stack.into(), Z, at, Z, 0);
     end(l)
 }
 
 fn restore(l: &mut Lift, def: &'static HelperDef, w: Width, bytes: u32) -> Guest<()> {
-    let at = l.mem_address(bytes, false);
-    l.b.helper(def, w, 0, Z, at, Z, 0);
+    let m = l.mem_bytes(bytes, false);
+    let at = l.address(m);
+    l.b.helper(def, w, m.stack.into(), Z, at, Z, 0);
     Ok(())
 }
 

@@ -132,7 +132,8 @@ fn call(l: &mut Lift, h: &'static HelperDef, k: u8, pops: u8) -> Guest<()> {
     // FCOMPP and FUCOMPP compare with ST(1) without naming it.
     let src = if pops == 2 { 1 } else { st(l.i.op_count().saturating_sub(1)) };
     let form = Form { fop: opcode(l), seg: segment(l), format, dst: st(0), src, pops };
-    let flat = l.code64() || l.mode & mode::FLAT != 0 && !matches!(l.segment(), Seg::Cs | Seg::Fs | Seg::Gs);
+    let other = matches!(l.segment(), Seg::Cs | Seg::Fs | Seg::Gs);
+    let flat = l.code64() || l.mode & mode::FLAT != 0 && !other;
     if format != Format::St && !flat {
         // A pending exception comes before what is wrong with the operand's segment.
         l.b.helper(&x87::CHECK, W64, 0, Reg::ZERO, Reg::ZERO, Reg::ZERO, 0);

@@ -294,17 +294,27 @@ helpers! {
         Ok(())
     };
     /// FXSAVE: `a` linear address; 64-bit form for `w` = 64.
-    FXSAVE "fxsave" |cpu, x| xsave::fxsave(cpu, cpu.reg(x.a), wide(x));
+    FXSAVE "fxsave" |cpu, x| located(xsave::fxsave(cpu, cpu.reg(x.a), wide(x)), cpu, x);
     /// FXRSTOR: `a` linear address; 64-bit form for `w` = 64.
-    FXRSTOR "fxrstor" |cpu, x| xsave::fxrstor(cpu, cpu.reg(x.a), wide(x));
+    FXRSTOR "fxrstor" |cpu, x| located(xsave::fxrstor(cpu, cpu.reg(x.a), wide(x)), cpu, x);
     /// XSAVE, XSAVEOPT: `a` linear address, EDX:EAX mask; 64-bit form for `w` = 64.
-    XSAVE "xsave" |cpu, x| xsave::xsave(cpu, cpu.reg(x.a), edx_eax(cpu), wide(x), false);
+    XSAVE "xsave" |cpu, x| {
+        located(xsave::xsave(cpu, cpu.reg(x.a), edx_eax(cpu), wide(x), false), cpu, x)
+    };
     /// XSAVEC: the same.
-    XSAVEC "xsavec" |cpu, x| xsave::xsave(cpu, cpu.reg(x.a), edx_eax(cpu), wide(x), true);
+    XSAVEC "xsavec" |cpu, x| {
+        located(xsave::xsave(cpu, cpu.reg(x.a), edx_eax(cpu), wide(x), true), cpu, x)
+    };
     /// XRSTOR: `a` linear address, EDX:EAX mask; 64-bit form for `w` = 64.
-    XRSTOR "xrstor" |cpu, x| xsave::xrstor(cpu, cpu.reg(x.a), edx_eax(cpu), wide(x));
+    XRSTOR "xrstor" |cpu, x| located(xsave::xrstor(cpu, cpu.reg(x.a), edx_eax(cpu), wide(x)), cpu, x);
     /// LDMXCSR: `a` value.
     LDMXCSR "ldmxcsr" |cpu, x| xsave::ldmxcsr(cpu, cpu.reg(x.a) as u32);
+}
+
+/// A non-canonical address `a` in the stack segment (`k` = 1) is #SS, not #GP.
+fn located(r: Guest<()>, cpu: &Cpu, x: Args) -> Guest<()> {
+    let stack = x.k != 0 && !super::canonical(cpu.reg(x.a));
+    r.map_err(|f| if f == Fault::GP0 && stack { Fault::SS0 } else { f })
 }
 
 /// Low 16 bits of a register: a selector or port.
