@@ -78,8 +78,8 @@ pub fn row(i: &Instruction) -> Option<&'static Row> {
 /// Whether a CPU with `features` has the encoding at all.
 pub fn enabled(i: &Instruction, features: Features) -> bool {
     use Mnemonic::{
-        Cldemote, Endbr32, Endbr64, Lahf, Lzcnt, Nop, Prefetch, Prefetchnta, Prefetcht0, Prefetcht1,
-        Prefetcht2, Prefetchw, Prefetchwt1, Rdsspd, Rdsspq, Reservednop, Sahf, Tzcnt,
+        Cldemote, Endbr32, Endbr64, Lahf, Lzcnt, Nop, Prefetch, Prefetchnta, Prefetcht0,
+        Prefetcht1, Prefetcht2, Prefetchw, Prefetchwt1, Rdsspd, Rdsspq, Reservednop, Sahf, Tzcnt,
     };
     let has = |f: Features| features.0 & f.0 == f.0;
     match i.mnemonic() {

@@ -18,10 +18,7 @@ pub static MODEL: Model = Model {
     basic: 1,
     extended: 0,
     descriptors: [0; 4],
-    caches: &[
-        Cache::new(1, Holds::Data, 16, 4, 32),
-        Cache::new(1, Holds::Instructions, 16, 4, 32),
-    ],
+    caches: &[Cache::new(1, Holds::Data, 16, 4, 32), Cache::new(1, Holds::Instructions, 16, 4, 32)],
     phys_bits: 32,
     features: FEATURES,
 };

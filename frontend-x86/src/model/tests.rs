@@ -242,6 +242,12 @@ fn what_cpuid_tells_is_what_works() {
                         }
                     }
                 }
+                for (bit, feature) in control::CR4_BITS {
+                    // CR4.PCIDE can be set in long mode only.
+                    let mode = *bit != cr4::PCIDE || c.mode & m::LONG != 0;
+                    let there = feature.in_cpu(&c) && mode;
+                    assert_eq!(set_cr4(&mut c, *bit), there, "{text}: CR4 {bit:#x}");
+                }
             }
         }
     }

@@ -184,6 +184,19 @@ impl Features {
         Features(bits)
     }
 
+    /// Those that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Features) -> Features {
+        Features(self.0 & !other.0)
+    }
+
+    /// The name of one of these features for users, the most telling; `None` for no feature.
+    #[must_use]
+    pub fn name(self) -> Option<String> {
+        let row = ROWS.iter().rev().find(|r| self.0 & r.feature.0 != 0);
+        row.map(Row::name)
+    }
+
     /// Whether `cpu` has all of these features.
     pub const fn in_cpu(self, cpu: &Cpu) -> bool {
         cpu.features & self.0 == self.0

@@ -73,6 +73,9 @@ const ARCH_CAPS: u64 = {
     v
 };
 
+/// IBRS_ALL of it, which is about `IA32_SPEC_CTRL`.
+const IBRS_ALL: u64 = 1 << 1;
+
 /// `IA32_MISC_ENABLE` after RESET: fast strings; no branch trace store, no PEBS.
 pub const MISC_ENABLE_RESET: u64 = 1 | 1 << 11 | 1 << 12;
 /// Its bits that software may change: fast strings, TM1, EIST, MONITOR, limit CPUID, xTPR.
@@ -147,7 +150,8 @@ pub fn read(cpu: &mut Cpu, msr: u32) -> Guest<u64> {
         SPEC_CTRL => s.spec_ctrl,
         BIOS_SIGN_ID => s.bios_sign_id,
         MTRRCAP => MTRR_CAP,
-        ARCH_CAPABILITIES => ARCH_CAPS,
+        ARCH_CAPABILITIES if Features::SPEC_CTRL.in_cpu(cpu) => ARCH_CAPS,
+        ARCH_CAPABILITIES => ARCH_CAPS & !IBRS_ALL,
         SYSENTER_CS => s.sysenter_cs,
         SYSENTER_ESP => s.sysenter_esp,
         SYSENTER_EIP => s.sysenter_eip,

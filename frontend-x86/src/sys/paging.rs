@@ -60,8 +60,7 @@ struct Format {
 
 static LEGACY: Format = Format { levels: &[22, 12], width: W32, root: 0xffff_f000 };
 static PAE: Format = Format { levels: &[30, 21, 12], width: W64, root: 0xffff_ffe0 };
-static LEVEL4: Format =
-    Format { levels: &[39, 30, 21, 12], width: W64, root: PHYS & !0xfff };
+static LEVEL4: Format = Format { levels: &[39, 30, 21, 12], width: W64, root: PHYS & !0xfff };
 
 /// The function for [`emu_core::cpu::Frontend::translate`].
 ///
