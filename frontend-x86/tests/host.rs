@@ -330,16 +330,6 @@ impl Sample {
     }
 }
 
-/// Flags that the manual leaves open and that are not as on AMD CPUs. (On those of Intel more may
-/// differ.)
-fn undefined(m: Mnemonic) -> u32 {
-    match m {
-        // AMD CPUs leave OF alone.
-        Mnemonic::Tzcnt | Mnemonic::Lzcnt => OF,
-        _ => 0,
-    }
-}
-
 /// What is not compared: what differs between CPUs, and what needs more than RBX and a number.
 fn left_out(i: &Instruction) -> bool {
     use Mnemonic::*;
@@ -412,7 +402,7 @@ fn judge(part: usize, parts: usize) {
         let mut bytes = bytes.clone();
         let has_imm = i.op_count() > 0 && i.op_kind(i.op_count() - 1) == OpKind::Immediate8;
         let vsib = i.memory_index().is_vector_register();
-        let mask = OSZAPC & !undefined(i.mnemonic());
+        let mask = OSZAPC;
         for _ in 0..CASES.div_ceil(ways[&i.code()] * 64) {
             if has_imm && let Some(imm) = bytes.last_mut() {
                 *imm = sample.bits() as u8;

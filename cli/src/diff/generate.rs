@@ -265,6 +265,7 @@ impl Draft {
             let size = m.memory_size().size().max(1) as u64;
             let target = target(size, self.bits, rng);
             let (base, index) = (gpr(m.base()), gpr(m.index()));
+            self.aim_vector_index(m.index(), rng);
             let value = |r: Register, _: usize, _: usize| self.value(r);
             let Some(now) = m.virtual_address(0, value) else { continue };
             let delta = target.wrapping_sub(now);
@@ -331,6 +332,17 @@ impl Draft {
             let v = rng.below(512).wrapping_sub(256);
             self.state.gpr[n] = if self.bits == Bits::B32 { v & 0xffff_ffff } else { v };
             self.fixed |= 1 << n;
+        }
+    }
+
+    /// Indices of a gather: mostly small, so that its elements are near its base.
+    fn aim_vector_index(&mut self, r: Register, rng: &mut Rng) {
+        if r.is_vector_register() && !rng.one_in(8) {
+            let wide = rng.one_in(2);
+            for word in &mut self.state.ymm[r.number() & 15] {
+                let mut near = || rng.below(64).wrapping_sub(32);
+                *word = if wide { near() } else { near() << 32 | near() & 0xffff_ffff };
+            }
         }
     }
 

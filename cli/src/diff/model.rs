@@ -8,6 +8,7 @@ use emu_core::fault::{Fault, vector};
 use emu_core::mem::PhysMem;
 use emu_core::vcpu::{Stop, Vcpu};
 use emu_core::width::Width::{W16, W64};
+use frontend_x86::sys::cpuid::Features;
 use frontend_x86::{FRONTEND, sys};
 use oracle::{
     CODE, CS32, CS64, DATA, EXIT, Judged, MEMORY, MEMORY_LEN, Outcome, Sample, State, image,
@@ -50,7 +51,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// The default CPU model on the interpreter.
+    /// The default CPU model, less the instructions that this host's CPU lacks, on the interpreter.
     ///
     /// # Panics
     /// When the host has not even [`RAM`] bytes to spare.
@@ -58,6 +59,9 @@ impl Model {
     pub fn new() -> Model {
         let mem = PhysMem::flat(RAM).expect("some memory");
         let mut cpu = Cpu::new(mem, Arc::new(Clock::icount()), &JUDGED);
+        // A host with an oracle has all of x86-64-v2; what is beyond that, as far as it has it.
+        let host = Features::told(oracle::cpuid).0 | Features::X86_64_V2.0;
+        cpu.features = Features::X86_64_V3.0 & host;
         sys::reset::reset(&mut cpu);
         // As Linux has them: kernel code of 32 bits and 64 bits, kernel data, user code of 32
         // bits, user data, user code of 64 bits; the TSS; a segment that tells the CPU number.

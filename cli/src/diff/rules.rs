@@ -24,9 +24,6 @@ excluded! {
     Sgdt | Sidt | Sldt | Str | Smsw => "Linux emulates these for user mode (UMIP), or they tell the host's tables";
     Lar | Lsl | Verr | Verw => "the answer depends on the host's GDT";
     Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 | Xrstor | Xrstor64 | Xsaves | Xsaves64 | Xrstors | Xrstors64 => "the area's size and header depend on the host's XCR0";
-    Rcpps | Rcpss | Rsqrtps | Rsqrtss | Vrcpps | Vrcpss | Vrsqrtps | Vrsqrtss => "an approximation with an error bound of 1.5 * 2^-12: CPUs differ (SDM Vol. 2, RCPPS)";
-    F2xm1 | Fyl2x | Fyl2xp1 | Fsin | Fcos | Fsincos | Fptan | Fpatan => "transcendental: an error of up to 1 ulp is allowed, CPUs differ (SDM Vol. 1, 8.3.10)";
-    Lzcnt | Tzcnt => "the host has LZCNT and BMI1; the model without them scans instead";
     Monitor | Mwait | Getsec => "depends on the host's virtualization";
     Int1 | Int3 | Int | Into | Syscall | Sysenter | Sysexit | Sysret | Sysretq | Sysexitq | Iret | Iretd | Iretq => "leaves the sample for the host's kernel";
     Clzero | Monitorx | Mwaitx => "of the host's vendor only";
@@ -69,7 +66,42 @@ pub fn excluded(i: &Instruction) -> Option<Reason> {
 #[must_use]
 pub fn alone(m: Mnemonic) -> bool {
     use Mnemonic::*;
-    matches!(m, Popf | Popfd | Popfq | Ldmxcsr) || in_parts(m)
+    matches!(m, Popf | Popfd | Popfq | Ldmxcsr | Vldmxcsr)
+        || in_parts(m)
+        || approximate(m).is_some()
+}
+
+/// How near two results of an instruction must be whose exact result no manual gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Near {
+    /// x87 registers, within one unit in the last place: transcendental instructions (SDM Vol. 1,
+    /// 8.3.10, allows each CPU less than that).
+    Extended,
+    /// Single-precision elements, within twice the error of 1.5 * 2^-12 that each CPU may have (SDM
+    /// Vol. 2, RCPPS, RSQRTPS).
+    Single,
+}
+
+/// How near the results of `m` must be; `None`: equal.
+#[must_use]
+pub fn approximate(m: Mnemonic) -> Option<Near> {
+    use Mnemonic::*;
+    match m {
+        F2xm1 | Fyl2x | Fyl2xp1 | Fsin | Fcos | Fsincos | Fptan | Fpatan => Some(Near::Extended),
+        Rcpps | Rcpss | Rsqrtps | Rsqrtss | Vrcpps | Vrcpss | Vrsqrtps | Vrsqrtss => {
+            Some(Near::Single)
+        }
+        _ => None,
+    }
+}
+
+/// Whether `m` wants its memory operand aligned by Intel's manual (SDM Vol. 2, exceptions of type
+/// 4), and not on AMD's CPUs.
+#[must_use]
+pub fn aligned_by_the_manual(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    let sha1 = matches!(m, Sha1msg1 | Sha1msg2 | Sha1nexte | Sha1rnds4);
+    sha1 || matches!(m, Sha256msg1 | Sha256msg2 | Sha256rnds2)
 }
 
 /// Bits that an instruction must not load: offset in its operand, and mask. In RFLAGS TF (the
@@ -77,10 +109,10 @@ pub fn alone(m: Mnemonic) -> bool {
 /// bit 17, which AMD's CPUs alone have (misaligned exception mask).
 #[must_use]
 pub fn cleared(m: Mnemonic) -> &'static [(u64, u8)] {
-    use Mnemonic::{Fxrstor, Fxrstor64, Ldmxcsr, Popf, Popfd, Popfq};
+    use Mnemonic::{Fxrstor, Fxrstor64, Ldmxcsr, Popf, Popfd, Popfq, Vldmxcsr};
     match m {
         Popf | Popfd | Popfq => &[(1, 1), (2, 4)],
-        Ldmxcsr => &[(2, 2)],
+        Ldmxcsr | Vldmxcsr => &[(2, 2)],
         Fxrstor | Fxrstor64 => &[(26, 2)],
         _ => &[],
     }
@@ -129,6 +161,7 @@ undefined! {
     Aaa | Aas => OF | SF | ZF | PF, "The OF, SF, ZF, and PF flags are undefined.";
     Aam | Aad => OF | AF | CF, "The OF, AF, and CF flags are undefined.";
     Daa | Das => OF, "The OF flag is undefined.";
+    F2xm1 | Fyl2x | Fyl2xp1 | Fsin | Fcos | Fsincos | Fptan | Fpatan => C1, "C1: set if the result was rounded up, which is each CPU's own approximation.";
     Fcomi | Fcomip | Fucomi | Fucomip => C1, "C1: set to 0 (SDM); AMD's CPUs leave it unless the stack underflows.";
 }
 

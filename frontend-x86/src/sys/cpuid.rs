@@ -28,6 +28,23 @@ enum Word {
     EaxD1,
 }
 
+impl Word {
+    /// Leaf, subleaf, and the number of the register from EAX on.
+    const fn place(self) -> (u32, u32, usize) {
+        match self {
+            Word::Ecx1 => (1, 0, 2),
+            Word::Edx1 => (1, 0, 3),
+            Word::Ebx7 => (7, 0, 1),
+            Word::Ecx7 => (7, 0, 2),
+            Word::Edx7 => (7, 0, 3),
+            Word::Ecx81 => (0x8000_0001, 0, 2),
+            Word::Edx81 => (0x8000_0001, 0, 3),
+            Word::Edx87 => (0x8000_0007, 0, 3),
+            Word::EaxD1 => (0xd, 1, 0),
+        }
+    }
+}
+
 macro_rules! features {
     ($($name:ident $word:ident $bit:literal;)*) => {
         #[repr(u8)]
@@ -212,6 +229,15 @@ impl Features {
         cpu.features & self.0 == self.0
     }
 
+    /// The features that a CPU tells of by its `cpuid`, a function of leaf and subleaf.
+    pub fn told(cpuid: impl Fn(u32, u32) -> [u32; 4]) -> Features {
+        let set = ROWS.iter().filter(|(_, word, bit)| {
+            let (leaf, sub, register) = word.place();
+            cpuid(leaf, sub)[register] >> bit & 1 != 0
+        });
+        Features(set.fold(0, |all, row| all | row.0.0))
+    }
+
     /// Value of a feature register.
     fn word(bits: u128, word: Word) -> u32 {
         let set = ROWS.iter().filter(|r| r.1 == word && bits & r.0.0 != 0);
@@ -323,6 +349,12 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
 mod tests {
     use super::super::testing::{self, Level};
     use super::*;
+
+    #[test]
+    fn what_a_cpu_tells_is_what_it_has() {
+        let c = testing::cpu(Level::Long);
+        assert_eq!(Features::told(|leaf, sub| cpuid(&c, leaf, sub)).0, c.features);
+    }
 
     #[test]
     fn no_two_features_share_a_bit() {
