@@ -10,7 +10,7 @@ use super::mmx;
 use super::sse::{self, immediate, is_register, source};
 use super::sse42::{index, lengths};
 use crate::lift::Lift;
-use crate::operand::{gpr, seg};
+use crate::operand::gpr;
 use crate::{helpers, rows};
 use emu_core::build::VReg;
 use emu_core::cpu::{Cpu, Reg, Seg, mode};
@@ -644,7 +644,8 @@ impl Elements {
             m if m & mode::CODE64 != 0 => {
                 Ok(if fs_gs { off.wrapping_add(cpu.base(s)) } else { off })
             }
-            m if m & mode::FLAT != 0 && !fs_gs => Ok(off),
+            // Flat code can be read, never written.
+            m if m & mode::FLAT != 0 && !fs_gs && !(s == Seg::Cs && write) => Ok(off),
             _ => (cpu.frontend.linear)(cpu, s, off, self.bytes.into(), write),
         }
     }
@@ -700,7 +701,7 @@ fn masked(l: &mut Lift, bytes: u8) -> Guest<()> {
         index: d,
         index_bytes: 0,
         scale: 0,
-        segment: seg(l.i.memory_segment()),
+        segment: l.segment(),
         addr: m.addr,
     };
     let def = if store { &MASKED_STORE } else { &MASKED_LOAD };
@@ -766,7 +767,7 @@ fn gather(l: &mut Lift, bytes: u8, index_bytes: u8) -> Guest<()> {
         index,
         index_bytes,
         scale: m.scale,
-        segment: seg(l.i.memory_segment()),
+        segment: l.segment(),
         addr: m.addr,
     };
     let t = offset_register(l, Mem { index: Reg::ZERO, ..m });
