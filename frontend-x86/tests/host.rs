@@ -153,7 +153,10 @@ fn rows_write_what_iced_says() {
                 .iter()
                 .fold(0, |f, (bit, flag)| f | u32::from(said & bit != 0) * flag),
         );
-        assert_eq!(flags, said.bits(), "{at}: flags");
+        // AMD CPUs leave OF alone, which the manual calls undefined.
+        let counts = matches!(i.mnemonic(), Mnemonic::Tzcnt | Mnemonic::Lzcnt);
+        let said = said.bits() & if counts { !OF } else { !0 };
+        assert_eq!(flags, said, "{at}: flags");
         let width = block.uops.iter().find(|u| matches!(u.op, Op::Vld | Op::Vst));
         if let Some(u) = width {
             assert_eq!(usize::from(u.k & 127), i.memory_size().size(), "{at}: bytes");
@@ -521,7 +524,7 @@ fn a_gather_stops_and_goes_on() {
     c.v[4][1] = 0x10_0000;
     c.v[5] = [1 << 63, 1 << 63, 0, 1 << 63];
     assert_eq!(step(&mut c, &insn).map_err(|f| f.vector), Err(vector::PF));
-    assert_eq!((c.v[1], c.v[5]), ([105, 2, 3, 4], [0, u64::MAX, 0, u64::MAX]));
+    assert_eq!((c.v[1], c.v[5]), ([105, 2, 3, 4], [0, 1 << 63, 0, 1 << 63]));
     c.v[4][1] = 6;
     step(&mut c, &insn).unwrap();
     assert_eq!((c.v[1], c.v[5]), ([105, 106, 3, 108], [0; 4]));

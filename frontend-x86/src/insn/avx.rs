@@ -654,7 +654,8 @@ impl Elements {
             m if m & mode::CODE64 != 0 => {
                 Ok(if fs_gs { off.wrapping_add(cpu.base(s)) } else { off })
             }
-            m if m & mode::FLAT != 0 && !fs_gs && !(write && s == Seg::Cs) => Ok(off),
+            // Flat code can be read, never written.
+            m if m & mode::FLAT != 0 && !fs_gs && !(s == Seg::Cs && write) => Ok(off),
             _ => (cpu.frontend.linear)(cpu, s, off, self.bytes.into(), write),
         }
     }
