@@ -34,6 +34,25 @@ pub(crate) enum Word {
     EaxD1,
 }
 
+impl Word {
+    /// Leaf, subleaf, and which of EAX to EDX it is.
+    fn place(self) -> Option<(u32, u32, usize)> {
+        Some(match self {
+            Word::Generation => return None,
+            Word::Ecx1 => (1, 0, 2),
+            Word::Edx1 => (1, 0, 3),
+            Word::Eax6 => (6, 0, 0),
+            Word::Ebx7 => (7, 0, 1),
+            Word::Ecx7 => (7, 0, 2),
+            Word::Edx7 => (7, 0, 3),
+            Word::Ecx81 => (0x8000_0001, 0, 2),
+            Word::Edx81 => (0x8000_0001, 0, 3),
+            Word::Edx87 => (0x8000_0007, 0, 3),
+            Word::EaxD1 => (0xd, 1, 0),
+        })
+    }
+}
+
 /// A feature's row.
 #[derive(Debug)]
 pub struct Row {
@@ -202,6 +221,20 @@ impl Features {
         cpu.features & self.0 == self.0
     }
 
+    /// The features that a CPU tells of by its `cpuid`, a function of leaf and subleaf, to software
+    /// that asks for the highest leaf first.
+    pub fn told(cpuid: impl Fn(u32, u32) -> [u32; 4]) -> Features {
+        let set = ROWS.iter().filter(|row| match row.word.place() {
+            Some((leaf, sub, register)) => {
+                let top = cpuid(leaf & 0x8000_0000, 0)[0];
+                let known = top >> 16 == leaf >> 16 && top >= leaf;
+                known && cpuid(leaf, sub)[register] >> row.bit & 1 != 0
+            }
+            None => cpuid(1, 0)[0] >> 8 & 15 >= 6,
+        });
+        Features(set.fold(0, |all, row| all | row.feature.0))
+    }
+
     /// Value of a feature register.
     fn word(bits: u128, word: Word) -> u32 {
         let set = ROWS.iter().filter(|r| r.word == word && bits & r.feature.0 != 0);
@@ -353,6 +386,12 @@ mod tests {
     use super::super::testing::{self, Level};
     use super::*;
     use crate::model::CpuModel;
+
+    #[test]
+    fn what_a_cpu_tells_is_what_it_has() {
+        let c = testing::cpu(Level::Long);
+        assert_eq!(Features::told(|leaf, sub| cpuid(&c, leaf, sub)).0, c.features);
+    }
 
     #[test]
     fn no_two_features_share_a_bit() {
