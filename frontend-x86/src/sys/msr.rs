@@ -1,8 +1,8 @@
 //! Model-specific registers, the time-stamp counter and RDPMC.
 //!
-//! Every MSR that there is is one arm below; whether the CPU has it, [`exists`] says. The rest raise
-//! #GP, which is how operating systems find out. Those of the local APIC are the platform's. MTRRs and PAT are state without
-//! effect: all memory is coherent.
+//! Every MSR is one arm below; whether the CPU has it, [`exists`] says. The rest raise #GP, which
+//! is how operating systems find out. Those of the local APIC are the platform's. MTRRs and PAT are
+//! state without effect: all memory is coherent.
 //!
 //! Source: SDM Vol. 4, chapter 2; Vol. 3, 11.11 and 11.12 (MTRR, PAT), 17.17 (TSC).
 
