@@ -297,6 +297,13 @@ pub fn family_of(i: &Instruction) -> &'static str {
 #[must_use]
 pub fn in_model(i: &Instruction, bits: Bits, features: u128) -> bool {
     let info = i.op_code();
+    let has = |f: Features| features & f.0 != 0;
+    match i.mnemonic() {
+        // Without them these are BSR and BSF, on the host they are not.
+        Mnemonic::Lzcnt if !has(Features::LZCNT) => return false,
+        Mnemonic::Tzcnt if !has(Features::BMI1) => return false,
+        _ => {}
+    }
     let mode = if bits == Bits::B64 { info.mode64() } else { info.mode32() };
     let own =
         info.is_instruction() && !info.fwait() && info.decoder_option() == DecoderOptions::NONE;
