@@ -43,6 +43,7 @@ macro_rules! features {
 
 features! {
     FPU          Edx1 0;
+    VME          Edx1 1;
     DE           Edx1 2;
     PSE          Edx1 3;
     TSC          Edx1 4;
@@ -116,6 +117,7 @@ features! {
 /// The psABI's baseline and the system features that every model here has.
 const BASE: Features = Features::of(&[
     Features::FPU,
+    Features::VME,
     Features::DE,
     Features::PSE,
     Features::TSC,
