@@ -1,9 +1,9 @@
 //! What cannot be compared with the CPU beneath us, and why: instructions that are left out, and
 //! flags and bytes that the manuals leave undefined.
 
-use frontend_x86::sys::cpuid::Features;
 use frontend_x86::insn;
 use frontend_x86::row::{Attr, Row};
+use frontend_x86::sys::cpuid::Features;
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic};
 use oracle::Bits;
 
