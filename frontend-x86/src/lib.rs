@@ -20,6 +20,6 @@ pub static FRONTEND: Frontend = Frontend {
     deliver_fault: sys::interrupt::deliver_fault,
     deliver_interrupt: sys::interrupt::deliver_interrupt,
     linear: sys::segment::linear,
-    single_step: sys::interrupt::single_step_trap,
+    single_step: sys::debug::trap,
     helpers: insn::HELPERS,
 };

@@ -184,12 +184,9 @@ pub fn far_transfer(l: &mut Lift, call: bool) -> Guest<()> {
         }
         None => far_pointer(l),
     };
-    if call {
-        let next = l.next_rip();
-        l.b.helper(&h::FAR_CALL, w, 0, next, selector, offset, 0);
-    } else {
-        l.b.helper(&h::FAR_JMP, w, 0, Z, selector, offset, 0);
-    }
+    let next = l.next_rip();
+    let def = if call { &h::FAR_CALL } else { &h::FAR_JMP };
+    l.b.helper(def, w, 0, next, selector, offset, 0);
     l.b.exit();
     Ok(())
 }

@@ -108,6 +108,7 @@ macro_rules! features {
 
 features! {
     FPU          Edx1 0;
+    VME          Edx1 1;
     DE           Edx1 2;
     PSE          Edx1 3;
     TSC          Edx1 4;

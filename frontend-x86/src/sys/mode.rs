@@ -53,8 +53,9 @@ pub fn update(cpu: &mut Cpu) {
 /// Privilege of explicit accesses at privilege level `cpl` with the current RFLAGS.AC (SDM
 /// Vol. 3, 4.6).
 pub fn privilege(cpu: &Cpu, cpl: u8) -> Privilege {
+    let aligned = cpu.sysflags & rflags::AC != 0 && cpu.sys.cr0 & cr0::AM != 0;
     if cpl == 3 {
-        Privilege::User
+        if aligned { Privilege::UserAligned } else { Privilege::User }
     } else if cpu.sysflags & rflags::AC != 0 && cpu.sys.cr4 & cr4::SMAP != 0 {
         Privilege::SupervisorAc
     } else {
@@ -81,7 +82,7 @@ mod tests {
         update(&mut c);
         let user = mode::USER | mode::TS | mode::ALIGN;
         assert_eq!(c.mode, mode::CODE64 | mode::LONG | mode::FLAT | mode::SSE | user);
-        assert_eq!(c.tlb.privilege(), Privilege::User);
+        assert_eq!(c.tlb.privilege(), Privilege::UserAligned);
     }
 
     /// SDM Vol. 3, 4.6.1: with CR4.SMAP = 1, EFLAGS.AC decides on supervisor accesses.

@@ -29,6 +29,7 @@ pub fn reset(cpu: &mut Cpu) {
     cpu.segs = [real(0); 6];
     cpu.segs[Seg::Cs as usize] = real(0xf000);
     (cpu.cpl, cpu.shadow, cpu.halted, cpu.nmi_blocked, cpu.shutdown) = Default::default();
+    cpu.watch = Default::default();
     cpu.v = [[0; 4]; 24];
     cpu.mxcsr = xsave::MXCSR_RESET;
     cpu.x87 = X87 { cw: 0x40, full: 0xff, st: [St::default(); 8], ..X87::default() };

@@ -1,6 +1,6 @@
 //! Small CPUs for the unit tests: RAM, a GDT, an IDT and a TSS at known addresses.
 
-use super::{cr0, cr4, efer, interrupt, mode, paging, reset, segment};
+use super::{cr0, cr4, debug, efer, interrupt, mode, paging, reset, segment};
 use crate::model::CpuModel;
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Frontend, Reg, Seg, TableReg};
@@ -108,7 +108,7 @@ static FRONTEND: Frontend = Frontend {
     deliver_fault: interrupt::deliver_fault,
     deliver_interrupt: interrupt::deliver_interrupt,
     linear: segment::linear,
-    single_step: interrupt::single_step_trap,
+    single_step: debug::trap,
     helpers: &[super::HELPERS],
 };
 
