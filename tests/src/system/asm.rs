@@ -294,6 +294,13 @@ impl<'k> Asm<'k> {
         self.int(END_VECTOR)
     }
 
+    /// Observes EAX less the offset of `name`: for instruction pointers.
+    pub fn show_from(&mut self, name: &str) -> Emit {
+        let start = if self.bitness() == 16 { self.off(name) } else { self.addr(name) };
+        self.sub(eax, start as i32)?;
+        self.show(eax)
+    }
+
     // --- control transfer between segments ---
 
     /// `JMP selector:offset`, 16- and 32-bit code only.

@@ -446,7 +446,7 @@ fn protected_handlers(s: &mut Asm) -> Emit {
         s.mov(eax, dword_ptr(ebp + from))?;
         s.mov(dword_ptr(to), eax)?;
     }
-    s.lea(eax, dword_ptr(ebp + 40))?;
+    s.lea(eax, dword_ptr(ebp + 44))?;
     s.mov(dword_ptr(AT_HANDLER_SP), eax)?;
     s.mov(eax, dword_ptr(RECOVER))?;
     s.test(eax, eax)?;
@@ -506,7 +506,7 @@ fn long_handlers(s: &mut Asm) -> Emit {
         s.mov(rax, qword_ptr(rbp + from))?;
         s.mov(qword_ptr(u64::from(to)), rax)?;
     }
-    s.lea(rax, qword_ptr(rbp + 40))?;
+    s.lea(rax, qword_ptr(rbp + 48))?;
     s.mov(qword_ptr(u64::from(AT_HANDLER_SP)), rax)?;
     s.mov(eax, dword_ptr(u64::from(RECOVER)))?;
     s.test(eax, eax)?;
@@ -553,12 +553,13 @@ fn prologue(s: &mut Asm, mode: Mode) -> Emit {
     s.mov(cr0, eax)?;
     let (target, here) = (s.addr("protected mode"), "protected mode");
     if mode == Mode::Protected16 {
-        let (target, idtr) = (s.off(here), dword_ptr(IMAGE + IDTR32).fs());
+        let target = s.off(here);
         s.far_jmp(CODE16, target)?;
         s.here(here)?;
         stack_and_data(s, DATA16)?;
         s.mov(sp, STACK)?;
-        return s.lidt(idtr);
+        s.mov(ebx, IMAGE + IDTR32)?;
+        return s.lidt(fword_ptr(ebx));
     }
     s.far_jmp(CODE32, target)?;
     s.bits(32)?;

@@ -81,7 +81,7 @@ pub const AT_CS: u32 = 0x548;
 pub const AT_FLAGS: u32 = 0x550;
 /// The stack pointer that it pushed (32-bit: only from another ring).
 pub const AT_SP: u32 = 0x558;
-/// The stack pointer of the handler at its first instruction.
+/// Where it pushed the instruction pointer.
 pub const AT_HANDLER_SP: u32 = 0x560;
 /// Observations, [`SLOT_SIZE`] bytes each: tag, value, CR2.
 pub const LOG: u32 = 0x800;

@@ -18,6 +18,9 @@ pub mod image;
 pub mod layout;
 pub mod run;
 
+mod long;
+mod paging;
+mod protected;
 mod real;
 
 use asm::{Asm, Emit};
@@ -76,7 +79,12 @@ pub struct Chapter {
 }
 
 /// All chapters.
-pub static CHAPTERS: &[Chapter] = &[Chapter { name: "real", rows: real::ROWS }];
+pub static CHAPTERS: &[Chapter] = &[
+    Chapter { name: "real", rows: real::ROWS },
+    Chapter { name: "protected", rows: protected::ROWS },
+    Chapter { name: "paging", rows: paging::ROWS },
+    Chapter { name: "long", rows: long::ROWS },
+];
 
 /// Expands a table of rows: `"name", Mode, "expected", "source", |s| { op(args); … }`, where each
 /// statement is a method of [`Asm`]. Arguments are evaluated first, so they may use `s` too.
@@ -94,8 +102,12 @@ macro_rules! rows {
     };
 }
 
-/// One statement of a row.
+/// One statement of a row; `with(f)` emits what the function `f` does.
 macro_rules! op {
+    ($s:ident, with, $f:expr) => {{
+        let f: fn(&mut crate::system::asm::Asm) -> crate::system::asm::Emit = $f;
+        f($s)?
+    }};
     ($s:ident, $op:ident,) => { $s.$op()? };
     ($s:ident, $op:ident, $a:expr) => {{ let a = $a; $s.$op(a)? }};
     ($s:ident, $op:ident, $a:expr, $b:expr) => {{ let (a, b) = ($a, $b); $s.$op(a, b)? }};
