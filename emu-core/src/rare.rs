@@ -4,7 +4,7 @@
 //! blocks through it as the reference for the threaded form. Block ends are not executed here.
 
 use crate::cpu::{Cpu, Reg, Seg, Ymm};
-use crate::fault::{Fault, Guest};
+use crate::fault::{self, Fault, Guest};
 use crate::flags::Flags;
 use crate::fp::{Env, Ex};
 use crate::mem::tlb::Access;
@@ -47,6 +47,15 @@ fn put(cpu: &mut Cpu, u: &Uop, w: Width, v: u64) {
 /// kind of result: a bug in the caller.
 #[allow(clippy::missing_panics_doc)]
 pub fn run(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
+    if misaligned(cpu, u) {
+        return Err(Fault::GP0);
+    }
+    let stack =
+        |f: Fault| if u.mem.stack && f.vector == fault::vector::GP { Fault::SS0 } else { f };
+    execute(cpu, u).map_err(stack)
+}
+
+fn execute(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
     if let Some(eval) = u.op.row().eval {
         let (a, b, c) = (cpu.reg(u.a), src(cpu, u.b), cpu.reg(u.c));
         let (v, f) = eval(u.w, u.k, a, b, c, cpu.flags);

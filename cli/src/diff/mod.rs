@@ -13,14 +13,16 @@ pub mod random;
 pub mod rules;
 pub mod shrink;
 
-use crate::options::{Engine, parse_engine, usage};
+use crate::options::{CPU, CpuChoice, Engine, parse_cpu, parse_engine, usage};
 use anyhow::Context;
 use clap::ValueEnum;
 use compare::{Difference, compare, instructions};
 use frontend_x86::insn;
+use frontend_x86::sys::cpuid::Features;
 use generate::Generator;
 use iced_x86::Instruction;
 use indicatif::{ProgressBar, ProgressStyle};
+use machine::CpuModel;
 use model::Model;
 use oracle::{Judged, Oracle, Outcome, Sample};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +46,10 @@ pub struct Diff {
     /// Only instructions of these families, CPUID features or names
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     pub only: Vec<String>,
+
+    /// CPU model; its features are those that are tested; help lists them
+    #[arg(long, value_name = "MODEL[,±FEATURE]…", default_value = CPU, value_parser = parse_cpu)]
+    pub cpu: CpuChoice,
 
     /// How the model runs the code
     #[arg(long, value_name = "interp|auto", default_value = "auto", value_parser = parse_engine)]
@@ -96,6 +102,7 @@ const CASES: usize = 16;
 /// # Errors
 /// When there is no oracle.
 pub fn made_cases(
+    cpu: CpuModel,
     seed: u64,
     bits: oracle::Bits,
 ) -> anyhow::Result<BTreeMap<&'static str, Vec<String>>> {
@@ -103,7 +110,7 @@ pub fn made_cases(
     let mut made = BTreeMap::new();
     for (family, rows) in insn::NAMES.iter().zip(insn::FAMILIES) {
         let wanted = |i: &Instruction| rules::family_of(i) == *family;
-        let mut samples = Generator::new(seed, bits, Model::new().features(), Some(&wanted));
+        let mut samples = Generator::new(seed, bits, Model::new(cpu).features(), Some(&wanted));
         if samples.codes().is_empty() {
             continue;
         }
@@ -177,6 +184,8 @@ pub struct Campaign {
     pub seed: u64,
     /// Code size.
     pub bits: oracle::Bits,
+    /// CPU model.
+    pub cpu: CpuModel,
     /// Families, CPUID features and mnemonics, in lower case; empty for all.
     pub only: Vec<String>,
     /// Mismatches to make small and keep, at most.
@@ -199,7 +208,7 @@ impl Campaign {
     /// When there is no oracle, or nothing to test.
     pub fn run(&self, mut tick: impl FnMut(u64, u64)) -> anyhow::Result<Report> {
         let mut oracle = Oracle::new()?;
-        let mut model = Model::new();
+        let mut model = Model::new(self.cpu);
         let wanted = |i: &Instruction| named(i, &self.only);
         let filter: Option<&dyn Fn(&Instruction) -> bool> =
             if self.only.is_empty() { None } else { Some(&wanted) };
@@ -323,7 +332,7 @@ impl Diff {
             return Ok(0);
         }
         if let Some(folder) = &self.write_cases {
-            for (family, lines) in made_cases(self.seed, self.bits.into())? {
+            for (family, lines) in made_cases(self.cpu.model(), self.seed, self.bits.into())? {
                 let path = folder.join(family).with_extension("cases");
                 let text = format!(
                     "# {family}: see `ring3::diff::cases` for what a line says.\n{}",
@@ -334,12 +343,16 @@ impl Diff {
             }
             return Ok(0);
         }
+        if self.cpu.model().features.0 & Features::LM.0 == 0 {
+            return usage("code is compared in 64-bit mode (lm), which this CPU model lacks");
+        }
         // Either choice is the interpreter in this build.
         let (Engine::Interp | Engine::Auto) = self.engine;
         let campaign = Campaign {
             count: self.count,
             seed: self.seed,
             bits: self.bits.into(),
+            cpu: self.cpu.model(),
             only: self.only.iter().map(|o| o.trim().to_lowercase()).collect(),
             show: self.show,
         };

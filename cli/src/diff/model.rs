@@ -9,6 +9,7 @@ use emu_core::mem::PhysMem;
 use emu_core::vcpu::{Stop, Vcpu};
 use emu_core::width::Width::{W16, W64};
 use frontend_x86::{FRONTEND, sys};
+use machine::CpuModel;
 use oracle::{
     CODE, CS32, CS64, DATA, EXIT, Judged, MEMORY, MEMORY_LEN, Outcome, Sample, State, image,
 };
@@ -50,14 +51,15 @@ pub struct Model {
 }
 
 impl Model {
-    /// The default CPU model on the interpreter.
+    /// The CPU `model`, which must have 64-bit mode, on the interpreter.
     ///
     /// # Panics
     /// When the host has not even [`RAM`] bytes to spare.
     #[must_use]
-    pub fn new() -> Model {
+    pub fn new(model: CpuModel) -> Model {
         let mem = PhysMem::flat(RAM).expect("some memory");
         let mut cpu = Cpu::new(mem, Arc::new(Clock::icount()), &JUDGED);
+        model.apply(&mut cpu);
         sys::reset::reset(&mut cpu);
         // As Linux has them: kernel code of 32 bits and 64 bits, kernel data, user code of 32
         // bits, user data, user code of 64 bits; the TSS; a segment that tells the CPU number.
@@ -183,7 +185,7 @@ impl Model {
 
 impl Default for Model {
     fn default() -> Self {
-        Model::new()
+        Model::new(CpuModel::default())
     }
 }
 

@@ -1,9 +1,9 @@
 //! What cannot be compared with the CPU beneath us, and why: instructions that are left out, and
 //! flags and bytes that the manuals leave undefined.
 
-use frontend_x86::sys::cpuid::Features;
 use frontend_x86::insn;
 use frontend_x86::row::{Attr, Row};
+use frontend_x86::sys::cpuid::Features;
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic};
 use oracle::Bits;
 
@@ -26,7 +26,6 @@ excluded! {
     Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 | Xrstor | Xrstor64 | Xsaves | Xsaves64 | Xrstors | Xrstors64 => "the area's size and header depend on the host's XCR0";
     Rcpps | Rcpss | Rsqrtps | Rsqrtss | Vrcpps | Vrcpss | Vrsqrtps | Vrsqrtss => "an approximation with an error bound of 1.5 * 2^-12: CPUs differ (SDM Vol. 2, RCPPS)";
     F2xm1 | Fyl2x | Fyl2xp1 | Fsin | Fcos | Fsincos | Fptan | Fpatan => "transcendental: an error of up to 1 ulp is allowed, CPUs differ (SDM Vol. 1, 8.3.10)";
-    Lzcnt | Tzcnt => "the host has LZCNT and BMI1; the model without them scans instead";
     Monitor | Mwait | Getsec => "depends on the host's virtualization";
     Int1 | Int3 | Int | Into | Syscall | Sysenter | Sysexit | Sysret | Sysretq | Sysexitq | Iret | Iretd | Iretq => "leaves the sample for the host's kernel";
     Clzero | Monitorx | Mwaitx => "of the host's vendor only";
@@ -218,6 +217,13 @@ pub fn family_of(i: &Instruction) -> &'static str {
 #[must_use]
 pub fn in_model(i: &Instruction, bits: Bits, features: u128) -> bool {
     let info = i.op_code();
+    let has = |f: Features| features & f.0 != 0;
+    match i.mnemonic() {
+        // Without them these are BSR and BSF, on the host they are not.
+        Mnemonic::Lzcnt if !has(Features::LZCNT) => return false,
+        Mnemonic::Tzcnt if !has(Features::BMI1) => return false,
+        _ => {}
+    }
     let mode = if bits == Bits::B64 { info.mode64() } else { info.mode32() };
     mode && info.is_instruction() && insn::enabled(i, Features(features)) && insn::row(i).is_some()
 }

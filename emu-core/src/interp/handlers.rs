@@ -444,7 +444,7 @@ fn run_rare(cpu: &mut Cpu, n: usize) -> Slow {
     match crate::rare::run(cpu, u) {
         Ok(()) => Slow::Done,
         Err(f) => {
-            note_fault(cpu, f, u8::from(u.mem.stack) << 4);
+            cpu.fault = f;
             Slow::Fault
         }
     }

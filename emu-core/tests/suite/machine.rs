@@ -4,7 +4,7 @@
 use crate::toy;
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Reg, Ymm, mode};
-use emu_core::fault::{Fault, vector};
+use emu_core::fault::Fault;
 use emu_core::flags::Flags;
 use emu_core::interp::{Leave, execute, thread};
 use emu_core::mem::PhysMem;
@@ -77,9 +77,8 @@ pub fn reference(mut cpu: Cpu, block: &Block) -> Seen {
             _ => rare::run(&mut cpu, u),
         };
         if let Err(f) = r {
-            let stack = u.mem.stack && f.vector == vector::GP;
             let insn = block.insns.partition_point(|m| m.uop as usize <= n) - 1;
-            return seen(&cpu, Some((if stack { Fault::SS0 } else { f }, insn)));
+            return seen(&cpu, Some((f, insn)));
         }
     }
     seen(&cpu, None)

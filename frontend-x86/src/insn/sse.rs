@@ -243,20 +243,12 @@ pub fn from_gpr(l: &mut Lift, from32: V, from64: V) -> Guest<()> {
 /// CVTPI2PD, and CPUs do it for CVTPI2PS).
 pub fn from_mmx(l: &mut Lift, vop: V) -> Guest<()> {
     let d = xmm(l, 0);
-    let mmx = is_register(l, 1);
-    if mmx {
-        mmx::check(l);
+    if is_register(l, 1) {
+        // Before the conversion, even if that raises #XM: so do CPUs.
+        mmx::enter(l);
     }
     let v = source(l, 1);
-    if mmx {
-        // The conversion may raise #XM: the x87 state changes after it, and before the result.
-        let t = l.b.vtemp();
-        l.b.v(vop, 16, t, d, v, d, 0);
-        mmx::enter(l);
-        l.b.v(V::default(), 16, d, d, t, d, 0);
-    } else {
-        l.b.v(vop, 16, d, d, v, d, 0);
-    }
+    l.b.v(vop, 16, d, d, v, d, 0);
     Ok(())
 }
 
@@ -558,6 +550,7 @@ mod tests {
         let all = Region { base: 0, len: 1 << 20, offset: 0, writable: true };
         let mem = PhysMem::new(ram, vec![all], Arc::new(NoDevices));
         let mut c = Cpu::new(mem, Clock::icount().into(), &crate::FRONTEND);
+        c.features = crate::sys::cpuid::Features::X86_64_V2.0;
         c.sys.cr0 |= 1 << 5;
         c.mode = MODE;
         c.set_reg(Reg::RBX, 0x5000);

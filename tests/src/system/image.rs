@@ -531,9 +531,9 @@ fn prologue(s: &mut Asm, mode: Mode) -> Emit {
         return Ok(());
     }
     s.legacy_paging = matches!(mode, Mode::Legacy | Mode::Legacy3);
-    let long = matches!(mode, Mode::Long | Mode::Long3 | Mode::Compat | Mode::Compat3);
+    let long = matches!(mode, Mode::Long | Mode::LongUser | Mode::Long3 | Mode::Compat | Mode::Compat3);
     let user =
-        matches!(mode, Mode::Legacy3 | Mode::Pae3 | Mode::Long3 | Mode::Compat3);
+        matches!(mode, Mode::Legacy3 | Mode::Pae3 | Mode::LongUser | Mode::Long3 | Mode::Compat3);
     if user {
         // Pages that CPL 3 may use.
         for (table, size) in [(PT, 8), (PT32, 4)] {

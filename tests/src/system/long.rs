@@ -53,6 +53,7 @@ rows! {
         guard(); lea(rax, dword_ptr(rbx)); caught();
     }
     "a non-canonical stack", Long, "#SS(0) #SS(0)", "SDM Vol. 3, 6.15 (#SS)", |s| {
+        gate64(12, gate(CODE64, s.addr_in("", "long 12"), 0x8e, 1));
         mov(rbp, BAD); guard(); mov(eax, dword_ptr(rbp)); caught();
         guard(); mov(rsp, rbp); push(rax); caught();
     }
@@ -73,7 +74,7 @@ rows! {
     "INVLPG of a non-canonical address", Long, "ok", "SDM Vol. 2, INVLPG", |s| {
         mov(rbx, BAD); guard(); invlpg(byte_ptr(rbx)); caught();
     }
-    "SYSCALL and SYSRET", Long, "10 18 2 403 33 2b 3 6000", "SDM Vol. 2, SYSCALL, SYSRET", |s| {
+    "SYSCALL and SYSRET", LongUser, "10 18 2 403 33 2b 3 6000", "SDM Vol. 2, SYSCALL, SYSRET", |s| {
         with(fast_calls); ring3(); push(0x403); popfq(); mov(rbx, u64::from(s.addr("entry")));
         jmp(s.label("call"));
         here("entry"); show(cs); show(ss); show_flags(0x403);
@@ -81,11 +82,11 @@ rows! {
         here("call"); syscall(); here("next"); show(cs); show(ss);
         lahf(); movzx(eax, ah); and(eax, 3); show(eax); mov(rax, rsp); show(rax);
     }
-    "RCX of SYSCALL is the next instruction", Long, "2", "SDM Vol. 2, SYSCALL", |s| {
+    "RCX of SYSCALL is the next instruction", LongUser, "2", "SDM Vol. 2, SYSCALL", |s| {
         with(fast_calls); ring3(); here("call"); syscall(); here("entry");
         mov(rax, rcx); show_from("call");
     }
-    "SYSRET to compatibility mode", Long, "23 2b", "SDM Vol. 2, SYSRET", |s| {
+    "SYSRET to compatibility mode", LongUser, "23 2b", "SDM Vol. 2, SYSRET", |s| {
         with(fast_calls); mov(ecx, s.addr("compat3")); mov(r11, 2u64); mov(esp, USER_STACK);
         sysret(); bits(32); here("compat3"); show(cs); show(ss);
         here("entry");
@@ -97,16 +98,16 @@ rows! {
     "SYSCALL without EFER.SCE", Long, "#UD #UD", "SDM Vol. 2, SYSCALL", |s| {
         guard(); syscall(); caught(); guard(); sysretq(); caught();
     }
-    "SYSRET at CPL 3", Long, "#GP(0)", "SDM Vol. 2, SYSRET", |s| {
+    "SYSRET at CPL 3", LongUser, "#GP(0)", "SDM Vol. 2, SYSRET", |s| {
         with(fast_calls); ring3(); guard(); sysretq(); here("entry"); caught();
     }
-    "SYSENTER and SYSEXIT", Long, "80 88 5000 a3 ab 5ff0", "SDM Vol. 2, SYSENTER, SYSEXIT", |s| {
+    "SYSENTER and SYSEXIT", LongUser, "80 88 5000 a3 ab 5ff0", "SDM Vol. 2, SYSENTER, SYSEXIT", |s| {
         with(sysenter); ring3(); jmp(s.label("call"));
         here("entry"); show(cs); show(ss); show(rsp);
         mov(edx, s.addr("back")); mov(ecx, 0x5ff0); sysexitq();
         here("call"); sysenter(); here("back"); show(cs); show(ss); show(rsp);
     }
-    "SYSENTER without its MSR", Long, "#GP(0) #GP(0)", "SDM Vol. 2, SYSENTER", |s| {
+    "SYSENTER without its MSR", LongUser, "#GP(0) #GP(0)", "SDM Vol. 2, SYSENTER", |s| {
         guard(); sysexitq(); caught(); ring3(); guard(); sysenter(); caught();
     }
     "SYSENTER from 32-bit code", Protected, "80 88 5000 93 9b 5ff0", "SDM Vol. 2, SYSENTER", |s| {
@@ -115,7 +116,7 @@ rows! {
         mov(edx, s.addr("back")); mov(ecx, 0x5ff0); sysexit();
         here("call"); sysenter(); here("back"); show(cs); show(ss); show(esp);
     }
-    "SWAPGS", Long, "222 111 #GP(0)", "SDM Vol. 2, SWAPGS", |s| {
+    "SWAPGS", LongUser, "222 111 #GP(0)", "SDM Vol. 2, SWAPGS", |s| {
         set_msr(GS_BASE, 0x111); set_msr(KERNEL_GS_BASE, 0x222); swapgs();
         mov(ecx, GS_BASE); rdmsr(); show(eax); mov(ecx, KERNEL_GS_BASE); rdmsr(); show(eax);
         ring3(); guard(); swapgs(); caught();
@@ -148,7 +149,7 @@ rows! {
     "a gate to 32-bit code", Long, "#GP(8)", "SDM Vol. 3, 6.14.1", |s| {
         gate64(0x21, gate(CODE32, 0, 0x8e, 0)); guard(); int(0x21); caught();
     }
-    "a 32-bit task gate in the IDT", Long, "#GP(212)", "SDM Vol. 3, 6.14.1", |s| {
+    "a 32-bit task gate in the IDT", Long, "#GP(10a)", "SDM Vol. 3, 6.14.1", |s| {
         gate64(0x21, gate(TSS64_SELECTOR, 0, 0x85, 0)); guard(); int(0x21); caught();
     }
     "a non-canonical handler", Long, "#GP(0)", "SDM Vol. 3, 6.15 (#GP)", |s| {
@@ -166,19 +167,19 @@ rows! {
     "IRETQ loads RSP at the same ring", Long, "5000", "SDM Vol. 3, 6.14.3", |s| {
         with(|s| frame(s, DATA0, CODE64, "to")); iretq(); here("to"); show(rsp);
     }
-    "a call gate", Long, "10 0 77e0 33 2b 6000", "SDM Vol. 3, 5.8.3.1, 5.8.5.1", |s| {
+    "a call gate", LongUser, "10 0 77e0 33 2b 6000", "SDM Vol. 3, 5.8.3.1, 5.8.5.1", |s| {
         gdt(FREE, gate(CODE64, s.addr("inner"), 0xec, 0)); gdt(FREE + 8, 0);
         mov(dword_ptr(SCRATCH + 4), FREE | 3); ring3(); jmp(s.label("main"));
         here("inner"); show(cs); show(ss); show(rsp); mov(rax, qword_ptr(rsp + 8)); show(eax);
         mov(rax, qword_ptr(rsp + 24)); show(eax); retf();
         here("main"); call(fword_ptr(SCRATCH)); show(rsp);
     }
-    "a call gate's upper half", Long, "#GP(80)", "SDM Vol. 3, 5.8.3.1", |s| {
+    "a call gate's upper half", LongUser, "#GP(80)", "SDM Vol. 3, 5.8.3.1", |s| {
         gdt(FREE, gate(CODE64, s.addr("x"), 0xec, 0)); gdt(FREE + 8, 0x1f << 40);
         mov(dword_ptr(SCRATCH + 4), FREE | 3);
         ring3(); guard(); call(fword_ptr(SCRATCH)); here("x"); caught();
     }
-    "a call gate to 32-bit code", Long, "#GP(8)", "SDM Vol. 3, 5.8.3.1", |s| {
+    "a call gate to 32-bit code", LongUser, "#GP(8)", "SDM Vol. 3, 5.8.3.1", |s| {
         gdt(FREE, gate(CODE32, s.addr("x"), 0xec, 0)); gdt(FREE + 8, 0);
         mov(dword_ptr(SCRATCH + 4), FREE | 3);
         ring3(); guard(); call(fword_ptr(SCRATCH)); here("x"); caught();

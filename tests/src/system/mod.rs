@@ -46,7 +46,9 @@ pub enum Mode {
     Pae3,
     /// 64-bit code at CPL 0, 4-level paging.
     Long,
-    /// The same at CPL 3, all pages below 2 MiB user pages.
+    /// The same with user pages below 2 MiB, still at CPL 0.
+    LongUser,
+    /// The same at CPL 3.
     Long3,
     /// 32-bit code at CPL 0 in long mode.
     Compat,

@@ -170,7 +170,7 @@ rows! {
         pte(PAGE, MAPPED | 3 | XD); invlpg(byte_ptr(PAGE)); with(fetch);
         guard(); mov(eax, dword_ptr(PAGE)); caught();
     }
-    "XD above the last level", Pae, "#PF(11)@30000", "SDM Vol. 3, 4.6.1", |s| {
+    "XD above the last level", Pae, "#PF(11)@430000", "SDM Vol. 3, 4.6.1", |s| {
         with(put_ret); set_msr(EFER, 0x800); poke(IMAGE + PD + 8, 0x20_0083);
         poke(IMAGE + PD + 16, u64::from(IMAGE + PT) | 3 | XD);
         guard(); mov(eax, 0x43_0000); call(eax); caught();
@@ -187,16 +187,19 @@ rows! {
         with(put_ret); pte(PAGE, MAPPED | 7); with(read_write); set_cr4(SMAP); with(read_write);
         stac(); with(read_write); clac(); with(fetch);
     }
-    "SMAP and an implicit access", Long, "#PF(1)@30000", "SDM Vol. 3, 4.6.1", |s| {
-        pte(PAGE, MAPPED | 7); set_cr4(SMAP); stac(); mov(rax, u64::from(PAGE - 0x80) << 16);
-        mov(word_ptr(SCRATCH), 0xff); mov(dword_ptr(SCRATCH + 2), PAGE - 0x80);
-        mov(dword_ptr(SCRATCH + 6), 0); lgdt(tbyte_ptr(SCRATCH)); mov(eax, 0x80);
+    "SMAP and an implicit access", Long, "#PF(1)@30008", "SDM Vol. 3, 4.6.1", |s| {
+        gdt(FREE, segment(PAGE.into(), 0x3f, 0x82)); gdt(FREE + 8, 0); mov(eax, FREE); lldt(ax);
+        pte(PAGE, MAPPED | 7); set_cr4(SMAP); stac(); mov(eax, 0xc);
         guard(); mov(ds, ax); caught();
     }
-    "R/W and U/S of all levels", Long, "ok ok #PF(3)@30004", "SDM Vol. 3, 4.6.1", |s| {
-        poke(IMAGE + PDPT, u64::from(IMAGE + PD) | 5); mov(rax, cr3); mov(cr3, rax);
-        with(read_write); set_cr0(WP); pte(PAGE, MAPPED | 3);
-        guard(); mov(dword_ptr(PAGE + 4), eax); caught();
+    "R/W of all levels", Long, "ok #PF(3)@430004", "SDM Vol. 3, 4.6.1", |s| {
+        poke(IMAGE + PD + 16, u64::from(IMAGE + PT) | 5);
+        guard(); mov(dword_ptr(0x43_0004), eax); caught(); set_cr0(WP);
+        guard(); mov(dword_ptr(0x43_0004), eax); caught();
+    }
+    "U/S of all levels", Long3, "#PF(5)@430000", "SDM Vol. 3, 4.6.1", |s| {
+        poke(IMAGE + PD + 16, u64::from(IMAGE + PT) | 3);
+        guard(); mov(eax, dword_ptr(0x43_0000)); caught();
     }
     "a dword across pages", Long, "#PF(2)@31000 0", "SDM Vol. 3, 4.7", |s| {
         pte(PAGE + 0x1000, 0); guard(); mov(dword_ptr(PAGE + 0xffe), -1); caught();

@@ -1,7 +1,7 @@
 //! Runs chapters on our machine and under QEMU, and compares the lines with what is expected.
 
 use super::{Chapter, Row, image};
-use machine::{Boot, Buffer, ClockKind, DebugExit, Machine, MachineConfig, Outcome};
+use machine::{Boot, Buffer, ClockKind, CpuModel, DebugExit, Machine, MachineConfig, Outcome};
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -33,7 +33,7 @@ fn observe(
     Ok(observed)
 }
 
-/// What `rows` print on our machine.
+/// What `rows` print on our machine, whose CPU has every feature.
 ///
 /// # Panics
 /// When the image cannot be made.
@@ -41,6 +41,7 @@ fn observe(
 pub fn ring3(rows: &[&Row]) -> Vec<String> {
     let boot = |rom| {
         let config = MachineConfig {
+            cpu: "max".parse::<CpuModel>().expect("there is a model of this name"),
             memory: 16 << 20,
             clock: ClockKind::Icount,
             debug_exit: Some(DebugExit::default()),
