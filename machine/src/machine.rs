@@ -320,6 +320,15 @@ impl Machine {
         outcome.and_then(|o| traced.map(|()| o).map_err(trace_error))
     }
 
+    /// The reset button: CPU and chips start over, memory keeps what no kernel overwrites. After
+    /// [`Outcome::Shutdown`] this is what a PC does by itself.
+    ///
+    /// # Errors
+    /// When the kernel cannot be loaded again.
+    pub fn reset(&mut self) -> Result<(), Error> {
+        self.start()
+    }
+
     fn run_until(&mut self, until: Option<Instant>) -> Result<Outcome, Error> {
         loop {
             if self.control.stopped() {
