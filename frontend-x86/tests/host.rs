@@ -371,6 +371,7 @@ fn guest() -> Cpu {
     let all = Region { base: 0, len: 1 << 20, offset: 0, writable: true };
     let mem = PhysMem::new(ram, vec![all], Arc::new(NoDevices));
     let mut c = Cpu::new(mem, Clock::icount().into(), &frontend_x86::FRONTEND);
+    c.features = ALL.0;
     c.sys.cr0 |= 1 << 5;
     c.mode = MODE;
     c

@@ -35,8 +35,8 @@ pub(crate) enum Word {
 }
 
 impl Word {
-    /// Leaf, subleaf, and the number of the register from EAX on; none for what is not told.
-    pub(crate) const fn place(self) -> Option<(u32, u32, usize)> {
+    /// Leaf, subleaf, and which of EAX to EDX it is.
+    fn place(self) -> Option<(u32, u32, usize)> {
         Some(match self {
             Word::Generation => return None,
             Word::Ecx1 => (1, 0, 2),
@@ -222,11 +222,16 @@ impl Features {
         cpu.features & self.0 == self.0
     }
 
-    /// The features that a CPU of our time tells of by its `cpuid`, a function of leaf and subleaf.
+    /// The features that a CPU tells of by its `cpuid`, a function of leaf and subleaf, to software
+    /// that asks for the highest leaf first.
     pub fn told(cpuid: impl Fn(u32, u32) -> [u32; 4]) -> Features {
-        let set = ROWS.iter().filter(|row| {
-            let place = row.word.place();
-            place.is_none_or(|(leaf, sub, r)| cpuid(leaf, sub)[r] >> row.bit & 1 != 0)
+        let set = ROWS.iter().filter(|row| match row.word.place() {
+            Some((leaf, sub, register)) => {
+                let top = cpuid(leaf & 0x8000_0000, 0)[0];
+                let known = top >> 16 == leaf >> 16 && top >= leaf;
+                known && cpuid(leaf, sub)[register] >> row.bit & 1 != 0
+            }
+            None => cpuid(1, 0)[0] >> 8 & 15 >= 6,
         });
         Features(set.fold(0, |all, row| all | row.feature.0))
     }

@@ -110,9 +110,17 @@ macro_rules! op {
         let f: fn(&mut crate::system::asm::Asm) -> crate::system::asm::Emit = $f;
         f($s)?
     }};
-    ($s:ident, $op:ident,) => { $s.$op()? };
-    ($s:ident, $op:ident, $a:expr) => {{ let a = $a; $s.$op(a)? }};
-    ($s:ident, $op:ident, $a:expr, $b:expr) => {{ let (a, b) = ($a, $b); $s.$op(a, b)? }};
+    ($s:ident, $op:ident,) => {
+        $s.$op()?
+    };
+    ($s:ident, $op:ident, $a:expr) => {{
+        let a = $a;
+        $s.$op(a)?
+    }};
+    ($s:ident, $op:ident, $a:expr, $b:expr) => {{
+        let (a, b) = ($a, $b);
+        $s.$op(a, b)?
+    }};
     ($s:ident, $op:ident, $a:expr, $b:expr, $c:expr) => {{
         let (a, b, c) = ($a, $b, $c);
         $s.$op(a, b, c)?

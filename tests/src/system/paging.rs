@@ -31,7 +31,11 @@ fn read_write(s: &mut Asm) -> Emit {
 fn fetch(s: &mut Asm) -> Emit {
     s.guard()?;
     s.mov(eax, PAGE)?;
-    if s.bitness() == 64 { s.call(rax)? } else { s.call(eax)? };
+    if s.bitness() == 64 {
+        s.call(rax)?
+    } else {
+        s.call(eax)?
+    };
     s.caught()
 }
 
