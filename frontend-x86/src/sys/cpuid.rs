@@ -6,7 +6,7 @@
 //!
 //! Source: SDM Vol. 2, CPUID.
 
-use super::{control, cr4, paging, xcr0};
+use super::{control, cr4, msr, paging, xcr0};
 use emu_core::clock::TSC_HZ;
 use emu_core::cpu::Cpu;
 
@@ -66,6 +66,7 @@ features! {
     SSE2         Edx1 26;
     SSE3         Ecx1 0;
     PCLMULQDQ    Ecx1 1;
+    MONITOR      Ecx1 3;
     SSSE3        Ecx1 9;
     FMA          Ecx1 12;
     CX16         Ecx1 13;
@@ -269,14 +270,18 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
         0 => [MAX_BASIC, text(VENDOR, 0), text(VENDOR, 8), text(VENDOR, 4)],
         1 => {
             let osxsave = cpu.sys.cr4 & cr4::OSXSAVE != 0;
+            let off = cpu.sys.misc_enable & msr::MISC_ENABLE_MONITOR == 0;
+            let ecx = word(Word::Ecx1) & !(u32::from(off) << 3) | u32::from(osxsave) << 27;
             // CLFLUSH line of 8 quadwords, one logical processor, APIC id 0.
-            [SIGNATURE, 0x0001_0800, word(Word::Ecx1) | (osxsave as u32) << 27, word(Word::Edx1)]
+            [SIGNATURE, 0x0001_0800, ecx, word(Word::Edx1)]
         }
         // No descriptors: leaf 4 has the caches.
         2 => [0xff01, 0, 0, 0],
         4 => CACHES
             .get(sub as usize)
             .map_or([0; 4], |&(kind, ways, sets)| [kind, (ways - 1) << 22 | 63, sets - 1, 0]),
+        // Monitored lines have 64 bytes; there are no extensions.
+        5 if has(Features::MONITOR) => [64, 64, 0, 0],
         // The APIC timer runs always (ARAT).
         6 => [4, 0, 0, 0],
         7 if sub == 0 => [0, word(Word::Ebx7), word(Word::Ecx7), word(Word::Edx7)],
