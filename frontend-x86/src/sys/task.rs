@@ -537,21 +537,27 @@ mod tests {
     /// Tasks that trap or fault as soon as they start, for ever, use up their budget.
     #[test]
     fn no_hang() {
+        // xor byte ss:[7f4h], 18h; jmp far ss:[7f0h]: to the other one of selectors 68H and 70H.
+        let handler: &[u8] =
+            &[0x36, 0x80, 0x35, 0xf4, 7, 0, 0, 0x18, 0x36, 0xff, 0x2d, 0xf0, 7, 0, 0];
         for (t, ds) in [(1, 0x10), (0, 0x88)] {
             let mut c = tasks();
-            // Two tasks that the other one's trap or fault jumps back to.
-            for (tss, selector) in [(NEW, 0x68), (TSS, NEW_TSS)] {
-                put(&mut c, tss, &TSS32, &STATE[..16]);
-                c.mem.write(tss + 96, W32, 0);
+            for tss in [NEW, TSS] {
+                put(&mut c, tss, &TSS32, &STATE);
                 c.mem.write(tss + TSS32.slot(13), W32, ds);
                 c.mem.write(tss + TRAP, W16, t);
-                let jump = [0xea, 0, 0, 0, 0, selector as u8, 0];
-                c.mem.write_bytes(0x700, &jump);
             }
+            // What the first task saves is no better.
+            c.segs[Seg::Ds as usize].selector = ds as u16;
             gate(&mut c, 10, CODE0, 0x700, 0x8e, 0);
             gate(&mut c, 1, CODE0, 0x700, 0x8e, 0);
-            let mut v = testing::vcpu(c, &[(0x1234, &[0xea, 0, 0, 0, 0, 0x70, 0])]);
-            assert_ne!(v.run(10_000), Stop::Halted);
+            let pointer: &[u8] = &[0, 0, 0, 0, 0x70, 0];
+            let jump: &[u8] = &[0xea, 0, 0, 0, 0, 0x70, 0];
+            let code: &[(u64, &[u8])] = &[(0x1234, jump), (0x700, handler), (0x7f0, pointer)];
+            let mut v = testing::vcpu(c, code);
+            // Saved state moves on, but each starts at the handler's end and traps again.
+            assert_eq!(v.run(2000), Stop::Budget);
+            assert!(v.cpu.vectors[if t == 1 { 1 } else { 10 }] > 100);
         }
     }
 }
