@@ -368,6 +368,8 @@ pub struct Cpu {
     pub watch: Watch,
     /// HLT: waiting for an interrupt.
     pub halted: bool,
+    /// It is an MWAIT that waits: it may end at any time, and does when the run loop is entered.
+    pub mwait: bool,
     /// NMIs are blocked until IRET.
     pub nmi_blocked: bool,
     /// Triple fault: the CPU has shut down.
@@ -437,6 +439,7 @@ impl Cpu {
             shadow: false,
             watch: Watch::default(),
             halted: false,
+            mwait: false,
             nmi_blocked: false,
             shutdown: false,
             smc_through: false,

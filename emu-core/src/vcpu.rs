@@ -152,6 +152,9 @@ impl Vcpu {
         cpu.budget = budget;
         cpu.granted = budget;
         cpu.held = 0;
+        if std::mem::take(&mut cpu.mwait) {
+            cpu.halted = false;
+        }
         let stop = self.turn();
         let cpu = &mut self.cpu;
         cpu.retired = cpu.icount();

@@ -215,6 +215,7 @@ fn compare_exchange_wide(cpu: &mut Cpu, x: Args) -> Guest<()> {
     if w == W64 && at & 15 != 0 {
         return Err(Fault::GP0);
     }
+    cpu.check_alignment(at, 2 * w.bytes())?;
     cpu.probe(at, 2 * w.bytes(), Access::Write).map_err(|f| match f {
         Fault::GP0 => Cpu::address_fault(x.k != 0),
         f => f,

@@ -112,6 +112,7 @@ fn feature(f: CpuidFeature) -> Option<Features> {
         C::X64        => Features::LM,
         C::TSC        => Features::TSC,
         C::MSR        => Features::MSR,
+        C::MONITOR    => Features::MONITOR,
         C::CX8        => Features::CX8,
         C::SEP        => Features::SEP,
         C::CMOV       => Features::CMOV,

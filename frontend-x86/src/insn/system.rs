@@ -7,16 +7,16 @@
 //! code is seen; after the others the block goes on.
 
 use crate::lift::Lift;
-use crate::operand::{gpr, seg};
+use crate::operand::{gpr, reg_width, seg};
 use crate::rows;
 use crate::sys::helpers as h;
 pub use crate::sys::helpers::BOUND;
 use crate::sys::interrupt::Software;
 use emu_core::cpu::{Reg, Seg, mode};
-use emu_core::fault::Guest;
+use emu_core::fault::{Fault, Guest};
 use emu_core::uop::{HelperDef, Mem, Op};
 use emu_core::width::Width::{self, W16, W32, W64};
-use iced_x86::{Code, OpKind};
+use iced_x86::{Code, OpKind, Register};
 
 rows! {
     // ---- far transfers and interrupts ---------------------------------------------------------------
@@ -35,6 +35,8 @@ rows! {
     Sysexit: NONE, Control, |l| jump(l, &h::SYSEXIT, W32);
     Sysexitq: NONE, Control, |l| jump(l, &h::SYSEXIT, W64);
     Hlt:     PRIV, Control, |l| jump(l, &h::HLT, W64);
+    Monitor: NONE, Control, monitor;
+    Mwait:   NONE, Control, mwait;
     // ---- flags ----------------------------------------------------------------------------------------
     Cli:    NONE, Control, |l| plain(l, &h::CLI, 0);
     Sti:    NONE, Control, |l| leave(l, &h::STI, Reg::ZERO, 0);
@@ -135,6 +137,30 @@ fn jump(l: &mut Lift, def: &'static HelperDef, w: Width) -> Guest<()> {
     l.b.helper(def, w, 0, Z, next, Z, 0);
     l.b.exit();
     Ok(())
+}
+
+/// MONITOR and MWAIT are #UD, not #GP, outside CPL 0.
+fn need_cpl0(l: &Lift) -> Guest<()> {
+    let above = l.mode & (mode::USER | mode::CPL12 | mode::VM86) != 0;
+    if above { Err(Fault::UD) } else { Ok(()) }
+}
+
+fn monitor(l: &mut Lift) -> Guest<()> {
+    need_cpl0(l)?;
+    let s = match l.i.segment_prefix() {
+        Register::None => Seg::Ds,
+        prefix => seg(prefix),
+    };
+    let addr = reg_width(l.i.op0_register());
+    let m = l.in_segment(Mem { addr, ..Mem::at(Reg::RAX, 0) }, s, 1, false);
+    let at = l.address(m);
+    l.b.helper(&h::MONITOR, W64, 0, Z, at, Z, 0);
+    Ok(())
+}
+
+fn mwait(l: &mut Lift) -> Guest<()> {
+    need_cpl0(l)?;
+    jump(l, &h::MWAIT, W64)
 }
 
 /// A helper that reads the time: its block ends, so that the next reading is a later one under
@@ -240,7 +266,7 @@ pub fn mov_special(l: &mut Lift) -> Guest<()> {
         l.b.helper(def, W64, 0, gpr(to).0, Z, Z, from.number() as u64);
         return Ok(());
     }
-    Err(emu_core::fault::Fault::UD)
+    Err(Fault::UD)
 }
 
 /// Selector of `s` in a temporary.

@@ -4,8 +4,8 @@
 
 use super::cpuid::Features;
 use super::stack::tss_field;
-use super::{canonical, cr0, cr4, debug, efer, mode, need_cpl0, paging, segment, vme, xcr0};
-use emu_core::cpu::{Cpu, Seg, mode as m};
+use super::{canonical, cr0, cr4, debug, efer, mode, msr, need_cpl0, paging, segment, vme, xcr0};
+use emu_core::cpu::{Cpu, Reg, Seg, mode as m};
 use emu_core::fault::{Fault, Guest};
 use emu_core::flags::{OSZAPC, rflags};
 use emu_core::width::Width::{self, W8, W16, W64};
@@ -307,7 +307,35 @@ pub const fn iopl(cpu: &Cpu) -> u8 {
 pub fn hlt(cpu: &mut Cpu, next_rip: u64) -> Guest<()> {
     need_cpl0(cpu)?;
     cpu.set_rip(next_rip);
-    cpu.halted = true;
+    (cpu.halted, cpu.mwait) = (true, false);
+    Ok(())
+}
+
+/// What MONITOR and MWAIT have in common: there are no hints in ECX.
+fn check_monitor(cpu: &Cpu) -> Guest<()> {
+    if cpu.sys.misc_enable & msr::MISC_ENABLE_MONITOR == 0 {
+        return Err(Fault::UD);
+    }
+    ok_if(register_width(cpu).zext(cpu.reg(Reg::RCX)) == 0)
+}
+
+/// MONITOR of the line at linear address `va`. It is not kept: an MWAIT ends early, whoever writes.
+///
+/// # Errors
+/// #UD while `IA32_MISC_ENABLE` turns it off, #GP(0) for an extension in ECX, #PF.
+pub fn monitor(cpu: &mut Cpu, va: u64) -> Guest<()> {
+    check_monitor(cpu)?;
+    cpu.read(va, W8).map(|_| ())
+}
+
+/// MWAIT: the CPU waits at `next_rip` for an interrupt, or the end of the machine's pause.
+///
+/// # Errors
+/// As [`monitor`], but #PF.
+pub fn mwait(cpu: &mut Cpu, next_rip: u64) -> Guest<()> {
+    check_monitor(cpu)?;
+    cpu.set_rip(next_rip);
+    (cpu.halted, cpu.mwait) = (true, true);
     Ok(())
 }
 

@@ -68,6 +68,8 @@ helpers! {
     SYSEXIT "sysexit" |cpu, x| transfer::sysexit(cpu, x.w);
     /// HLT: `a` next RIP.
     HLT "hlt" |cpu, x| control::hlt(cpu, cpu.reg(x.a));
+    /// MWAIT: `a` next RIP.
+    MWAIT "mwait" |cpu, x| control::mwait(cpu, cpu.reg(x.a));
 
     // ---- after these the mode may have changed: `leave` follows ----------------------------------
     /// MOV or POP to segment register `imm`: `a` selector.
@@ -247,6 +249,8 @@ helpers! {
         cpu.set_reg(x.d, cpu.sys.tsc_aux);
         Ok(())
     };
+    /// MONITOR: `a` linear address.
+    MONITOR "monitor" |cpu, x| control::monitor(cpu, cpu.reg(x.a));
     /// RDPMC.
     RDPMC "rdpmc" |cpu, _x| {
         let value = msr::rdpmc()?;

@@ -7,6 +7,7 @@ use emu_core::cpu::{Cpu, Frontend, Reg, Seg, TableReg};
 use emu_core::fault::Fault;
 use emu_core::mem::{GuestRam, PhysMem, phys::Region};
 use emu_core::platform::Platform;
+use emu_core::vcpu::Vcpu;
 use emu_core::width::Width::{W16, W32, W64};
 use std::sync::Arc;
 
@@ -162,6 +163,13 @@ pub fn cpu(level: Level) -> Cpu {
     mode::update(&mut c);
     segment::ltr(&mut c, 0x68).unwrap();
     c
+}
+
+/// A vCPU with the real frontend around `c`, with code at these linear (and physical) addresses.
+pub fn vcpu(mut c: Cpu, code: &[(u64, &[u8])]) -> Vcpu {
+    c.frontend = &crate::FRONTEND;
+    code.iter().for_each(|(at, bytes)| c.mem.write_bytes(*at, bytes));
+    Vcpu::new(c)
 }
 
 /// Puts `c` into ring 3 with the segments of its GDT and the stack pointer `sp`.
