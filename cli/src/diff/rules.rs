@@ -302,6 +302,10 @@ pub fn in_model(i: &Instruction, bits: Bits, features: u128) -> bool {
         // Without them these are BSR and BSF, on the host they are not.
         Mnemonic::Lzcnt if !has(Features::LZCNT) => return false,
         Mnemonic::Tzcnt if !has(Features::BMI1) => return false,
+        // `i` may come from no code, and so be of no size.
+        Mnemonic::Lahf | Mnemonic::Sahf if bits == Bits::B64 && !has(Features::LAHF) => {
+            return false;
+        }
         _ => {}
     }
     let mode = if bits == Bits::B64 { info.mode64() } else { info.mode32() };
