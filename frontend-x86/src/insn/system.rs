@@ -522,6 +522,79 @@ mod tests {
         }
     }
 
+    /// LOCK is #UD on all that does not read and write memory in one of the listed ways (SDM Vol. 2,
+    /// LOCK).
+    #[test]
+    fn lock() {
+        for bytes in [
+            &[0xf0, 0x01, 0xc0][..],   // add eax, eax
+            &[0xf0, 0x03, 0x00],       // add eax, [rax]
+            &[0xf0, 0x39, 0x00],       // cmp [rax], eax
+            &[0xf0, 0x89, 0x00],       // mov [rax], eax
+            &[0xf0, 0x90],             // nop
+            &[0xf0, 0x0f, 0xa3, 0x00], // bt [rax], eax
+            &[0xf0, 0xd1, 0x20],       // shl dword [rax], 1
+            &[0xf0, 0xa4],             // movsb
+            &[0xf0, 0xf4],             // hlt
+            &[0xf0, 0x0f, 0x01, 0x10], // lgdt
+            &[0xf0, 0x0f, 0x20, 0xc0], // mov rax, cr0
+            &[0xf0, 0x0f, 0x30],       // wrmsr
+            &[0xf0, 0xcd, 0x80],       // int
+            &[0xf0, 0x0f, 0x58, 0x00], // addps
+            &[0xf0, 0xd9, 0x00],       // fld
+        ] {
+            let u = lift(bytes, mode::CODE64 | mode::SSE);
+            assert_eq!((u[0].op, u[0].imm), (Op::Raise, 6), "{bytes:x?}");
+        }
+        for bytes in [&[0xf0, 0x01, 0x00][..], &[0xf0, 0x0f, 0xab, 0x00], &[0xf0, 0x87, 0x00]] {
+            assert_ne!(lift(bytes, mode::CODE64)[0].op, Op::Raise, "{bytes:x?}");
+        }
+    }
+
+    /// SDM Vol. 2, MONITOR and MWAIT: #UD above CPL 0 and where `IA32_MISC_ENABLE` says so, #GP for
+    /// ECX; the wait ends when the run loop is entered again.
+    #[test]
+    fn monitor_and_mwait() {
+        let code: &[u8] = &[0x0f, 0x01, 0xc8, 0x0f, 0x01, 0xc9, 0xff, 0xc3, 0xf4];
+        let run = |rax, rcx, msr, user| {
+            let mut c = testing::cpu(Level::Long);
+            c.features |= Features::MONITOR.0;
+            c.sys.misc_enable |= msr;
+            for v in [6, 13, 14] {
+                testing::gate(&mut c, v, testing::CODE0, 0x600 + v, 0x8e, 0);
+            }
+            if user {
+                testing::to_user(&mut c, testing::CODE3, 0x7000);
+            }
+            c.set_reg(Reg::RAX, rax);
+            c.set_reg(Reg::RCX, rcx);
+            let mut v = testing::vcpu(c, &[(0x1234, code), (0x600, &[0xf4; 32])]);
+            assert_eq!(v.run(100), Stop::Halted);
+            v
+        };
+        let on = crate::sys::msr::MISC_ENABLE_MONITOR;
+        let mut v = run(0x5000, 0, on, false);
+        assert_eq!((v.cpu.rip(), v.cpu.reg(Reg::RBX)), (0x123a, 0));
+        assert_eq!((v.run(100), v.cpu.reg(Reg::RBX)), (Stop::Halted, 1));
+        assert_eq!((v.run(100), v.cpu.rip()), (Stop::Halted, 0x123d), "HLT does not end");
+        #[rustfmt::skip]
+        let rows = [
+            (0x5000, 0, 0, false, 6), (0x5000, 0, on, true, 6), (0x5000, 1, on, false, 13),
+            (1 << 47, 0, on, false, 13), (1 << 40, 0, on, false, 14),
+        ];
+        for (rax, rcx, msr, user, vector) in rows {
+            assert_eq!(run(rax, rcx, msr, user).cpu.rip(), 0x601 + vector);
+        }
+        let mut c = testing::cpu(Level::Long);
+        let bit = |c: &emu_core::cpu::Cpu| crate::sys::cpuid::cpuid(c, 1, 0)[2] >> 3 & 1;
+        assert_eq!(bit(&c), 0);
+        c.features |= Features::MONITOR.0;
+        crate::sys::reset::reset(&mut c);
+        assert_eq!((bit(&c), crate::sys::cpuid::cpuid(&c, 5, 0)), (1, [64, 64, 0, 0]));
+        crate::sys::msr::write(&mut c, crate::sys::msr::addr::MISC_ENABLE, 0).unwrap();
+        assert_eq!(bit(&c), 0);
+    }
+
     /// From ring 0 by IRETQ to ring 3, INT 80H and back, SYSCALL, HLT: all through the run loop.
     #[test]
     fn rings_and_back() {
