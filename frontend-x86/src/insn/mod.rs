@@ -20,6 +20,9 @@ pub mod string;
 pub mod system;
 pub mod x87;
 
+#[cfg(test)]
+mod tests;
+
 use crate::row::{Attr, Row};
 use crate::sys::cpuid::Features;
 use emu_core::uop::HelperDef;
@@ -77,9 +80,13 @@ pub fn row(i: &Instruction) -> Option<&'static Row> {
 
 /// Whether a CPU with `features` has the encoding at all.
 pub fn enabled(i: &Instruction, features: Features) -> bool {
-    use Mnemonic::{Cldemote, Endbr32, Endbr64, Lzcnt, Rdsspd, Rdsspq, Tzcnt};
+    use Mnemonic::{
+        Cldemote, Endbr32, Endbr64, Lzcnt, Prefetchit0, Prefetchit1, Rdsspd, Rdsspq, Tzcnt,
+    };
     // These are something else, not undefined, on a CPU without them: scans, and NOPs.
-    if matches!(i.mnemonic(), Tzcnt | Lzcnt | Endbr32 | Endbr64 | Rdsspd | Rdsspq | Cldemote) {
+    let scan = matches!(i.mnemonic(), Tzcnt | Lzcnt);
+    let shadow = matches!(i.mnemonic(), Endbr32 | Endbr64 | Rdsspd | Rdsspq);
+    if scan || shadow || matches!(i.mnemonic(), Cldemote | Prefetchit0 | Prefetchit1) {
         return true;
     }
     let has = |f: Features| features.0 & f.0 == f.0;
