@@ -12,6 +12,7 @@ macro_rules! say {
     }};
 }
 
+pub mod audit;
 pub mod debian;
 pub mod demo;
 pub mod diff;
@@ -71,6 +72,7 @@ enum Command {
     Demo(demo::Demo),
     Lift(lift::Lift),
     Diff(diff::Diff),
+    Audit(audit::Audit),
 }
 
 /// A command line that makes no sense; ends with [`status::USAGE`].
@@ -91,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Demo(command) => command.run(),
         Command::Lift(command) => command.run(),
         Command::Diff(command) => command.run(),
+        Command::Audit(command) => command.run(),
     };
     match result {
         Ok(status) => ExitCode::from(status),
@@ -141,7 +144,7 @@ mod tests {
     #[test]
     fn a_usage_error_is_one_line() {
         for arguments in [
-            &["run"][..],
+            &["run", "--initrd", "i"][..],
             &["run", "--nothing"],
             &["run", "--kernel", "k", "--clock", "sun"],
             &["run", "--kernel", "k", "-m", "0"],

@@ -7,6 +7,7 @@ pub mod insn;
 pub mod lift;
 pub mod operand;
 pub mod row;
+pub mod sensitive;
 pub mod sys;
 pub mod x87;
 

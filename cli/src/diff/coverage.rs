@@ -355,7 +355,7 @@ mod tests {
         assert!(good.contains(" Add_rm8_r8 100/3 "), "{good}");
         assert!(check(&good.replace(" Add_rm8_r8 100/3", "")).len() == 1);
         assert!(check(&good.replace(" Cpuid –", " Cpuid 5")).len() == 1);
-        assert!(check(&good.replace("\nadd:", "\nadd: Nop_new 200")).len() == 1);
+        assert!(check(&good.replacen("\nadd:", "\nadd: Nop_new 200", 1)).len() == 1);
         assert!(check(&page(&evidence(ENOUGH - 1))).len() > 2000);
     }
 }

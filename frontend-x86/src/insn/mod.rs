@@ -53,6 +53,7 @@ pub static HELPERS: &[&[&HelperDef]] = &[
     mmx::HELPERS,
     sse::HELPERS,
     string::HELPERS,
+    &[&crate::sensitive::COUNT],
     crate::sys::HELPERS,
     crate::x87::HELPERS,
 ];

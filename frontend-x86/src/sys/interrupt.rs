@@ -237,6 +237,7 @@ fn combined(first: u8, second: Fault) -> Option<Fault> {
 
 /// The function for [`emu_core::cpu::Frontend::deliver_fault`].
 pub fn deliver_fault(cpu: &mut Cpu, fault: Fault) {
+    crate::sensitive::faulted(cpu, fault.vector);
     let mut fault = fault;
     loop {
         match fault.vector {
