@@ -295,6 +295,11 @@ impl Machine {
         self.vcpu.trace(what, Box::new(out));
     }
 
+    /// Counts sensitive instructions from now on; see [`frontend_x86::sensitive`].
+    pub fn audit(&mut self) {
+        frontend_x86::sensitive::audit(&mut self.vcpu.cpu);
+    }
+
     /// What the machine has counted so far.
     #[must_use]
     pub fn stats(&self) -> Vec<Stat> {
@@ -318,6 +323,15 @@ impl Machine {
         self.ran += start.elapsed();
         let traced = self.trace.as_mut().map_or(Ok(()), Write::flush);
         outcome.and_then(|o| traced.map(|()| o).map_err(trace_error))
+    }
+
+    /// The reset button: CPU and chips start over, memory keeps what no kernel overwrites. After
+    /// [`Outcome::Shutdown`] this is what a PC does by itself.
+    ///
+    /// # Errors
+    /// When the kernel cannot be loaded again.
+    pub fn reset(&mut self) -> Result<(), Error> {
+        self.start()
     }
 
     fn run_until(&mut self, until: Option<Instant>) -> Result<Outcome, Error> {

@@ -1,6 +1,8 @@
 //! Tests that cross crates: whole guests on the whole machine. The tests are in `tests/`; here is
 //! what they share.
 
+pub mod system;
+
 use machine::{Boot, Buffer, ClockKind, CpuModel, Kernel, Machine, MachineConfig, Outcome};
 use ring3::debian::{Arch, ExecOutput, Guest, Options, linux_guest};
 use std::time::Duration;

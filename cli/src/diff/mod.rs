@@ -23,6 +23,7 @@ use frontend_x86::sys::cpuid::Features;
 use generate::Generator;
 use iced_x86::{Code, Instruction, OpKind};
 use indicatif::{ProgressBar, ProgressStyle};
+use machine::CpuModel;
 use model::Model;
 use oracle::{Judged, Oracle, Outcome, Sample};
 use std::collections::BTreeMap;
@@ -102,6 +103,7 @@ const CASES: usize = 16;
 /// # Errors
 /// When there is no oracle.
 pub fn made_cases(
+    cpu: CpuModel,
     seed: u64,
     bits: oracle::Bits,
 ) -> anyhow::Result<BTreeMap<&'static str, Vec<String>>> {
@@ -109,7 +111,7 @@ pub fn made_cases(
     let mut made = BTreeMap::new();
     for (family, rows) in insn::NAMES.iter().zip(insn::FAMILIES) {
         let wanted = |i: &Instruction| rules::family_of(i) == *family;
-        let mut samples = Generator::new(seed, bits, coverage::MODEL.0, Some(&wanted));
+        let mut samples = Generator::new(seed, bits, Model::new(cpu).features(), Some(&wanted));
         if samples.codes().is_empty() {
             continue;
         }
@@ -183,8 +185,8 @@ pub struct Campaign {
     pub seed: u64,
     /// Code size.
     pub bits: oracle::Bits,
-    /// CPUID features of the model.
-    pub features: Features,
+    /// CPU model.
+    pub cpu: CpuModel,
     /// Families, CPUID features and mnemonics, in lower case; empty for all.
     pub only: Vec<String>,
     /// Mismatches to make small and keep, at most.
@@ -207,7 +209,7 @@ impl Campaign {
     /// When there is no oracle, or nothing to test.
     pub fn run(&self, mut tick: impl FnMut(u64, u64)) -> anyhow::Result<Report> {
         let mut oracle = Oracle::new()?;
-        let mut model = Model::with(self.features);
+        let mut model = Model::new(self.cpu);
         let wanted = |i: &Instruction| named(i, &self.only);
         let filter: Option<&dyn Fn(&Instruction) -> bool> =
             if self.only.is_empty() { None } else { Some(&wanted) };
@@ -353,7 +355,7 @@ impl Diff {
             return Ok(0);
         }
         if let Some(folder) = &self.write_cases {
-            for (family, lines) in made_cases(self.seed, self.bits.into())? {
+            for (family, lines) in made_cases(self.cpu.model(), self.seed, self.bits.into())? {
                 let path = folder.join(family).with_extension("cases");
                 let text = format!(
                     "# {family}: see `ring3::diff::cases` for what a line says.\n{}",
@@ -373,7 +375,7 @@ impl Diff {
             count: self.count,
             seed: self.seed,
             bits: self.bits.into(),
-            features: self.cpu.model().features,
+            cpu: self.cpu.model(),
             only: self.only.iter().map(|o| o.trim().to_lowercase()).collect(),
             show: self.show,
         };

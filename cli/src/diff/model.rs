@@ -52,24 +52,18 @@ pub struct Model {
 }
 
 impl Model {
-    /// The model of [`coverage`](super::coverage), less the instructions that this host's CPU
-    /// lacks, on the interpreter.
-    #[must_use]
-    pub fn new() -> Model {
-        // A host with an oracle has all of x86-64-v2; what is beyond that, as far as it has it.
-        let host = Features::told(oracle::cpuid).0 | Features::X86_64_V2.0;
-        Model::with(Features(super::coverage::MODEL.0 & host))
-    }
-
-    /// A CPU with these features on the interpreter.
+    /// The CPU `model`, which must have 64-bit mode, on the interpreter; without the instructions
+    /// that this host's CPU lacks.
     ///
     /// # Panics
     /// When the host has not even [`RAM`] bytes to spare.
     #[must_use]
-    pub fn with(features: Features) -> Model {
+    pub fn new(model: CpuModel) -> Model {
         let mem = PhysMem::flat(RAM).expect("some memory");
         let mut cpu = Cpu::new(mem, Arc::new(Clock::icount()), &JUDGED);
-        CpuModel::default().with(features).apply(&mut cpu);
+        model.apply(&mut cpu);
+        // A host with an oracle has all of x86-64-v2.
+        cpu.features &= Features::told(oracle::cpuid).0 | Features::X86_64_V2.0;
         sys::reset::reset(&mut cpu);
         // As Linux has them: kernel code of 32 bits and 64 bits, kernel data, user code of 32
         // bits, user data, user code of 64 bits; the TSS; a segment that tells the CPU number.
@@ -197,7 +191,7 @@ impl Model {
 
 impl Default for Model {
     fn default() -> Self {
-        Model::new()
+        Model::new(CpuModel::default())
     }
 }
 

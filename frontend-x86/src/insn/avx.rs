@@ -665,8 +665,11 @@ impl Elements {
         if self.segment == Seg::Ss && f.vector == vector::GP { Fault::SS0 } else { f }
     }
 
+    /// Masked accesses and gathers are not checked for alignment.
     fn load(self, cpu: &mut Cpu, offset: u64) -> Guest<u64> {
-        let read = self.address(cpu, offset, false).and_then(|va| cpu.read(va, self.width()));
+        let read = self
+            .address(cpu, offset, false)
+            .and_then(|va| cpu.unaligned(|cpu| cpu.read(va, self.width())));
         read.map_err(|f| self.fault(f))
     }
 }
@@ -743,7 +746,8 @@ fn masked_store(cpu: &mut Cpu, x: Args) -> Guest<()> {
             let at = base.wrapping_add(u64::from(i * e.bytes));
             let va = e.address(cpu, at, true).map_err(|f| e.fault(f))?;
             if write {
-                cpu.write(va, e.width(), element(cpu, e.d, e.bytes, i))?;
+                let v = element(cpu, e.d, e.bytes, i);
+                cpu.unaligned(|cpu| cpu.write(va, e.width(), v))?;
             } else {
                 let probed = cpu.probe(va, e.bytes.into(), Access::Write);
                 probed.map_err(|f| e.fault(f))?;

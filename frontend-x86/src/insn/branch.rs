@@ -191,3 +191,45 @@ fn loop_(l: &mut Lift, cc: Option<u8>) -> Guest<()> {
     l.b.jrnz(count, w, test, to, fall);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::sys::testing::{self, Level};
+    use emu_core::cpu::Reg;
+    use emu_core::vcpu::Stop;
+
+    /// Loops whose branch on RCX goes backwards, in code of each size: the count of turns.
+    #[test]
+    fn jcxz_and_loop_go_backwards() {
+        const HLT: u8 = 0xf4;
+        #[rustfmt::skip]
+        let rows: &[(&[u8], u64, u64)] = &[
+            // inc bx / ebx; loop: as often as RCX says
+            (&[0xff, 0xc3, 0xe2, 0xfc, HLT],             5, 5),
+            (&[0xff, 0xc3, 0x67, 0xe2, 0xfb, HLT],       5, 5),
+            // inc; cmp bl, 7; loopne: until equal
+            (&[0xff, 0xc3, 0x80, 0xfb, 7, 0xe0, 0xf9, HLT], 100, 7),
+            // inc; cmp bl, bl; loope
+            (&[0xff, 0xc3, 0x38, 0xdb, 0xe1, 0xfa, HLT], 6, 6),
+            // inc; test bl, 8; jnz to the end; jcxz back with CX = 0
+            (&[0xff, 0xc3, 0xf6, 0xc3, 8, 0x75, 2, 0xe3, 0xf7, HLT], 0, 8),
+            (&[0xff, 0xc3, 0xf6, 0xc3, 8, 0x75, 3, 0x67, 0xe3, 0xf6, HLT], 0, 8),
+            // The same with CX not 0: it does not jump.
+            (&[0xff, 0xc3, 0xf6, 0xc3, 8, 0x75, 2, 0xe3, 0xf7, HLT], 2, 1),
+        ];
+        for level in [Level::Real, Level::Protected, Level::Long] {
+            for &(code, count, turns) in rows {
+                let mut c = testing::cpu(level);
+                // So far from the page's start that a distance of 16 bits is a negative one.
+                let at = 0x5800;
+                c.set_reg(Reg::CS_BASE, 0);
+                c.set_rip(at);
+                c.set_reg(Reg::RCX, count);
+                let mut v = testing::vcpu(c, &[(at, code)]);
+                assert_eq!(v.run(1000), Stop::Halted, "{code:x?}");
+                let c = &v.cpu;
+                assert_eq!((c.rip(), c.reg(Reg::RBX)), (at + code.len() as u64, turns));
+            }
+        }
+    }
+}

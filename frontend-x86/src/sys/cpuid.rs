@@ -8,7 +8,7 @@
 //!
 //! Source: SDM Vol. 2, CPUID.
 
-use super::{control, cr4, xcr0};
+use super::{control, cr4, msr, xcr0};
 use crate::model::{self, Cache, Holds, Model};
 use emu_core::clock::TSC_HZ;
 use emu_core::cpu::{Cpu, mode};
@@ -108,6 +108,7 @@ macro_rules! features {
 
 features! {
     FPU          Edx1 0;
+    VME          Edx1 1;
     DE           Edx1 2;
     PSE          Edx1 3;
     TSC          Edx1 4;
@@ -130,6 +131,7 @@ features! {
     SSE2         Edx1 26;
     SSE3         Ecx1 0 "pni sse3";
     PCLMULQDQ    Ecx1 1;
+    MONITOR      Ecx1 3;
     SSSE3        Ecx1 9;
     FMA          Ecx1 12;
     CX16         Ecx1 13;
@@ -328,13 +330,16 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
         0 => [basic, text(m.vendor, 0), text(m.vendor, 8), text(m.vendor, 4)],
         1 => {
             let osxsave = cpu.sys.cr4 & cr4::OSXSAVE != 0;
+            let off = cpu.sys.misc_enable & msr::MISC_ENABLE_MONITOR == 0;
+            let ecx = word(Word::Ecx1) & !(u32::from(off) << 3) | u32::from(osxsave) << 27;
             // CLFLUSH line of 8 quadwords, one logical processor, APIC id 0.
             let line = if has(Features::CLFSH) { 8 << 8 | 1 << 16 } else { 0 };
-            let ecx = word(Word::Ecx1) | (osxsave as u32) << 27;
             [m.signature(), u32::from(m.brand_index) | line, ecx, word(Word::Edx1)]
         }
         2 => m.descriptors,
         4 => cache_leaf(m.caches, sub),
+        // Monitored lines have 64 bytes; there are no extensions.
+        5 if has(Features::MONITOR) => [64, 64, 0, 0],
         6 => [word(Word::Eax6), 0, 0, 0],
         7 if sub == 0 => [0, word(Word::Ebx7), word(Word::Ecx7), word(Word::Edx7)],
         // One thread, one core, x2APIC id 0.
