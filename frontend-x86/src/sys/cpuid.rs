@@ -139,6 +139,7 @@ const BASE: Features = Features::of(&[
     Features::FXSR,
     Features::SSE,
     Features::SSE2,
+    Features::MONITOR,
     Features::PCID,
     Features::X2APIC,
     Features::TSC_DEADLINE,
