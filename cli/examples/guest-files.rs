@@ -14,7 +14,7 @@ fn main() -> anyhow::Result<()> {
         arguments.next().ok_or_else(|| anyhow::anyhow!("usage: guest-files FOLDER [COMMAND…]"))?;
     let command: Vec<String> = arguments.collect();
     let exec = (!command.is_empty()).then(|| command.join(" "));
-    let guest = linux_guest(&Options { exec, terminal: None })?;
+    let guest = linux_guest(&Options { exec, ..Options::default() })?;
 
     let mut initrd = GzEncoder::new(Vec::new(), Compression::default());
     initrd.write_all(&guest.initrd)?;

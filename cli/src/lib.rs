@@ -26,6 +26,8 @@ mod terminal;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use options::CpuChoice;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Statuses that the program exits with, besides those that come from the guest.
@@ -73,6 +75,19 @@ enum Command {
     Diff(diff::Diff),
 }
 
+impl Command {
+    /// The CPU that it is about.
+    fn cpu(&self) -> CpuChoice {
+        match self {
+            Command::Run(run) => run.machine.cpu,
+            Command::Linux(linux) => linux.machine.cpu,
+            Command::Demo(demo) => demo.machine.cpu,
+            Command::Lift(lift) => lift.cpu,
+            Command::Diff(diff) => diff.cpu,
+        }
+    }
+}
+
 /// A command line that makes no sense; ends with [`status::USAGE`].
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -85,6 +100,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
+    if cli.command.cpu() == CpuChoice::Help {
+        // A closed pipe is the reader's choice.
+        let _ = write!(std::io::stdout(), "{}", frontend_x86::model::help());
+        return ExitCode::SUCCESS;
+    }
     let result = match cli.command {
         Command::Run(command) => command.run(),
         Command::Linux(command) => command.run(),
@@ -141,8 +161,8 @@ mod tests {
     #[test]
     fn a_usage_error_is_one_line() {
         for arguments in [
-            &["run"][..],
-            &["run", "--nothing"],
+            &["run", "--nothing"][..],
+            &["run", "--kernel", "k", "--cpu", "80386"],
             &["run", "--kernel", "k", "--clock", "sun"],
             &["run", "--kernel", "k", "-m", "0"],
             &["lift", "--bits", "8"],

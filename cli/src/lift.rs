@@ -1,11 +1,10 @@
 //! `ring3 lift`: what machine code means, as instructions and as micro-ops.
 
-use crate::options::usage;
+use crate::options::{CPU, CpuChoice, parse_cpu, usage};
 use anyhow::Context;
 use clap::ValueEnum;
 use emu_core::cpu::mode;
 use frontend_x86::lift::{MAX_INSNS, lift_bytes};
-use frontend_x86::sys::cpuid::Features;
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -19,6 +18,10 @@ pub struct Lift {
     /// Code size
     #[arg(long, value_enum, default_value = "64")]
     pub bits: Bits,
+
+    /// CPU model that the code is for; help lists them
+    #[arg(long, value_name = "MODEL[,±FEATURE]…", default_value = CPU, value_parser = parse_cpu)]
+    pub cpu: CpuChoice,
 
     /// Take standard input as bytes even if it looks like hexadecimal text
     #[arg(long, conflicts_with = "code")]
@@ -45,9 +48,9 @@ impl Bits {
     /// Bits per address, and the mode that code is lifted for: as a kernel runs.
     fn mode(self) -> (u32, u32) {
         match self {
-            Bits::B16 => (16, mode::REAL | mode::SSE),
-            Bits::B32 => (32, mode::CODE32 | mode::STACK32 | mode::FLAT | mode::SSE),
-            Bits::B64 => (64, mode::CODE64 | mode::LONG | mode::FLAT | mode::SSE),
+            Bits::B16 => (16, mode::REAL | mode::SSE | mode::AVX),
+            Bits::B32 => (32, mode::CODE32 | mode::STACK32 | mode::FLAT | mode::SSE | mode::AVX),
+            Bits::B64 => (64, mode::CODE64 | mode::LONG | mode::FLAT | mode::SSE | mode::AVX),
         }
     }
 }
@@ -78,7 +81,9 @@ impl Lift {
         if bytes.is_empty() {
             return usage("no code given, neither as an argument nor on standard input");
         }
-        match io::stdout().write_all(listing(&bytes, self.bits).as_bytes()) {
+        match io::stdout()
+            .write_all(listing(&bytes, self.bits, self.cpu.model().features.0).as_bytes())
+        {
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
                 Err(e).context("cannot write the listing")
             }
@@ -104,14 +109,15 @@ pub fn hex(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Instructions of `bytes`, each with its micro-ops; a line says where a block ends.
+/// Instructions of `bytes`, each with its micro-ops, for a CPU with `features`; a line says where a
+/// block ends.
 #[must_use]
-pub fn listing(bytes: &[u8], bits: Bits) -> String {
+pub fn listing(bytes: &[u8], bits: Bits, features: u128) -> String {
     let (bitness, mode) = bits.mode();
     let mut text = String::new();
     let mut at = 0;
     while at < bytes.len() {
-        let (block, _) = lift_bytes(&bytes[at..], mode, Features::X86_64_V2.0, MAX_INSNS);
+        let (block, _) = lift_bytes(&bytes[at..], mode, features, MAX_INSNS);
         if block.insns.is_empty() {
             let _ = writeln!(text, "{at:04x}  the code ends within an instruction");
             return text;
@@ -148,6 +154,8 @@ fn disassemble(code: &[u8], bitness: u32, ip: u64) -> String {
 mod tests {
     use super::*;
 
+    const V3: u128 = frontend_x86::sys::cpuid::Features::X86_64_V3.0;
+
     #[test]
     fn hexadecimal_text() {
         assert_eq!(hex("48 01 d8 0f 05\n"), Some(vec![0x48, 1, 0xd8, 0xf, 5]));
@@ -161,7 +169,7 @@ mod tests {
 
     #[test]
     fn every_instruction_is_listed_with_its_micro_ops() {
-        let text = listing(&[0x48, 0x01, 0xd8, 0x0f, 0x05], Bits::B64);
+        let text = listing(&[0x48, 0x01, 0xd8, 0x0f, 0x05], Bits::B64, V3);
         let insns: Vec<&str> = text.lines().filter(|l| !l.starts_with(' ')).collect();
         assert!(insns[0].contains("48 01 d8") && insns[0].contains("add rax,rbx"), "{text}");
         assert!(insns[1].starts_with("0003") && insns[1].contains("syscall"), "{text}");
@@ -173,10 +181,10 @@ mod tests {
     fn no_bytes_are_too_strange() {
         for bits in [Bits::B16, Bits::B32, Bits::B64] {
             for first in 0..=255 {
-                let text = listing(&[first, 0xff, 0x0f, first, 0x66, 0xf0], bits);
+                let text = listing(&[first, 0xff, 0x0f, first, 0x66, 0xf0], bits, V3);
                 assert!(text.lines().count() > 0);
             }
         }
-        assert!(listing(&[0x48], Bits::B64).contains("ends within"));
+        assert!(listing(&[0x48], Bits::B64, V3).contains("ends within"));
     }
 }

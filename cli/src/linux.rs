@@ -1,7 +1,7 @@
 //! `ring3 linux`: Debian's kernel with a shell, or one command, without any configuration.
 
 use crate::debian::{self, ExecOutput};
-use crate::options::{HostEnd, MachineOptions};
+use crate::options::{HostEnd, MachineOptions, usage};
 use crate::session::{SerialEnd, Session};
 use machine::{Boot, Buffer, Kernel, MachineConfig};
 use rustix::termios::tcgetwinsize;
@@ -18,6 +18,10 @@ pub struct Linux {
     /// Run a shell command in the guest, print its output and exit with its status
     #[arg(long, value_name = "CMD")]
     pub exec: Option<String>,
+
+    /// Which of Debian's kernels, with a busybox to match
+    #[arg(long, value_enum, default_value = "amd64")]
+    pub arch: debian::Arch,
 
     /// Words to add to the kernel's command line
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -37,7 +41,13 @@ impl Linux {
     /// # Errors
     /// One line for the user.
     pub fn run(self) -> anyhow::Result<u8> {
+        let cpu = self.machine.cpu.model();
+        if let Some(missing) = self.arch.needs().without(cpu.features).name() {
+            let (model, hint) = (cpu.model().name, self.arch.hint(cpu.features));
+            return usage(format!("this kernel needs a CPU with {missing}, not {model}{hint}"));
+        }
         let guest = debian::linux_guest(&debian::Options {
+            arch: self.arch,
             exec: self.exec.clone(),
             terminal: self.exec.is_none().then(terminal).flatten(),
         })?;

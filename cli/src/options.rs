@@ -5,7 +5,7 @@ use crate::UsageError;
 use anyhow::Context;
 use clap::ValueEnum;
 use emu_core::vcpu::Trace;
-use machine::{Boot, ClockKind, MachineConfig};
+use machine::{Boot, ClockKind, CpuModel, MachineConfig};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,10 @@ pub struct MachineOptions {
     /// Memory of the guest: a number of MiB, or one with K, M, G or T
     #[arg(short, long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
     pub memory: u64,
+
+    /// CPU: a model, then features to add or remove, as in core2,+avx,-nx; help lists them
+    #[arg(long, value_name = "MODEL[,±FEATURE]…", default_value = CPU, value_parser = parse_cpu)]
+    pub cpu: CpuChoice,
 
     /// How guest code runs: interp is the micro-op interpreter, auto the best there is. A
     /// translator to host code (jit) is not in this build, so auto is interp
@@ -61,6 +65,7 @@ impl MachineOptions {
     #[must_use]
     pub fn config(&self, boot: Boot) -> MachineConfig {
         MachineConfig {
+            cpu: self.cpu.model(),
             memory: self.memory,
             clock: match self.clock {
                 Clock::Host => ClockKind::Host,
@@ -83,6 +88,36 @@ impl MachineOptions {
             }
         })
     }
+}
+
+/// The CPU model if none is chosen.
+pub(crate) const CPU: &str = "x86-64-v3";
+
+/// A CPU, or the wish to see which there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuChoice {
+    /// `help`.
+    Help,
+    /// A model with its features.
+    Model(CpuModel),
+}
+
+impl CpuChoice {
+    /// The model; the default one for `help`.
+    #[must_use]
+    pub fn model(self) -> CpuModel {
+        match self {
+            CpuChoice::Help => CpuModel::default(),
+            CpuChoice::Model(model) => model,
+        }
+    }
+}
+
+pub(crate) fn parse_cpu(text: &str) -> Result<CpuChoice, machine::ModelError> {
+    if matches!(text, "help" | "?") {
+        return Ok(CpuChoice::Help);
+    }
+    text.parse().map(CpuChoice::Model)
 }
 
 /// How guest code runs.
@@ -238,6 +273,13 @@ mod tests {
         for bad in ["", "file", "file:", "pty", "stdio:x", "null:"] {
             assert!(parse_end(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn cpus() {
+        assert_eq!(parse_cpu(CPU), Ok(CpuChoice::Model(CpuModel::default())));
+        assert_eq!(parse_cpu("help"), Ok(CpuChoice::Help));
+        assert!(parse_cpu("core3").unwrap_err().to_string().contains("core2"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 pub struct Run {
     /// Kernel: a Linux bzImage, or an ELF file with a PVH entry point
-    #[arg(long, value_name = "FILE", required_unless_present = "bios")]
+    #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
 
     /// Initial RAM disk of the kernel

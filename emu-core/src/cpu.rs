@@ -398,8 +398,10 @@ pub struct Cpu {
     pub clock: Arc<Clock>,
     /// Frontend.
     pub frontend: &'static Frontend,
-    /// Which CPU model: owned by the frontend (CPUID features).
+    /// What the CPU has: CPUID features, owned by the frontend.
     pub features: u128,
+    /// Which CPU model: owned by the frontend.
+    pub model: u8,
     /// Instructions retired up to the last time the run loop looked.
     pub retired: u64,
     /// Budget at that time.
@@ -453,6 +455,7 @@ impl Cpu {
             clock,
             frontend,
             features: 0,
+            model: 0,
             retired: 0,
             granted: 0,
             skipped_ns: 0,

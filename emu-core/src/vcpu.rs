@@ -335,7 +335,12 @@ impl Vcpu {
         let cpu = &mut self.cpu;
         let va = cpu.linear_rip();
         self.last = (va, mode);
-        if mode & mode::CS_LIMIT != 0 && cpu.rip() > u64::from(cpu.segs[1].limit) {
+        // Bytes up to the limit of CS.
+        let room = match mode & mode::CS_LIMIT {
+            0 => u64::MAX,
+            _ => (u64::from(cpu.segs[1].limit) + 1).saturating_sub(cpu.rip()),
+        };
+        if room == 0 {
             return Err(Fault::GP0);
         }
         let off = if let Some(off) = cpu.tlb.exec(va) {
@@ -349,8 +354,11 @@ impl Vcpu {
         };
         if let Some(e) = self.cache.get(off, mode) {
             let (ip, second, len) = (e.ip, e.second, u64::from(e.len));
+            if len > room {
+                return self.up_to_limit(mode);
+            }
             if second.is_none() {
-                if mode & mode::SINGLE == 0 {
+                if mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
                     cpu.jumps[Jump::index(off)] = Jump { off, mode, ip };
                 }
                 return Ok(Found::Linkable(ip));
@@ -365,6 +373,9 @@ impl Vcpu {
         cpu.mode = saved;
         let mut block = block?;
         passes::run(&mut block);
+        if u64::from(block.len) > room {
+            return self.up_to_limit(mode);
+        }
         let second = self.second_page(va, off, u64::from(block.len))?;
         self.make_room();
         let cpu = &mut self.cpu;
@@ -372,10 +383,18 @@ impl Vcpu {
         if second.is_some() {
             return Ok(Found::Unlinkable(ip));
         }
-        if mode & mode::SINGLE == 0 {
+        if mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
             cpu.jumps[Jump::index(off)] = Jump { off, mode, ip };
         }
         Ok(Found::Linkable(ip))
+    }
+
+    /// The block at RIP reaches beyond the limit of CS: its first instruction alone may not.
+    fn up_to_limit(&mut self, mode: u32) -> Guest<Found> {
+        match mode & mode::SINGLE {
+            0 => self.find(mode | mode::SINGLE),
+            _ => Err(Fault::GP0),
+        }
     }
 
     /// Empties the cache when its arena is full.

@@ -5,6 +5,7 @@
 
 pub mod insn;
 pub mod lift;
+pub mod model;
 pub mod operand;
 pub mod row;
 pub mod sys;

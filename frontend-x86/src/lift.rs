@@ -143,6 +143,14 @@ pub fn lift_bytes(bytes: &[u8], mode: u32, features: u128, most: usize) -> (Bloc
             let end = bytes.len().min(start + insn.len());
             insn = pause_or_xchg(&bytes[start..end], insn);
         }
+        if insn.code() == Code::INVALID && insn.len() == MAX_LEN {
+            let start = b.next_offset() as usize;
+            if too_long(&bytes[start.min(bytes.len())..], bitness(mode)) {
+                b.start_insn(MAX_LEN as u8);
+                b.raise(vector::GP, true);
+                break;
+            }
+        }
         lift_insn(&mut b, &insn, mode, features);
         if b.ended() {
             break;
@@ -158,6 +166,18 @@ pub fn lift_bytes(bytes: &[u8], mode: u32, features: u128, most: usize) -> (Bloc
         b.goto(w, to);
     }
     (b.finish(), complete)
+}
+
+/// Whether `bytes` are an instruction that only its prefixes make invalid, by making it longer
+/// than 15 bytes: that is #GP and not #UD.
+fn too_long(bytes: &[u8], bits: u32) -> bool {
+    let prefix = |b: &&u8| matches!(**b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf2 | 0xf3);
+    let prefixes = bytes.iter().take_while(prefix).count();
+    (1..=prefixes).any(|n| {
+        let mut decoder = Decoder::with_ip(bits, &bytes[n..], 0, DecoderOptions::NONE);
+        let code = decoder.decode().code();
+        code != Code::INVALID || decoder.last_error() == DecoderError::NoMoreBytes
+    })
 }
 
 /// F3 90 with REX.B is no PAUSE but XCHG R8, RAX, whose F3 does nothing; the decoder does not tell.

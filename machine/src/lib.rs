@@ -29,6 +29,7 @@ pub mod pc;
 mod report;
 
 pub use control::{Buffer, Control, SERIAL_PORTS};
+pub use frontend_x86::model::{CpuModel, ModelError};
 pub use machine::{Boot, ClockKind, Error, Kernel, MEMORY_MIN, Machine, MachineConfig, Outcome};
 pub use pc::DebugExit;
 pub use report::{Stat, Value};

@@ -21,7 +21,9 @@ use emu_core::flags::rflags;
 use emu_core::mem::phys::Region;
 use emu_core::mem::{GuestRam, PhysMem};
 use emu_core::vcpu::{Stop, Trace, Vcpu};
-use frontend_x86::{FRONTEND, sys};
+use frontend_x86::FRONTEND;
+use frontend_x86::model::{CpuModel, of, phys_bits};
+use frontend_x86::sys::{self, cpuid::Features};
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -80,6 +82,8 @@ pub enum Boot {
 pub struct MachineConfig {
     /// What it starts.
     pub boot: Boot,
+    /// Its CPU.
+    pub cpu: CpuModel,
     /// RAM in bytes: whole pages, at least [`MEMORY_MIN`].
     pub memory: u64,
     /// Its clock.
@@ -94,11 +98,12 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
-    /// A machine of 512 MiB on the host's clock.
+    /// A machine of 512 MiB with the default CPU model, on the host's clock.
     #[must_use]
     pub fn new(boot: Boot) -> MachineConfig {
         MachineConfig {
             boot,
+            cpu: CpuModel::default(),
             memory: 512 << 20,
             clock: ClockKind::Host,
             no_reboot: false,
@@ -127,6 +132,20 @@ pub enum Error {
         asked: u64,
         /// Bytes of the host's RAM.
         host: u64,
+    },
+    /// More memory than the CPU has addresses for.
+    #[error(
+        "cannot make a machine with {} MiB of memory: the CPU model {model} has physical addresses \
+         of {bits} bits",
+        asked >> 20
+    )]
+    CpuMemory {
+        /// Bytes asked for.
+        asked: u64,
+        /// The model's name.
+        model: &'static str,
+        /// Its MAXPHYADDR.
+        bits: u32,
     },
     /// The host refuses the memory.
     #[error("cannot reserve {} MiB of memory: {error}", asked >> 20)]
@@ -192,14 +211,20 @@ impl Machine {
     /// # Errors
     /// Everything that is wrong with the configuration.
     pub fn new(config: MachineConfig) -> Result<Machine, Error> {
-        let MachineConfig { boot, memory, clock, no_reboot, debug_exit, rtc } = config;
+        let MachineConfig { boot, cpu: model, memory, clock, no_reboot, debug_exit, rtc } = config;
         let icount = clock == ClockKind::Icount;
         let clock = Arc::new(if icount { Clock::icount() } else { Clock::host() });
         let rtc = rtc.unwrap_or_else(|| if icount { ICOUNT_RTC } else { host_seconds() });
         let board = Arc::new(Board::new(clock.clone(), memory, rtc, debug_exit));
         let mem = address_space(&boot, memory, board.clone())?;
+        let mut cpu = Cpu::new(mem, clock, &FRONTEND);
+        model.apply(&mut cpu);
+        let bits = phys_bits(&cpu);
+        if e820::split(memory).1 > 0 && e820::HIGH_BASE + e820::split(memory).1 > 1 << bits {
+            return Err(Error::CpuMemory { asked: memory, model: model.model().name, bits });
+        }
         let mut machine = Machine {
-            vcpu: Vcpu::new(Cpu::new(mem, clock, &FRONTEND)),
+            vcpu: Vcpu::new(cpu),
             board,
             control: Control::default(),
             outputs: Vec::new(),
@@ -293,6 +318,15 @@ impl Machine {
         self.ran += start.elapsed();
         let traced = self.trace.as_mut().map_or(Ok(()), Write::flush);
         outcome.and_then(|o| traced.map(|()| o).map_err(trace_error))
+    }
+
+    /// The reset button: CPU and chips start over, memory keeps what no kernel overwrites. After
+    /// [`Outcome::Shutdown`] this is what a PC does by itself.
+    ///
+    /// # Errors
+    /// When the kernel cannot be loaded again.
+    pub fn reset(&mut self) -> Result<(), Error> {
+        self.start()
     }
 
     fn run_until(&mut self, until: Option<Instant>) -> Result<Outcome, Error> {
@@ -392,7 +426,11 @@ impl Machine {
             kernel.initrd.as_deref(),
             &kernel.cmdline,
             tables.rsdp,
-            boot::Options { name: &kernel.name, ..boot::Options::default() },
+            boot::Options {
+                name: &kernel.name,
+                no_long_mode: (!Features::LM.in_cpu(cpu)).then(|| of(cpu).name),
+                ..boot::Options::default()
+            },
         )?;
         cpu.mem.write_bytes(tables.base, &tables.blob);
         enter(cpu, &entry);
@@ -536,6 +574,19 @@ mod tests {
             let line = error(boot, memory);
             assert!(line.contains(says) && !line.contains('\n'), "{line}");
         }
+    }
+
+    #[test]
+    fn memory_beyond_the_addresses_of_the_cpu_is_refused() {
+        let config = |cpu: &str, memory| MachineConfig {
+            cpu: cpu.parse().unwrap(),
+            memory,
+            ..MachineConfig::new(Boot::Rom(vec![0; 4096]))
+        };
+        let e = Machine::new(config("pentium", 4 << 30)).err().unwrap().to_string();
+        assert!(e.contains("the CPU model pentium has physical addresses of 32 bits"), "{e}");
+        assert!(Machine::new(config("pentium", 64 << 20)).is_ok());
+        assert!(Machine::new(config("pentium,+pse36", 4 << 30)).is_ok());
     }
 
     #[test]

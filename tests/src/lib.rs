@@ -1,8 +1,10 @@
 //! Tests that cross crates: whole guests on the whole machine. The tests are in `tests/`; here is
 //! what they share.
 
-use machine::{Boot, Buffer, ClockKind, Kernel, Machine, MachineConfig, Outcome};
-use ring3::debian::{ExecOutput, Guest, Options, linux_guest};
+pub mod system;
+
+use machine::{Boot, Buffer, ClockKind, CpuModel, Kernel, Machine, MachineConfig, Outcome};
+use ring3::debian::{Arch, ExecOutput, Guest, Options, linux_guest};
 use std::time::Duration;
 
 /// How a guest ended.
@@ -43,13 +45,29 @@ pub fn run(config: MachineConfig) -> End {
 /// When it cannot be fetched.
 #[must_use]
 pub fn debian(command: &str) -> Guest {
+    debian_for(Arch::Amd64, command)
+}
+
+/// The same with another of Debian's kernels.
+///
+/// # Panics
+/// When it cannot be fetched.
+#[must_use]
+pub fn debian_for(arch: Arch, command: &str) -> Guest {
     let exec = Some(command.to_owned());
-    linux_guest(&Options { exec, terminal: None }).unwrap_or_else(|e| panic!("{e}"))
+    let guest = linux_guest(&Options { arch, exec, ..Options::default() });
+    guest.unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Boots `guest` with `kernel` instead of its own image if one is given.
 #[must_use]
 pub fn boot(guest: &Guest, kernel: Option<Vec<u8>>, clock: ClockKind) -> End {
+    boot_on(CpuModel::default(), guest, kernel, clock)
+}
+
+/// The same on another CPU.
+#[must_use]
+pub fn boot_on(cpu: CpuModel, guest: &Guest, kernel: Option<Vec<u8>>, clock: ClockKind) -> End {
     let kernel = Kernel {
         image: kernel.unwrap_or_else(|| guest.kernel.clone()),
         initrd: Some(guest.initrd.clone()),
@@ -57,7 +75,7 @@ pub fn boot(guest: &Guest, kernel: Option<Vec<u8>>, clock: ClockKind) -> End {
         cmdline: guest.append.replace(" quiet", " loglevel=4"),
         name: guest.kernel_version.clone(),
     };
-    run(MachineConfig { clock, no_reboot: true, ..MachineConfig::new(Boot::Kernel(kernel)) })
+    run(MachineConfig { cpu, clock, no_reboot: true, ..MachineConfig::new(Boot::Kernel(kernel)) })
 }
 
 /// Output and exit status of the command of [`debian`].

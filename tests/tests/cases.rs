@@ -46,7 +46,7 @@ fn run(mut judge: impl FnMut(&Sample) -> Judged) {
 
 #[test]
 fn on_the_model() {
-    let mut model = Model::new();
+    let mut model = Model::default();
     run(|s| model.run(s));
 }
 

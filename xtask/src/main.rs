@@ -3,6 +3,7 @@
 //! A chore is a module with its flags beside the function that runs it, and one variant below.
 
 mod bench;
+mod system;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -12,11 +13,13 @@ use std::process::ExitCode;
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Chore {
     Bench(bench::Bench),
+    SystemDiff(system::SystemDiff),
 }
 
 fn main() -> ExitCode {
     let done = match Chore::parse() {
         Chore::Bench(chore) => chore.run(),
+        Chore::SystemDiff(chore) => chore.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

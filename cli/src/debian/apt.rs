@@ -3,8 +3,8 @@
 //! apt knows what a program should not guess: mirrors, proxies, keys. `apt-get download` needs no
 //! rights, but package lists, which a fresh container lacks and which go stale. So there are two
 //! attempts: with the system's lists, then with lists of our own below the cache folder, made by
-//! `apt-get update` from the same sources, proxies and keys. A host of another architecture has no
-//! lists of amd64 packages, and begins with the second.
+//! `apt-get update` from the same sources, proxies and keys. For packages of another architecture than
+//! the host's the system has no lists, and the second attempt is the only one.
 //!
 //! Source: apt-get(8), apt.conf(5), apt's `doc/progress-reporting.md`.
 
@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::cache::Part;
 use super::{Error, file_error, progress};
 
 /// Options for every call. Hooks of the system (package search, desktop catalogues) would need root
@@ -34,24 +35,27 @@ enum Lists {
 struct Apt<'a> {
     folder: &'a Path,
     lists: Lists,
-    foreign: bool,
+    /// The architecture of the packages if it is not the system's.
+    foreign: Option<&'static str>,
 }
 
-/// Downloads the first of `packages` that is on offer, in its newest version for amd64, into a
+/// Downloads the first of the packages of `part` that is on offer, in its newest version, into a
 /// folder below `folder`, and returns the file's path. A kernel's meta package is followed to the
 /// kernel. Says on stderr what it does: by a bar on a terminal, else by one line a step.
 ///
 /// # Errors
 /// [`Error::NoApt`] on a system without apt, [`Error::Fetch`] with apt's own reason.
-pub fn download(packages: &[&str], folder: &Path) -> Result<PathBuf, Error> {
-    let architecture = Command::new("dpkg").arg("--print-architecture").output();
-    let foreign =
-        architecture.is_ok_and(|out| out.status.success() && out.stdout.trim_ascii() != b"amd64");
+pub fn download(part: &Part, folder: &Path) -> Result<PathBuf, Error> {
+    let system = Command::new("dpkg").arg("--print-architecture").output();
+    let other = |name: &[u8]| name.trim_ascii() != part.architecture.as_bytes();
+    let foreign = system.is_ok_and(|out| out.status.success() && other(&out.stdout));
+    let foreign = foreign.then_some(part.architecture);
+    let packages = part.packages;
     let configuration = folder.join("apt.conf");
     fs::write(&configuration, CONFIGURATION).map_err(file_error("write", &configuration))?;
 
     let mut apt = Apt { folder, lists: Lists::System, foreign };
-    if !foreign {
+    if foreign.is_none() {
         match apt.get(packages) {
             Err(Error::Fetch { .. }) => {}
             done => return done,
@@ -69,8 +73,8 @@ impl Apt<'_> {
         };
         let mut reason = None;
         if self.lists == Lists::Own {
-            for sub in ["apt/lists/partial", "apt/cache/archives/partial"] {
-                let sub = self.folder.join(sub);
+            for sub in ["lists/partial", "cache/archives/partial"] {
+                let sub = self.own().join(sub);
                 fs::create_dir_all(&sub).map_err(file_error("create", &sub))?;
             }
             // apt may succeed in part and call that success: what counts is whether the lists
@@ -137,6 +141,11 @@ impl Apt<'_> {
         Ok((status.success(), complaint.or_else(silent)))
     }
 
+    /// The folder of our own lists: apt deletes those of other architectures.
+    fn own(&self) -> PathBuf {
+        self.folder.join(self.foreign.map_or("apt".to_owned(), |name| format!("apt-{name}")))
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
@@ -148,15 +157,15 @@ impl Apt<'_> {
             command.arg("-o").arg(format!("{name}={value}"));
         };
         if self.lists == Lists::Own {
-            let own = self.folder.join("apt");
+            let own = self.own();
             option("Dir::State", &own.to_string_lossy());
             option("Dir::State::Lists", &own.join("lists").to_string_lossy());
             option("Dir::Cache", &own.join("cache").to_string_lossy());
             option("Debug::NoLocking", "1");
         }
-        if self.foreign {
-            option("APT::Architecture", "amd64");
-            option("APT::Architectures", "amd64");
+        if let Some(architecture) = self.foreign {
+            option("APT::Architecture", architecture);
+            option("APT::Architectures", architecture);
         }
         command
     }

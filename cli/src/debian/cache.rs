@@ -1,7 +1,7 @@
 //! The cache folder: what was fetched once is there at the next start, without network and without
 //! apt.
 //!
-//! Per package it holds the `.deb` as downloaded and, as `<package>.part`, the one file that a
+//! Per part it holds the `.deb` as downloaded and, as `<file>.part`, the one file that a
 //! guest needs from it with its CRC-32 behind it, since unpacking a kernel takes a second. Every
 //! file is written under another name and renamed, so it is whole or absent; whatever fails its
 //! check is deleted and made anew. Writers hold a lock on the file `lock`; readers need none.
@@ -14,27 +14,14 @@ use super::{Error, deb, file_error, progress};
 /// One file out of a Debian package.
 #[derive(Debug)]
 pub struct Part {
-    /// The package's names for apt, the best first; the first is also its name in the cache.
+    /// Debian's name of the architecture that the package is for.
+    pub architecture: &'static str,
+    /// The package's names for apt, the best first.
     pub packages: &'static [&'static str],
     /// How the file's path in the package may begin; no leading slash.
     pub paths: &'static [&'static str],
-}
-
-/// The kernel built for virtual machines, small and with its serial driver built in: Debian's, or
-/// on Ubuntu, which has none of that name, Ubuntu's.
-pub const KERNEL: Part = Part {
-    packages: &["linux-image-cloud-amd64", "linux-image-virtual"],
-    paths: &["boot/vmlinuz-"],
-};
-
-/// All the usual small programs in one static executable. Since Debian 13 it lies below `/usr`.
-pub const BUSYBOX: Part =
-    Part { packages: &["busybox-static"], paths: &["bin/busybox", "usr/bin/busybox"] };
-
-impl Part {
-    fn name(&self) -> &'static str {
-        self.packages[0]
-    }
+    /// Its name in the cache, without an extension.
+    pub file: &'static str,
 }
 
 /// A folder of fetched files.
@@ -72,7 +59,7 @@ impl Cache {
     }
 
     /// The bytes of `part`. What the cache lacks is made by `fetch`, which is told the
-    /// package's names and the cache folder and returns the path of a downloaded `.deb` below that
+    /// part and the cache folder and returns the path of a downloaded `.deb` below that
     /// folder.
     ///
     /// # Errors
@@ -81,9 +68,9 @@ impl Cache {
     pub fn part(
         &self,
         part: &Part,
-        mut fetch: impl FnMut(&[&str], &Path) -> Result<PathBuf, Error>,
+        mut fetch: impl FnMut(&Part, &Path) -> Result<PathBuf, Error>,
     ) -> Result<Vec<u8>, Error> {
-        let path = self.folder.join(part.name()).with_extension("part");
+        let path = self.folder.join(part.file).with_extension("part");
         if let Some(bytes) = read_checked(&path) {
             return Ok(bytes);
         }
@@ -105,9 +92,9 @@ impl Cache {
     fn unpack(
         &self,
         part: &Part,
-        fetch: &mut impl FnMut(&[&str], &Path) -> Result<PathBuf, Error>,
+        fetch: &mut impl FnMut(&Part, &Path) -> Result<PathBuf, Error>,
     ) -> Result<Vec<u8>, Error> {
-        let name = part.name();
+        let name = part.file;
         let path = self.folder.join(name).with_extension("deb");
         let extract = |deb: &[u8]| {
             let bar = progress(&format!("unpacking {name}"), "");
@@ -124,7 +111,7 @@ impl Cache {
                 }
             }
         }
-        let fetched = fetch(part.packages, &self.folder)?;
+        let fetched = fetch(part, &self.folder)?;
         let bytes = fs::read(&fetched).map_err(file_error("read", &fetched))?;
         let (_, bytes) = extract(&bytes)
             .map_err(|reason| Error::Package { package: name.to_owned(), reason })?;
@@ -171,7 +158,8 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    const PART: Part = Part { packages: &["pkg"], paths: &["bin/tool"] };
+    const PART: Part =
+        Part { architecture: "amd64", packages: &["pkg"], paths: &["bin/tool"], file: "pkg" };
 
     /// A cache in a folder that is deleted at the end, and a count of fetches.
     struct Fixture {

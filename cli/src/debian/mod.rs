@@ -9,6 +9,7 @@
 //! ```
 
 mod apt;
+mod arch;
 mod cache;
 mod cpio;
 mod deb;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+pub use arch::Arch;
 pub use deb::DebError;
 pub use exec::ExecOutput;
 pub use vmlinux::{ImageError, version, vmlinux};
@@ -92,6 +94,8 @@ fn progress(step: &str, bar: &str) -> ProgressBar {
 /// What the guest shall be.
 #[derive(Debug, Default)]
 pub struct Options {
+    /// Which kernel.
+    pub arch: Arch,
     /// A shell script to run for the host, instead of an interactive shell: its output comes over
     /// the second serial port, to be read by [`ExecOutput`].
     pub exec: Option<String>,
@@ -140,8 +144,8 @@ const APPEND: &str = "console=ttyS0 quiet panic=-1 cryptomgr.notests";
 /// [`Error`] when something is neither cached nor can be fetched.
 pub fn linux_guest(options: &Options) -> Result<Guest, Error> {
     let cache = cache::Cache::open()?;
-    let kernel = cache.part(&cache::KERNEL, apt::download)?;
-    let busybox = cache.part(&cache::BUSYBOX, apt::download)?;
+    let kernel = cache.part(&options.arch.kernel(), apt::download)?;
+    let busybox = cache.part(&options.arch.busybox(), apt::download)?;
     let initrd = initrd::initrd(&busybox, options.exec.as_deref());
     let kernel_version = version(&kernel).ok_or(Error::Image(ImageError::NotABzImage))?;
     Ok(Guest { kernel, initrd, kernel_version, append: append(options) })
@@ -165,7 +169,7 @@ mod tests {
     /// Fetches through apt at the first run on a machine, then uses the user's cache.
     #[test]
     fn debian_yields_a_kernel_and_a_root_file_system() {
-        let options = Options { exec: Some("uname -r".to_owned()), terminal: None };
+        let options = Options { exec: Some("uname -r".to_owned()), ..Options::default() };
         let guest = linux_guest(&options).unwrap();
         let number = guest.kernel_version.split('.').next().unwrap();
         assert!(number.parse::<u32>().unwrap() >= 5, "{}", guest.kernel_version);
@@ -182,7 +186,7 @@ mod tests {
     fn a_terminal_is_told_on_the_command_line() {
         let line = |name: &str| {
             let terminal = Some(Terminal { rows: 40, columns: 120, name: name.to_owned() });
-            append(&Options { exec: None, terminal }).split_off(APPEND.len())
+            append(&Options { terminal, ..Options::default() }).split_off(APPEND.len())
         };
         assert_eq!(line("xterm-256color"), " TERM=xterm-256color LINES=40 COLUMNS=120");
         assert_eq!(line("x init=/bin/sh"), " TERM=xinitbinsh LINES=40 COLUMNS=120");

@@ -6,6 +6,7 @@
 
 pub mod cases;
 pub mod compare;
+pub mod coverage;
 pub mod encode;
 pub mod generate;
 pub mod model;
@@ -13,17 +14,19 @@ pub mod random;
 pub mod rules;
 pub mod shrink;
 
-use crate::options::{Engine, parse_engine, usage};
+use crate::options::{CPU, CpuChoice, Engine, parse_cpu, parse_engine, usage};
 use anyhow::Context;
 use clap::ValueEnum;
 use compare::{Difference, compare, instructions};
 use frontend_x86::insn;
+use frontend_x86::sys::cpuid::Features;
 use generate::Generator;
-use iced_x86::Instruction;
+use iced_x86::{Code, Instruction, OpKind};
 use indicatif::{ProgressBar, ProgressStyle};
+use machine::CpuModel;
 use model::Model;
 use oracle::{Judged, Oracle, Outcome, Sample};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -44,6 +47,10 @@ pub struct Diff {
     /// Only instructions of these families, CPUID features or names
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     pub only: Vec<String>,
+
+    /// CPU model; its features are those that are tested; help lists them
+    #[arg(long, value_name = "MODEL[,±FEATURE]…", default_value = CPU, value_parser = parse_cpu)]
+    pub cpu: CpuChoice,
 
     /// How the model runs the code
     #[arg(long, value_name = "interp|auto", default_value = "auto", value_parser = parse_engine)]
@@ -96,6 +103,7 @@ const CASES: usize = 16;
 /// # Errors
 /// When there is no oracle.
 pub fn made_cases(
+    cpu: CpuModel,
     seed: u64,
     bits: oracle::Bits,
 ) -> anyhow::Result<BTreeMap<&'static str, Vec<String>>> {
@@ -103,7 +111,7 @@ pub fn made_cases(
     let mut made = BTreeMap::new();
     for (family, rows) in insn::NAMES.iter().zip(insn::FAMILIES) {
         let wanted = |i: &Instruction| rules::family_of(i) == *family;
-        let mut samples = Generator::new(seed, bits, Model::new().features(), Some(&wanted));
+        let mut samples = Generator::new(seed, bits, Model::new(cpu).features(), Some(&wanted));
         if samples.codes().is_empty() {
             continue;
         }
@@ -163,8 +171,8 @@ pub struct Report {
     pub families: BTreeMap<&'static str, Tally>,
     /// Mismatches by mnemonic.
     pub mnemonics: BTreeMap<String, u64>,
-    /// Encodings that were judged.
-    pub codes: BTreeSet<u16>,
+    /// How often each encoding was judged.
+    pub codes: BTreeMap<Code, u64>,
     /// Lines of the mismatches printed, and how they differ.
     pub found: Vec<(String, Vec<Difference>)>,
 }
@@ -177,6 +185,8 @@ pub struct Campaign {
     pub seed: u64,
     /// Code size.
     pub bits: oracle::Bits,
+    /// CPU model.
+    pub cpu: CpuModel,
     /// Families, CPUID features and mnemonics, in lower case; empty for all.
     pub only: Vec<String>,
     /// Mismatches to make small and keep, at most.
@@ -199,7 +209,7 @@ impl Campaign {
     /// When there is no oracle, or nothing to test.
     pub fn run(&self, mut tick: impl FnMut(u64, u64)) -> anyhow::Result<Report> {
         let mut oracle = Oracle::new()?;
-        let mut model = Model::new();
+        let mut model = Model::new(self.cpu);
         let wanted = |i: &Instruction| named(i, &self.only);
         let filter: Option<&dyn Fn(&Instruction) -> bool> =
             if self.only.is_empty() { None } else { Some(&wanted) };
@@ -251,20 +261,38 @@ impl Campaign {
     }
 }
 
+/// Where a direct near branch goes.
+fn near_target(i: &Instruction) -> Option<u64> {
+    let near = matches!(i.op0_kind(), OpKind::NearBranch32 | OpKind::NearBranch64);
+    near.then(|| i.near_branch_target())
+}
+
 impl Report {
     fn count(&mut self, sample: &Sample, cpu: &Judged) {
         self.samples += 1;
         let faulted = !matches!(cpu.outcome, Outcome::Done);
-        let mut at = oracle::CODE;
+        let end = oracle::CODE + sample.code.len() as u64;
+        let within = faulted && (oracle::CODE..end).contains(&cpu.state.rip);
+        let (mut at, mut target) = (oracle::CODE, 0);
         for e in instructions(sample) {
-            if faulted && at > cpu.state.rip {
+            if within && at > cpu.state.rip {
                 break;
             }
             at += e.bytes.len() as u64;
+            if at <= target {
+                continue;
+            }
             let tally = self.families.entry(rules::family_of(&e.insn)).or_default();
             tally.judged += 1;
             tally.faults += u64::from(faulted);
-            self.codes.insert(e.insn.code() as u16);
+            *self.codes.entry(e.insn.code()).or_default() += 1;
+            if rules::branches(&e.insn) {
+                // What it may have jumped over is not counted.
+                match near_target(&e.insn) {
+                    Some(to) if to >= at => target = to,
+                    _ => break,
+                }
+            }
         }
     }
 
@@ -280,10 +308,14 @@ impl Report {
                 t.judged, t.faults, t.mismatches
             );
         }
+        let codes: Vec<String> =
+            self.codes.iter().map(|(code, n)| format!("\n    \"{code:?}\": {n}")).collect();
+        let codes = codes.join(",");
         let bits = encode::bitness(campaign.bits);
         format!(
             "{{\n  \"seed\": {}, \"bits\": {bits}, \"samples\": {}, \"mismatches\": {}, \
-             \"encodings\": {},\n  \"families\": {{{families}\n  }}\n}}\n",
+             \"encodings\": {},\n  \"families\": {{{families}\n  }},\n  \
+             \"codes\": {{{codes}\n  }}\n}}\n",
             campaign.seed,
             self.samples,
             self.mismatches,
@@ -323,7 +355,7 @@ impl Diff {
             return Ok(0);
         }
         if let Some(folder) = &self.write_cases {
-            for (family, lines) in made_cases(self.seed, self.bits.into())? {
+            for (family, lines) in made_cases(self.cpu.model(), self.seed, self.bits.into())? {
                 let path = folder.join(family).with_extension("cases");
                 let text = format!(
                     "# {family}: see `ring3::diff::cases` for what a line says.\n{}",
@@ -334,12 +366,16 @@ impl Diff {
             }
             return Ok(0);
         }
+        if self.cpu.model().features.0 & Features::LM.0 == 0 {
+            return usage("code is compared in 64-bit mode (lm), which this CPU model lacks");
+        }
         // Either choice is the interpreter in this build.
         let (Engine::Interp | Engine::Auto) = self.engine;
         let campaign = Campaign {
             count: self.count,
             seed: self.seed,
             bits: self.bits.into(),
+            cpu: self.cpu.model(),
             only: self.only.iter().map(|o| o.trim().to_lowercase()).collect(),
             show: self.show,
         };

@@ -108,7 +108,41 @@ fn ret(l: &mut Lift) -> Guest<()> {
     Ok(())
 }
 
+/// Whether a branch cuts RIP to 16 bits in 32-bit code: only if it is taken.
+fn cuts(l: &Lift) -> bool {
+    size16(l) && l.rip_width() == W32
+}
+
+/// Ends the block with a jump to the target cut to 16 bits if `yes` is all ones, to the next
+/// instruction if it is 0.
+fn jump_cut(l: &mut Lift, yes: Reg) -> Guest<()> {
+    let (next, to, by) = (l.next_rip(), l.b.temp(), target(l, W32));
+    l.b.op_nf(Op::Add, W32, to, Reg::RIP, by);
+    l.b.op_nf(Op::And, W32, to, to, 0xffff);
+    l.b.op_nf(Op::Sub, W32, to, to, next);
+    l.b.op_nf(Op::And, W32, to, to, yes);
+    l.b.op_nf(Op::Add, W32, to, to, next);
+    l.b.jmpi(W32, to);
+    Ok(())
+}
+
+/// All ones if `r` at width `w` is not zero, else 0.
+fn not_zero(l: &mut Lift, w: Width, r: Reg) -> Reg {
+    let (t, minus) = (l.b.temp(), l.b.temp());
+    l.b.op_nf(Op::Shl, W64, t, r, 64 - w.bits() as i64);
+    l.b.op_nf(Op::Sub, W64, minus, Reg::ZERO, t);
+    l.b.op_nf(Op::Or, W64, t, t, minus);
+    l.b.op_nf(Op::Sar, W64, t, t, 63);
+    t
+}
+
 fn jcc(l: &mut Lift, cc: u8) -> Guest<()> {
+    if cuts(l) {
+        let t = l.b.temp();
+        l.b.op_k(Op::Set, W64, t, t, 0, cc);
+        l.b.op_nf(Op::Sub, W64, t, Reg::ZERO, t);
+        return jump_cut(l, t);
+    }
     let w = l.ip_width(size16(l));
     let (to, fall) = (target(l, w), l.b.next_offset());
     l.b.jcc(w, cc, to, fall);
@@ -116,6 +150,11 @@ fn jcc(l: &mut Lift, cc: u8) -> Guest<()> {
 }
 
 fn jump_if_zero(l: &mut Lift, count: Width) -> Guest<()> {
+    if cuts(l) {
+        let t = not_zero(l, count, Reg::RCX);
+        l.b.op_nf(Op::Xor, W64, t, t, -1);
+        return jump_cut(l, t);
+    }
     let w = l.ip_width(size16(l));
     let (to, fall) = (target(l, w), l.b.next_offset());
     l.b.jrnz(count, w, Reg::RCX, fall, to);
@@ -143,6 +182,10 @@ fn loop_(l: &mut Lift, cc: Option<u8>) -> Guest<()> {
         l.b.op_nf(Op::Sub, W64, t, Reg::ZERO, t);
         l.b.op_nf(Op::And, W64, t, t, Reg::RCX);
         test = t;
+    }
+    if cuts(l) {
+        let t = not_zero(l, count, test);
+        return jump_cut(l, t);
     }
     let (to, fall) = (target(l, w), l.b.next_offset());
     l.b.jrnz(count, w, test, to, fall);

@@ -23,7 +23,7 @@ pub mod x87;
 use crate::row::{Attr, Row};
 use crate::sys::cpuid::Features;
 use emu_core::uop::HelperDef;
-use iced_x86::{CpuidFeature, Instruction, Mnemonic};
+use iced_x86::{CodeSize, CpuidFeature, Instruction, Mnemonic};
 use std::sync::LazyLock;
 
 /// Makes the two lists from one.
@@ -77,13 +77,25 @@ pub fn row(i: &Instruction) -> Option<&'static Row> {
 
 /// Whether a CPU with `features` has the encoding at all.
 pub fn enabled(i: &Instruction, features: Features) -> bool {
-    use Mnemonic::{Cldemote, Endbr32, Endbr64, Lzcnt, Rdsspd, Rdsspq, Tzcnt};
-    // These are something else, not undefined, on a CPU without them: scans, and NOPs.
-    if matches!(i.mnemonic(), Tzcnt | Lzcnt | Endbr32 | Endbr64 | Rdsspd | Rdsspq | Cldemote) {
-        return true;
-    }
+    use Mnemonic::{
+        Cldemote, Endbr32, Endbr64, Lahf, Lzcnt, Nop, Prefetch, Prefetchnta, Prefetcht0,
+        Prefetcht1, Prefetcht2, Prefetchw, Prefetchwt1, Rdsspd, Rdsspq, Reservednop, Sahf, Tzcnt,
+    };
     let has = |f: Features| features.0 & f.0 == f.0;
-    i.cpuid_features().iter().all(|f| feature(*f).is_some_and(has))
+    match i.mnemonic() {
+        // Without their features these are what they are without F3: scans.
+        Tzcnt | Lzcnt => true,
+        // 0F 0D is a NOP on every CPU with 64-bit mode, 0F 18 to 0F 1F since the P6 family.
+        Prefetch | Prefetchw | Prefetchwt1 => has(Features::LM) || has(Features::PREFETCHW),
+        Reservednop if i.op_code().op_code() == 0x0d => has(Features::LM),
+        Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 => {
+            has(Features::NOPL) || has(Features::SSE)
+        }
+        Endbr32 | Endbr64 | Rdsspd | Rdsspq | Cldemote | Reservednop => has(Features::NOPL),
+        Nop if i.op_count() > 0 => has(Features::NOPL),
+        Lahf | Sahf if i.code_size() == CodeSize::Code64 => has(Features::LAHF),
+        _ => i.cpuid_features().iter().all(|f| feature(*f).is_some_and(has)),
+    }
 }
 
 /// The features that bring what iced calls `f`; `None`: no model has it.
@@ -92,10 +104,10 @@ fn feature(f: CpuidFeature) -> Option<Features> {
     use CpuidFeature as C;
     Some(match f {
         C::INTEL8086 | C::INTEL8086_ONLY | C::INTEL186 | C::INTEL286 | C::INTEL286_ONLY
-        | C::INTEL386 | C::INTEL386_ONLY | C::INTEL486 | C::CPUID | C::MULTIBYTENOP | C::PAUSE
-        | C::RDPMC => Features::NONE,
-        // NOPs on a CPU without them.
-        C::PREFETCHW | C::PREFETCHWT1 => Features::NONE,
+        | C::INTEL386 | C::INTEL386_ONLY | C::INTEL486 | C::CPUID | C::PAUSE => Features::NONE,
+        C::MULTIBYTENOP => Features::NOPL,
+        // It has no bit of its own; all models with a TSC have it.
+        C::RDPMC      => Features::TSC,
         C::FPU | C::FPU287 | C::FPU387 => Features::FPU,
         C::X64        => Features::LM,
         C::TSC        => Features::TSC,

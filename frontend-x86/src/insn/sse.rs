@@ -550,6 +550,7 @@ mod tests {
         let all = Region { base: 0, len: 1 << 20, offset: 0, writable: true };
         let mem = PhysMem::new(ram, vec![all], Arc::new(NoDevices));
         let mut c = Cpu::new(mem, Clock::icount().into(), &crate::FRONTEND);
+        c.features = crate::sys::cpuid::Features::X86_64_V2.0;
         c.sys.cr0 |= 1 << 5;
         c.mode = MODE;
         c.set_reg(Reg::RBX, 0x5000);

@@ -25,7 +25,7 @@ const CR0_BITS: u64 = cr0::PE
 
 /// Bits of CR4 and the features that bring them.
 #[rustfmt::skip]
-static CR4_BITS: &[(u64, Features)] = &[
+pub(crate) static CR4_BITS: &[(u64, Features)] = &[
     (cr4::VME,        Features::VME),
     (cr4::PVI,        Features::VME),
     (cr4::TSD,        Features::TSC),
@@ -34,7 +34,8 @@ static CR4_BITS: &[(u64, Features)] = &[
     (cr4::PAE,        Features::PAE),
     (cr4::MCE,        Features::MCE),
     (cr4::PGE,        Features::PGE),
-    (cr4::PCE,        Features(0)),
+    // RDPMC has no bit of its own; all models with a TSC have it.
+    (cr4::PCE,        Features::TSC),
     (cr4::OSFXSR,     Features::FXSR),
     (cr4::OSXMMEXCPT, Features::SSE),
     (cr4::UMIP,       Features::UMIP),
@@ -45,18 +46,35 @@ static CR4_BITS: &[(u64, Features)] = &[
     (cr4::SMAP,       Features::SMAP),
 ];
 
+/// Bits of CR4 that this CPU has; without any it has no CR4.
+fn cr4_bits(cpu: &Cpu) -> u64 {
+    CR4_BITS.iter().filter(|b| b.1.in_cpu(cpu)).fold(0, |all, b| all | b.0)
+}
+
+/// Whether `cpu` has control register `n`.
+fn cr_exists(cpu: &Cpu, n: u8) -> bool {
+    match n {
+        0 | 2 | 3 => true,
+        4 => cr4_bits(cpu) != 0,
+        8 => Features::LM.in_cpu(cpu),
+        _ => false,
+    }
+}
+
 /// MOV from control register `n`.
 ///
 /// # Errors
 /// #UD for one that does not exist, #GP(0) unless CPL 0.
 pub fn read_cr(cpu: &Cpu, n: u8) -> Guest<u64> {
+    if !cr_exists(cpu, n) {
+        return Err(Fault::UD);
+    }
     let value = match n {
         0 => cpu.sys.cr0,
         2 => cpu.sys.cr2,
         3 => cpu.sys.cr3,
         4 => cpu.sys.cr4,
-        8 => u64::from(cpu.mem.platform.tpr() & 15),
-        _ => return Err(Fault::UD),
+        _ => u64::from(cpu.mem.platform.tpr() & 15),
     };
     need_cpl0(cpu)?;
     Ok(value)
@@ -67,7 +85,7 @@ pub fn read_cr(cpu: &Cpu, n: u8) -> Guest<u64> {
 /// # Errors
 /// #UD for one that does not exist; #GP(0) unless CPL 0 and the value is allowed; #PF never.
 pub fn write_cr(cpu: &mut Cpu, n: u8, value: u64) -> Guest<()> {
-    if !matches!(n, 0 | 2 | 3 | 4 | 8) {
+    if !cr_exists(cpu, n) {
         return Err(Fault::UD);
     }
     need_cpl0(cpu)?;
@@ -129,7 +147,7 @@ fn write_cr3(cpu: &mut Cpu, value: u64) -> Guest<()> {
     let keep = pcide && value >> 63 != 0;
     let value = if pcide { value & !(1 << 63) } else { value };
     if cpu.mode & m::LONG != 0 {
-        ok_if(value & (paging::PHYS_RESERVED | 0xfff << 52) == 0)?;
+        ok_if(value & (paging::phys_reserved(cpu) | 0xfff << 52) == 0)?;
     } else if cpu.sys.cr0 & cr0::PG != 0 && cpu.sys.cr4 & cr4::PAE != 0 {
         paging::load_pdptes(cpu, value)?;
     }
@@ -140,7 +158,7 @@ fn write_cr3(cpu: &mut Cpu, value: u64) -> Guest<()> {
 
 /// MOV to CR4 (SDM Vol. 3, 2.5, 4.10.1, 4.10.4.1).
 fn write_cr4(cpu: &mut Cpu, value: u64) -> Guest<()> {
-    let allowed = CR4_BITS.iter().filter(|b| b.1.in_cpu(cpu)).fold(0, |all, b| all | b.0);
+    let allowed = cr4_bits(cpu);
     let (old, long) = (cpu.sys.cr4, cpu.mode & m::LONG != 0);
     let changed = old ^ value;
     ok_if(value & !allowed == 0)?;

@@ -1,24 +1,30 @@
 //! CPUID: feature bits as one table, and the leaves made from it and from the CPU's state.
 //!
-//! The model is an Intel-like family 6 CPU of the x86-64-v2 level. Which features it has is
-//! [`emu_core::cpu::Cpu::features`], a [`Features`] set that other files ask too. Frequencies are
-//! told outright (leaf 15H, and the timing leaf of hypervisors), so that no guest must measure.
+//! What is fixed comes from the CPU's [model](crate::model), what the CPU has is
+//! [`emu_core::cpu::Cpu::features`], a [`Features`] set that other files ask too. The highest leaf
+//! is the model's, or that of the last feature: a feature that is there can always be found.
+//! Models of our own tell frequencies outright (leaf 15H, and the timing leaf of hypervisors), so
+//! that no guest must measure.
 //!
 //! Source: SDM Vol. 2, CPUID.
 
-use super::{control, cr4, msr, paging, xcr0};
+use super::{control, cr4, msr, xcr0};
+use crate::model::{self, Cache, Holds, Model};
 use emu_core::clock::TSC_HZ;
-use emu_core::cpu::Cpu;
+use emu_core::cpu::{Cpu, mode};
 
 /// A set of features, one bit each; see the constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features(pub u128);
 
 /// The registers of CPUID that hold feature bits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Word {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// Not told by CPUID: it follows from the generation.
+    Generation,
     Ecx1,
     Edx1,
+    Eax6,
     Ebx7,
     Ecx7,
     Edx7,
@@ -28,8 +34,61 @@ enum Word {
     EaxD1,
 }
 
+impl Word {
+    /// Leaf, subleaf, and which of EAX to EDX it is.
+    fn place(self) -> Option<(u32, u32, usize)> {
+        Some(match self {
+            Word::Generation => return None,
+            Word::Ecx1 => (1, 0, 2),
+            Word::Edx1 => (1, 0, 3),
+            Word::Eax6 => (6, 0, 0),
+            Word::Ebx7 => (7, 0, 1),
+            Word::Ecx7 => (7, 0, 2),
+            Word::Edx7 => (7, 0, 3),
+            Word::Ecx81 => (0x8000_0001, 0, 2),
+            Word::Edx81 => (0x8000_0001, 0, 3),
+            Word::Edx87 => (0x8000_0007, 0, 3),
+            Word::EaxD1 => (0xd, 1, 0),
+        })
+    }
+}
+
+/// A feature's row.
+#[derive(Debug)]
+pub struct Row {
+    /// The feature itself, one bit.
+    pub feature: Features,
+    /// Where CPUID tells it.
+    pub(crate) word: Word,
+    /// The bit in that register.
+    pub(crate) bit: u8,
+    names: &'static str,
+}
+
+impl Row {
+    /// Its names for users: Linux' (`/proc/cpuinfo`), then others.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.names.split_ascii_whitespace().map(str::to_ascii_lowercase)
+    }
+
+    /// Its name for users.
+    pub fn name(&self) -> String {
+        self.names().next().unwrap_or_default()
+    }
+}
+
+macro_rules! names {
+    ($name:ident) => {
+        stringify!($name)
+    };
+    ($name:ident $users:literal) => {
+        $users
+    };
+}
+
+/// Rows: constant, register, bit, and its names for users if they are not the constant's.
 macro_rules! features {
-    ($($name:ident $word:ident $bit:literal;)*) => {
+    ($($name:ident $word:ident $bit:literal $($users:literal)?;)*) => {
         #[repr(u8)]
         #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
         enum Number { $($name),* }
@@ -37,7 +96,13 @@ macro_rules! features {
         #[allow(missing_docs)] // the names are the manual's
         impl Features { $(pub const $name: Features = Features(1 << Number::$name as u8);)* }
 
-        static ROWS: &[(Features, Word, u8)] = &[$((Features::$name, Word::$word, $bit)),*];
+        /// All features.
+        pub static ROWS: &[Row] = &[$(Row {
+            feature: Features::$name,
+            word: Word::$word,
+            bit: $bit,
+            names: names!($name $($users)?),
+        }),*];
     };
 }
 
@@ -59,12 +124,12 @@ features! {
     CMOV         Edx1 15;
     PAT          Edx1 16;
     PSE36        Edx1 17;
-    CLFSH        Edx1 19;
+    CLFSH        Edx1 19 "clflush";
     MMX          Edx1 23;
     FXSR         Edx1 24;
     SSE          Edx1 25;
     SSE2         Edx1 26;
-    SSE3         Ecx1 0;
+    SSE3         Ecx1 0 "pni sse3";
     PCLMULQDQ    Ecx1 1;
     MONITOR      Ecx1 3;
     SSSE3        Ecx1 9;
@@ -76,13 +141,14 @@ features! {
     X2APIC       Ecx1 21;
     MOVBE        Ecx1 22;
     POPCNT       Ecx1 23;
-    TSC_DEADLINE Ecx1 24;
+    TSC_DEADLINE Ecx1 24 "tsc_deadline_timer tsc_deadline";
     AES          Ecx1 25;
     XSAVE        Ecx1 26;
     AVX          Ecx1 28;
     F16C         Ecx1 29;
     RDRAND       Ecx1 30;
     HYPERVISOR   Ecx1 31;
+    ARAT         Eax6 2;
     FSGSBASE     Ebx7 0;
     BMI1         Ebx7 3;
     AVX2         Ebx7 5;
@@ -93,113 +159,41 @@ features! {
     RDSEED       Ebx7 18;
     ADX          Ebx7 19;
     SMAP         Ebx7 20;
-    SHA          Ebx7 29;
+    SHA          Ebx7 29 "sha_ni";
     UMIP         Ecx7 2;
     VAES         Ecx7 9;
     VPCLMULQDQ   Ecx7 10;
     RDPID        Ecx7 22;
     FSRM         Edx7 4;
-    SPEC_CTRL    Edx7 26;
-    ARCH_CAPS    Edx7 29;
-    LAHF         Ecx81 0;
-    LZCNT        Ecx81 5;
-    PREFETCHW    Ecx81 8;
+    SPEC_CTRL    Edx7 26 "ibrs ibpb spec_ctrl";
+    ARCH_CAPS    Edx7 29 "arch_capabilities";
+    LAHF         Ecx81 0 "lahf_lm";
+    LZCNT        Ecx81 5 "abm lzcnt";
+    PREFETCHW    Ecx81 8 "3dnowprefetch";
     SYSCALL      Edx81 11;
-    NX           Edx81 20;
+    NX           Edx81 20 "nx xd";
     PDPE1GB      Edx81 26;
     RDTSCP       Edx81 27;
     LM           Edx81 29;
-    INVARIANT_TSC Edx87 8;
+    INVARIANT_TSC Edx87 8 "nonstop_tsc constant_tsc invtsc";
     XSAVEOPT     EaxD1 0;
     XSAVEC       EaxD1 1;
     XGETBV1      EaxD1 2;
+    // Multi-byte NOPs and hints: since the P6 family.
+    NOPL         Generation 0;
 }
 
-/// The psABI's baseline and the system features that every model here has.
-const BASE: Features = Features::of(&[
-    Features::FPU,
-    Features::VME,
-    Features::DE,
-    Features::PSE,
-    Features::TSC,
-    Features::MSR,
-    Features::PAE,
-    Features::MCE,
-    Features::CX8,
-    Features::APIC,
-    Features::SEP,
-    Features::MTRR,
-    Features::PGE,
-    Features::MCA,
-    Features::CMOV,
-    Features::PAT,
-    Features::PSE36,
-    Features::CLFSH,
-    Features::MMX,
-    Features::FXSR,
-    Features::SSE,
-    Features::SSE2,
-    Features::MONITOR,
-    Features::PCID,
-    Features::X2APIC,
-    Features::TSC_DEADLINE,
-    Features::XSAVE,
-    Features::HYPERVISOR,
-    Features::FSGSBASE,
-    Features::SMEP,
-    Features::ERMS,
-    Features::INVPCID,
-    Features::UMIP,
-    Features::SPEC_CTRL,
-    Features::ARCH_CAPS,
-    Features::SYSCALL,
-    Features::NX,
-    Features::PDPE1GB,
-    Features::RDTSCP,
-    Features::LM,
-    Features::INVARIANT_TSC,
-]);
-
 impl Features {
-    /// The default model: x86-64-v2 of the psABI and the system features that this crate has.
-    /// SMAP works but is left out: STAC and CLAC at every user access cost more than they teach.
-    pub const X86_64_V2: Features = Features::of(&[
-        BASE,
-        Features::SSE3,
-        Features::SSSE3,
-        Features::CX16,
-        Features::SSE4_1,
-        Features::SSE4_2,
-        Features::POPCNT,
-        Features::LAHF,
-    ]);
-
-    /// The x86-64-v3 level of the psABI, and what CPUs of that level usually have besides.
-    pub const X86_64_V3: Features = Features::of(&[
-        Features::X86_64_V2,
-        Features::AVX,
-        Features::AVX2,
-        Features::BMI1,
-        Features::BMI2,
-        Features::F16C,
-        Features::FMA,
-        Features::LZCNT,
-        Features::MOVBE,
-        Features::ADX,
-        Features::AES,
-        Features::PCLMULQDQ,
-        Features::SHA,
-        Features::RDRAND,
-        Features::RDSEED,
-        Features::RDPID,
-        Features::PREFETCHW,
-        Features::XSAVEOPT,
-        Features::XSAVEC,
-        Features::XGETBV1,
-    ]);
+    /// Those of the model `x86-64-v2`.
+    pub const X86_64_V2: Features = model::V2;
+    /// Those of the model `x86-64-v3`, the default.
+    pub const X86_64_V3: Features = model::V3;
 
     /// No feature.
     pub const NONE: Features = Features(0);
+
+    /// All features.
+    pub const ALL: Features = Features((1 << ROWS.len()) - 1);
 
     /// The union of `all`.
     pub const fn of(all: &[Features]) -> Features {
@@ -211,40 +205,54 @@ impl Features {
         Features(bits)
     }
 
+    /// Those that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Features) -> Features {
+        Features(self.0 & !other.0)
+    }
+
+    /// The name of one of these features for users, the most telling; `None` for no feature.
+    #[must_use]
+    pub fn name(self) -> Option<String> {
+        let row = ROWS.iter().rev().find(|r| self.0 & r.feature.0 != 0);
+        row.map(Row::name)
+    }
+
     /// Whether `cpu` has all of these features.
     pub const fn in_cpu(self, cpu: &Cpu) -> bool {
         cpu.features & self.0 == self.0
     }
 
+    /// The features that a CPU tells of by its `cpuid`, a function of leaf and subleaf, to software
+    /// that asks for the highest leaf first.
+    pub fn told(cpuid: impl Fn(u32, u32) -> [u32; 4]) -> Features {
+        let set = ROWS.iter().filter(|row| match row.word.place() {
+            Some((leaf, sub, register)) => {
+                let top = cpuid(leaf & 0x8000_0000, 0)[0];
+                let known = top >> 16 == leaf >> 16 && top >= leaf;
+                known && cpuid(leaf, sub)[register] >> row.bit & 1 != 0
+            }
+            None => cpuid(1, 0)[0] >> 8 & 15 >= 6,
+        });
+        Features(set.fold(0, |all, row| all | row.feature.0))
+    }
+
     /// Value of a feature register.
     fn word(bits: u128, word: Word) -> u32 {
-        let set = ROWS.iter().filter(|r| r.1 == word && bits & r.0.0 != 0);
-        set.fold(0, |v, r| v | 1 << r.2)
+        let set = ROWS.iter().filter(|r| r.word == word && bits & r.feature.0 != 0);
+        set.fold(0, |v, r| v | 1 << r.bit)
     }
 }
 
-/// Family, model and stepping (leaf 1, EAX): family 6, model 2CH, stepping 2.
-pub const SIGNATURE: u32 = 0x0002_06c2;
-
-/// Highest basic leaf.
-const MAX_BASIC: u32 = 0x16;
-/// Highest extended leaf.
-const MAX_EXTENDED: u32 = 0x8000_0008;
 /// Highest hypervisor leaf: the timing leaf.
 const MAX_HYPERVISOR: u32 = 0x4000_0010;
-
-const VENDOR: &[u8; 12] = b"GenuineIntel";
 const HYPERVISOR: &[u8; 12] = b"Ring3Ring3\0\0";
-const BRAND: &[u8; 48] =
-    b"Ring3 x86-64-v2 CPU\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
-/// Caches of leaf 4, by subleaf: (type, level), ways, sets; lines of 64 bytes.
-static CACHES: &[(u32, u32, u32)] = &[
-    (1 | 1 << 5 | 1 << 8, 8, 64),    // L1 data, 32 KiB
-    (2 | 1 << 5 | 1 << 8, 4, 128),   // L1 instruction, 32 KiB
-    (3 | 2 << 5 | 1 << 8, 8, 512),   // L2, 256 KiB
-    (3 | 3 << 5 | 1 << 8, 16, 8192), // L3, 8 MiB
-];
+/// `IA32_MISC_ENABLE`: leaf 0 tells 3 at most (SDM Vol. 4, table 2-2).
+const LIMIT_CPUID_MAXVAL: u64 = 1 << 22;
+
+/// SYSCALL in EDX of leaf 80000001H.
+const SYSCALL_BIT: u32 = 1 << 11;
 
 /// Four bytes of text from `at`.
 fn text(s: &[u8], at: usize) -> u32 {
@@ -256,38 +264,86 @@ fn xsave_size(mask: u64) -> u32 {
     if mask & xcr0::AVX != 0 { 832 } else { 576 }
 }
 
+/// Leaf 4 for the `n`th cache (SDM Vol. 2, CPUID, leaf 04H): one core and one thread share it.
+fn cache_leaf(caches: &[Cache], n: u32) -> [u32; 4] {
+    caches.get(n as usize).map_or([0; 4], |c| {
+        let kind = c.holds as u32 | u32::from(c.level) << 5 | 1 << 8;
+        [kind, (c.ways - 1) << 22 | (c.line - 1), c.sets() - 1, 0]
+    })
+}
+
+/// ECX of leaf 80000006H: size, associativity and line of the second-level cache.
+fn l2(caches: &[Cache]) -> u32 {
+    caches.iter().find(|c| c.level == 2 && c.holds == Holds::Both).map_or(0, |c| {
+        // The field's codes (SDM Vol. 2, CPUID, leaf 80000006H).
+        let ways = match c.ways {
+            8 => 6,
+            16 => 8,
+            few => few & 7,
+        };
+        c.kib << 16 | ways << 12 | c.line
+    })
+}
+
+/// Bits of a linear address.
+fn linear_bits(cpu: &Cpu) -> u32 {
+    if Features::LM.in_cpu(cpu) { 48 } else { 32 }
+}
+
+/// The highest leaf of a range: `of_model`, or that of the last feature that `cpu` has in `range`.
+fn highest(cpu: &Cpu, of_model: u32, range: &[(Word, u32)]) -> u32 {
+    let used = range.iter().filter(|(word, _)| Features::word(cpu.features, *word) != 0);
+    used.map(|(_, leaf)| *leaf).fold(of_model, u32::max)
+}
+
+/// Highest basic leaf.
+fn max_basic(cpu: &Cpu, m: &Model) -> u32 {
+    use Word::{Eax6, EaxD1, Ebx7, Ecx7, Edx7};
+    if cpu.sys.misc_enable & LIMIT_CPUID_MAXVAL != 0 {
+        return m.basic.min(3);
+    }
+    let of_model = if Features::XSAVE.in_cpu(cpu) { m.basic.max(0xd) } else { m.basic };
+    highest(cpu, of_model, &[(Eax6, 6), (Ebx7, 7), (Ecx7, 7), (Edx7, 7), (EaxD1, 0xd)])
+}
+
+/// Highest extended leaf, 0 for none.
+fn max_extended(cpu: &Cpu, m: &Model) -> u32 {
+    use Word::{Ecx81, Edx81, Edx87};
+    let of_model = if Features::LM.in_cpu(cpu) { 0x8000_0008 } else { m.extended };
+    highest(cpu, of_model, &[(Ecx81, 0x8000_0001), (Edx81, 0x8000_0001), (Edx87, 0x8000_0007)])
+}
+
 /// EAX, EBX, ECX and EDX of CPUID for `leaf` (EAX) and `sub` (ECX). A leaf beyond the highest
 /// gives the highest basic one, as on Intel CPUs.
 pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
+    let m = model::of(cpu);
     let word = |w| Features::word(cpu.features, w);
     let has = |f: Features| f.in_cpu(cpu);
+    let (basic, extended) = (max_basic(cpu, m), max_extended(cpu, m));
     let leaf = match leaf {
-        0..=MAX_BASIC | 0x8000_0000..=MAX_EXTENDED => leaf,
+        0x8000_0000.. if leaf <= extended => leaf,
         0x4000_0000..=MAX_HYPERVISOR if has(Features::HYPERVISOR) => leaf,
-        _ => MAX_BASIC,
+        _ => leaf.min(basic),
     };
     let khz = (TSC_HZ / 1000) as u32;
     match leaf {
-        0 => [MAX_BASIC, text(VENDOR, 0), text(VENDOR, 8), text(VENDOR, 4)],
+        0 => [basic, text(m.vendor, 0), text(m.vendor, 8), text(m.vendor, 4)],
         1 => {
             let osxsave = cpu.sys.cr4 & cr4::OSXSAVE != 0;
             let off = cpu.sys.misc_enable & msr::MISC_ENABLE_MONITOR == 0;
             let ecx = word(Word::Ecx1) & !(u32::from(off) << 3) | u32::from(osxsave) << 27;
             // CLFLUSH line of 8 quadwords, one logical processor, APIC id 0.
-            [SIGNATURE, 0x0001_0800, ecx, word(Word::Edx1)]
+            let line = if has(Features::CLFSH) { 8 << 8 | 1 << 16 } else { 0 };
+            [m.signature(), u32::from(m.brand_index) | line, ecx, word(Word::Edx1)]
         }
-        // No descriptors: leaf 4 has the caches.
-        2 => [0xff01, 0, 0, 0],
-        4 => CACHES
-            .get(sub as usize)
-            .map_or([0; 4], |&(kind, ways, sets)| [kind, (ways - 1) << 22 | 63, sets - 1, 0]),
+        2 => m.descriptors,
+        4 => cache_leaf(m.caches, sub),
         // Monitored lines have 64 bytes; there are no extensions.
         5 if has(Features::MONITOR) => [64, 64, 0, 0],
-        // The APIC timer runs always (ARAT).
-        6 => [4, 0, 0, 0],
+        6 => [word(Word::Eax6), 0, 0, 0],
         7 if sub == 0 => [0, word(Word::Ebx7), word(Word::Ecx7), word(Word::Edx7)],
         // One thread, one core, x2APIC id 0.
-        0xb => match sub {
+        0xb if has(Features::X2APIC) => match sub {
             0 => [0, 1, 1 << 8, 0],
             1 => [0, 1, 2 << 8 | 1, 0],
             _ => [0, 0, sub & 0xff, 0],
@@ -313,16 +369,19 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
         }
         // TSC and APIC timer frequency in kHz, as several hypervisors tell them.
         0x4000_0010 => [khz, khz, 0, 0],
-        0x8000_0000 => [MAX_EXTENDED, 0, 0, 0],
-        0x8000_0001 => [0, 0, word(Word::Ecx81), word(Word::Edx81)],
+        0x8000_0000 => [extended, 0, 0, 0],
+        0x8000_0001 => {
+            // Intel's CPUs tell SYSCALL in 64-bit mode only, where alone it works.
+            let hidden = if cpu.mode & mode::CODE64 == 0 { SYSCALL_BIT } else { 0 };
+            [0, 0, word(Word::Ecx81), word(Word::Edx81) & !hidden]
+        }
         0x8000_0002..=0x8000_0004 => {
             let at = (leaf - 0x8000_0002) as usize * 16;
-            [0, 4, 8, 12].map(|i| text(BRAND, at + i))
+            [0, 4, 8, 12].map(|i| text(m.brand.as_bytes(), at + i))
         }
-        // L2: 256 KiB, 8 ways, 64-byte lines.
-        0x8000_0006 => [0, 0, 256 << 16 | 6 << 12 | 64, 0],
+        0x8000_0006 => [0, 0, l2(m.caches), 0],
         0x8000_0007 => [0, 0, 0, word(Word::Edx87)],
-        0x8000_0008 => [48 << 8 | paging::MAXPHYADDR, 0, 0, 0],
+        0x8000_0008 => [linear_bits(cpu) << 8 | model::phys_bits(cpu), 0, 0, 0],
         _ => [0; 4],
     }
 }
@@ -331,12 +390,19 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
 mod tests {
     use super::super::testing::{self, Level};
     use super::*;
+    use crate::model::CpuModel;
+
+    #[test]
+    fn what_a_cpu_tells_is_what_it_has() {
+        let c = testing::cpu(Level::Long);
+        assert_eq!(Features::told(|leaf, sub| cpuid(&c, leaf, sub)).0, c.features);
+    }
 
     #[test]
     fn no_two_features_share_a_bit() {
         for (i, a) in ROWS.iter().enumerate() {
-            assert_eq!(a.0.0, 1 << i);
-            assert!(ROWS[..i].iter().all(|b| b.1 != a.1 || b.2 != a.2), "row {i}");
+            assert_eq!(a.feature.0, 1 << i);
+            assert!(ROWS[..i].iter().all(|b| b.word != a.word || b.bit != a.bit), "row {i}");
         }
     }
 
@@ -362,7 +428,7 @@ mod tests {
     #[test]
     fn the_v3_model() {
         let mut c = testing::cpu(Level::Long);
-        c.features = Features::X86_64_V3.0;
+        CpuModel::default().apply(&mut c);
         let ecx = cpuid(&c, 1, 0)[2];
         assert_eq!(ecx & 0x3040_1000, 0x3040_1000, "FMA MOVBE AVX F16C");
         assert_eq!(ecx & 0x4200_0002, 0x4200_0002, "PCLMULQDQ AES RDRAND");

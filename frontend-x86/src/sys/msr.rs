@@ -1,13 +1,14 @@
 //! Model-specific registers, the time-stamp counter and RDPMC.
 //!
-//! Every MSR that the model has is one arm below; the rest raise #GP, which is how operating
-//! systems find out. Those of the local APIC are the platform's. MTRRs and PAT are state without
+//! Every MSR that there is is one arm below; whether the CPU has it, [`exists`] says. The rest raise
+//! #GP, which is how operating systems find out. Those of the local APIC are the platform's. MTRRs and PAT are state without
 //! effect: all memory is coherent.
 //!
 //! Source: SDM Vol. 4, chapter 2; Vol. 3, 11.11 and 11.12 (MTRR, PAT), 17.17 (TSC).
 
 use super::cpuid::Features;
 use super::{cr0, cr4, efer, mode, need_canonical, need_cpl0, paging};
+use crate::model;
 use emu_core::cpu::{Cpu, Reg};
 use emu_core::fault::{Fault, Guest};
 use emu_core::flags::rflags;
@@ -15,10 +16,11 @@ use emu_core::flags::rflags;
 /// Addresses (SDM Vol. 4, table 2-2).
 #[allow(missing_docs)] // the names are the manual's
 pub mod addr {
+    pub const P5_MC_ADDR: u32 = 0;
+    pub const P5_MC_TYPE: u32 = 1;
     pub const TIME_STAMP_COUNTER: u32 = 0x10;
     pub const PLATFORM_ID: u32 = 0x17;
     pub const APIC_BASE: u32 = 0x1b;
-    pub const FEATURE_CONTROL: u32 = 0x3a;
     pub const SPEC_CTRL: u32 = 0x48;
     pub const PRED_CMD: u32 = 0x49;
     pub const BIOS_UPDT_TRIG: u32 = 0x79;
@@ -71,6 +73,9 @@ const ARCH_CAPS: u64 = {
     v
 };
 
+/// IBRS_ALL of it, which is about `IA32_SPEC_CTRL`.
+const IBRS_ALL: u64 = 1 << 1;
+
 /// `IA32_MISC_ENABLE` after RESET: fast strings; no branch trace store, no PEBS.
 pub const MISC_ENABLE_RESET: u64 = 1 | 1 << 11 | 1 << 12;
 /// Its bit that turns MONITOR and MWAIT on; set after RESET where the CPU has them.
@@ -94,9 +99,43 @@ fn mtrr_fixed(msr: u32) -> Option<usize> {
     MTRR_FIXED.iter().position(|&m| m == msr)
 }
 
+/// `IA32_APIC_BASE`: x2APIC mode.
+const APIC_EXTD: u64 = 1 << 10;
+
+fn need(condition: bool) -> Guest<()> {
+    if condition { Ok(()) } else { Err(Fault::GP0) }
+}
+
 /// Whether `msr` is the platform's.
 fn is_apic(msr: u32) -> bool {
     matches!(msr, APIC_BASE | TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST)
+}
+
+/// Whether `cpu` has the register: by its features, or by its generation (SDM Vol. 4, tables 2-2
+/// and 2-60).
+fn exists(cpu: &Cpu, msr: u32) -> bool {
+    let has = |f: Features| f.in_cpu(cpu);
+    let m = model::of(cpu);
+    match msr {
+        P5_MC_ADDR | P5_MC_TYPE => has(Features::MCE),
+        TIME_STAMP_COUNTER => has(Features::TSC),
+        PLATFORM_ID | BIOS_UPDT_TRIG | BIOS_SIGN_ID | DEBUGCTL => m.p6(),
+        MISC_ENABLE => m.misc_enable(),
+        SPEC_CTRL | PRED_CMD => has(Features::SPEC_CTRL),
+        ARCH_CAPABILITIES => has(Features::ARCH_CAPS),
+        SYSENTER_CS..=SYSENTER_EIP => has(Features::SEP),
+        MCG_CAP | MCG_STATUS => has(Features::MCA),
+        MTRRCAP | MTRR_PHYSBASE0..=MTRR_PHYSMASK7 | MTRR_DEF_TYPE => has(Features::MTRR),
+        PAT => has(Features::PAT),
+        EFER => [Features::SYSCALL, Features::LM, Features::NX].into_iter().any(has),
+        STAR..=FMASK => has(Features::SYSCALL),
+        FS_BASE | GS_BASE | KERNEL_GS_BASE => has(Features::LM),
+        TSC_AUX => has(Features::RDTSCP) || has(Features::RDPID),
+        APIC_BASE => has(Features::APIC) && m.p6(),
+        TSC_DEADLINE => has(Features::TSC_DEADLINE),
+        X2APIC_FIRST..=X2APIC_LAST => has(Features::X2APIC),
+        _ => has(Features::MTRR) && mtrr_fixed(msr).is_some(),
+    }
 }
 
 /// RDMSR.
@@ -105,16 +144,16 @@ fn is_apic(msr: u32) -> bool {
 /// #GP(0) unless CPL 0 and the register exists and can be read.
 pub fn read(cpu: &mut Cpu, msr: u32) -> Guest<u64> {
     need_cpl0(cpu)?;
+    need(exists(cpu, msr))?;
     let s = &cpu.sys;
     Ok(match msr {
         TIME_STAMP_COUNTER => cpu.tsc(),
-        PLATFORM_ID | MCG_CAP | MCG_STATUS | DEBUGCTL => 0,
-        // Locked, without VMX.
-        FEATURE_CONTROL => 1,
-        SPEC_CTRL if Features::SPEC_CTRL.in_cpu(cpu) => s.spec_ctrl,
+        P5_MC_ADDR | P5_MC_TYPE | PLATFORM_ID | MCG_CAP | MCG_STATUS | DEBUGCTL => 0,
+        SPEC_CTRL => s.spec_ctrl,
         BIOS_SIGN_ID => s.bios_sign_id,
         MTRRCAP => MTRR_CAP,
-        ARCH_CAPABILITIES if Features::ARCH_CAPS.in_cpu(cpu) => ARCH_CAPS,
+        ARCH_CAPABILITIES if Features::SPEC_CTRL.in_cpu(cpu) => ARCH_CAPS,
+        ARCH_CAPABILITIES => ARCH_CAPS & !IBRS_ALL,
         SYSENTER_CS => s.sysenter_cs,
         SYSENTER_ESP => s.sysenter_esp,
         SYSENTER_EIP => s.sysenter_eip,
@@ -130,7 +169,7 @@ pub fn read(cpu: &mut Cpu, msr: u32) -> Guest<u64> {
         FS_BASE => cpu.reg(Reg::FS_BASE),
         GS_BASE => cpu.reg(Reg::GS_BASE),
         KERNEL_GS_BASE => s.kernel_gs_base,
-        TSC_AUX if Features::RDTSCP.in_cpu(cpu) => s.tsc_aux,
+        TSC_AUX => s.tsc_aux,
         _ if is_apic(msr) => {
             let tsc = cpu.tsc();
             return cpu.mem.platform.apic_msr_read(msr, tsc).ok_or(Fault::GP0);
@@ -148,6 +187,7 @@ pub fn read(cpu: &mut Cpu, msr: u32) -> Guest<u64> {
 /// #GP(0) unless CPL 0 and the register exists and takes `value`.
 pub fn write(cpu: &mut Cpu, msr: u32, value: u64) -> Guest<()> {
     need_cpl0(cpu)?;
+    need(exists(cpu, msr))?;
     let only = |bits: u64| if value & !bits == 0 { Ok(value) } else { Err(Fault::GP0) };
     let types = |ok: bool| if ok { Ok(value) } else { Err(Fault::GP0) };
     match msr {
@@ -155,8 +195,8 @@ pub fn write(cpu: &mut Cpu, msr: u32, value: u64) -> Guest<()> {
             cpu.sys.tsc_offset = value.wrapping_sub(cpu.now());
             cpu.mem.platform.tsc_written(value);
         }
-        SPEC_CTRL if Features::SPEC_CTRL.in_cpu(cpu) => cpu.sys.spec_ctrl = only(1)?,
-        PRED_CMD if Features::SPEC_CTRL.in_cpu(cpu) => {
+        SPEC_CTRL => cpu.sys.spec_ctrl = only(1)?,
+        PRED_CMD => {
             only(1)?;
         }
         BIOS_UPDT_TRIG => {}
@@ -177,7 +217,7 @@ pub fn write(cpu: &mut Cpu, msr: u32, value: u64) -> Guest<()> {
             only(3)?;
         }
         MTRR_PHYSBASE0..=MTRR_PHYSMASK7 => {
-            let address = (1 << paging::MAXPHYADDR) - (1 << 12);
+            let address = ((1 << 52) - (1 << 12)) & !paging::phys_reserved(cpu);
             if msr & 1 == 0 {
                 only(address | 0xff)?;
                 types(all_types(value & 0xff, MTRR_TYPES))?;
@@ -199,7 +239,10 @@ pub fn write(cpu: &mut Cpu, msr: u32, value: u64) -> Guest<()> {
         FS_BASE => cpu.set_reg(Reg::FS_BASE, need_canonical(value)?),
         GS_BASE => cpu.set_reg(Reg::GS_BASE, need_canonical(value)?),
         KERNEL_GS_BASE => cpu.sys.kernel_gs_base = need_canonical(value)?,
-        TSC_AUX if Features::RDTSCP.in_cpu(cpu) => cpu.sys.tsc_aux = only(0xffff_ffff)?,
+        TSC_AUX => cpu.sys.tsc_aux = only(0xffff_ffff)?,
+        APIC_BASE if value & APIC_EXTD != 0 && !Features::X2APIC.in_cpu(cpu) => {
+            return Err(Fault::GP0);
+        }
         _ if is_apic(msr) => {
             let tsc = cpu.tsc();
             cpu.mem.platform.apic_msr_write(msr, value, tsc).ok_or(Fault::GP0)?;
@@ -292,7 +335,7 @@ mod tests {
             (0x250, 0x0606_0606_0606_0606, true), (0x250, 7, false), (0x251, 0, false),
             (0x200, 0x8000_0006, true), (0x200, 0x8000_0106, false), (0x201, 0xff_8000_0800, true),
             (0x201, 1 << 40, false), (MTRR_DEF_TYPE, 0xc06, true), (MTRR_DEF_TYPE, 0x106, false),
-            (MTRRCAP, 0, false), (ARCH_CAPABILITIES, 0, false), (FEATURE_CONTROL, 1, false),
+            (MTRRCAP, 0, false), (ARCH_CAPABILITIES, 0, false), (0x3a, 1, false),
             (MISC_ENABLE, 1 << 18, true), (MISC_ENABLE, 1 << 60, false), (0x1234, 0, false),
             (SPEC_CTRL, 1, true), (SPEC_CTRL, 4, false), (PRED_CMD, 1, true), (BIOS_SIGN_ID, 0, true),
         ];

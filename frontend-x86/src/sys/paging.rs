@@ -13,15 +13,19 @@
 
 use super::cpuid::Features;
 use super::{canonical, cr0, cr4, efer};
+use crate::model;
 use emu_core::cpu::Cpu;
 use emu_core::fault::{Fault, Guest};
 use emu_core::mem::tlb::{Access, Privilege, Rights, Translation};
 use emu_core::width::Width::{self, W32, W64};
 
-/// Bits of a guest-physical address (CPUID leaf 80000008H).
-pub const MAXPHYADDR: u32 = 40;
-/// Bits 51:`MAXPHYADDR`: reserved in CR3 and in 64-bit paging entries.
-pub const PHYS_RESERVED: u64 = (1 << 52) - (1 << MAXPHYADDR);
+/// Bits of a physical address in 64-bit paging entries at most (SDM Vol. 3, 4.1.4).
+const PHYS: u64 = (1 << 52) - 1;
+
+/// Bits 51:MAXPHYADDR: reserved in CR3 and in 64-bit paging entries.
+pub fn phys_reserved(cpu: &Cpu) -> u64 {
+    PHYS & !((1 << model::phys_bits(cpu)) - 1)
+}
 
 /// Bits of paging-structure entries (SDM Vol. 3, tables 4-4 to 4-20).
 mod pte {
@@ -56,8 +60,7 @@ struct Format {
 
 static LEGACY: Format = Format { levels: &[22, 12], width: W32, root: 0xffff_f000 };
 static PAE: Format = Format { levels: &[30, 21, 12], width: W64, root: 0xffff_ffe0 };
-static LEVEL4: Format =
-    Format { levels: &[39, 30, 21, 12], width: W64, root: ((1 << MAXPHYADDR) - 1) & !0xfff };
+static LEVEL4: Format = Format { levels: &[39, 30, 21, 12], width: W64, root: PHYS & !0xfff };
 
 /// The function for [`emu_core::cpu::Frontend::translate`].
 ///
@@ -144,10 +147,11 @@ fn format(cpu: &Cpu) -> &'static Format {
 fn reserved(cpu: &Cpu, f: &Format, shift: u8, entry: u64, leaf: bool) -> u64 {
     if f.width == W32 {
         // PSE-36: bits 20:13 of a 4-MByte page's entry are bits 39:32 of its address.
-        return if leaf && shift == 22 { 1 << 21 } else { 0 };
+        let bits = if Features::PSE36.in_cpu(cpu) { phys_reserved(cpu) >> 19 } else { 0x1f_e000 };
+        return if leaf && shift == 22 { bits & 0x1f_e000 | 1 << 21 } else { 0 };
     }
     let long = f.levels.len() == 4;
-    let mut bits = if long { PHYS_RESERVED } else { PHYS_RESERVED | 0x7ff << 52 };
+    let mut bits = phys_reserved(cpu) | if long { 0 } else { 0x7ff << 52 };
     if !long && shift == 30 {
         return bits | pte::XD | 0x1e6;
     }
@@ -206,11 +210,11 @@ fn walk(cpu: &mut Cpu, va: u64, access: Access, privilege: Privilege) -> Guest<T
             used[n & 3] = (at, entry);
         }
         if !leaf {
-            table = entry & ((1 << MAXPHYADDR) - 1) & !0xfff;
+            table = entry & PHYS & !0xfff;
             continue;
         }
         let page = (1u64 << shift) - 1;
-        let mut pa = entry & ((1 << MAXPHYADDR) - 1) & !page;
+        let mut pa = entry & PHYS & !page;
         if shift == 22 {
             pa |= (entry >> 13 & 0xff) << 32;
         }

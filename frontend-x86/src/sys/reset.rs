@@ -2,22 +2,27 @@
 //!
 //! Source: SDM Vol. 3, table 9-1.
 
-use super::cpuid::{Features, SIGNATURE};
+use super::cpuid::Features;
 use super::{msr, segment, xcr0, xsave};
+use crate::model::{self, CpuModel};
 use emu_core::cpu::{Cpu, Reg, Seg, Segment, St, SysRegs, TableReg, X87};
 
 /// Puts `cpu` into its state after RESET. The CPU model stays; without one (`features` 0) it
-/// becomes [`Features::X86_64_V2`].
+/// becomes the default one.
 pub fn reset(cpu: &mut Cpu) {
     if cpu.features == 0 {
-        cpu.features = Features::X86_64_V2.0;
+        CpuModel::default().apply(cpu);
+    }
+    if !Features::APIC.in_cpu(cpu) {
+        // Interrupts come straight from the 8259A.
+        let _ = cpu.mem.platform.apic_msr_write(msr::addr::APIC_BASE, 0, 0);
     }
     let real = |selector| Segment { selector, attr: segment::REAL_ATTR, limit: 0xffff };
     let table = TableReg { base: 0, limit: 0xffff };
     let mut dr = [0; 8];
     (dr[6], dr[7]) = (0xffff_0ff0, 0x400);
     cpu.regs.fill(0);
-    cpu.set_reg(Reg::RDX, SIGNATURE.into());
+    cpu.set_reg(Reg::RDX, model::of(cpu).signature().into());
     cpu.set_reg(Seg::Cs.base(), 0xffff_0000);
     cpu.set_rip(0xfff0);
     cpu.set_rflags(0);
@@ -29,7 +34,10 @@ pub fn reset(cpu: &mut Cpu) {
     cpu.mxcsr = xsave::MXCSR_RESET;
     cpu.x87 = X87 { cw: 0x40, full: 0xff, st: [St::default(); 8], ..X87::default() };
     let monitor = Features::MONITOR.in_cpu(cpu);
-    let misc_enable = msr::MISC_ENABLE_RESET | if monitor { msr::MISC_ENABLE_MONITOR } else { 0 };
+    let misc_enable = match model::of(cpu).misc_enable() {
+        true => msr::MISC_ENABLE_RESET | if monitor { msr::MISC_ENABLE_MONITOR } else { 0 },
+        false => 0,
+    };
     cpu.sys = SysRegs {
         cr0: 0x6000_0010,
         xcr0: xcr0::X87,
@@ -61,7 +69,7 @@ mod tests {
         reset(&mut c);
         assert_eq!(c.base(Seg::Cs) + c.rip(), 0xffff_fff0);
         assert_eq!((c.mode, c.rflags()), (m::REAL | m::CS_LIMIT, 2));
-        assert_eq!((c.regs[3], c.reg(Reg::RDX)), (0, SIGNATURE.into()));
+        assert_eq!((c.regs[3], c.reg(Reg::RDX)), (0, 0x2_06c2));
         assert_eq!((c.sys.cr0, c.sys.efer, c.x87.cw), (0x6000_0010, 0, 0x40));
         assert!(c.tsc() < 1_000_000_000);
     }

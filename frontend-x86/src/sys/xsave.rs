@@ -13,8 +13,10 @@ use emu_core::cpu::{Cpu, St, X87, mode as m};
 use emu_core::fault::{Fault, Guest};
 use emu_core::mem::tlb::Access;
 
-/// Bits of MXCSR that exist (DAZ is among them): what FXSAVE stores as `MXCSR_MASK`.
-pub const MXCSR_MASK: u32 = 0xffff;
+/// Bits of MXCSR that exist: what FXSAVE stores as `MXCSR_MASK`. DAZ came with SSE2.
+const fn mxcsr_mask(cpu: &Cpu) -> u32 {
+    if Features::SSE2.in_cpu(cpu) { 0xffff } else { 0xffbf }
+}
 /// MXCSR after RESET.
 pub const MXCSR_RESET: u32 = 0x1f80;
 
@@ -110,7 +112,7 @@ fn get_x87(area: &[u8], rex_w: bool) -> X87 {
 
 fn put_mxcsr(area: &mut [u8], cpu: &Cpu) {
     put(area, 24, &cpu.mxcsr.to_le_bytes());
-    put(area, 28, &MXCSR_MASK.to_le_bytes());
+    put(area, 28, &mxcsr_mask(cpu).to_le_bytes());
 }
 
 /// Copies 128-bit halves of vector registers to `area` from `at` on; `half`: 0 low, 1 high.
@@ -133,8 +135,8 @@ fn get_vectors(area: Option<&[u8]>, at: usize, cpu: &mut Cpu, half: usize) {
 ///
 /// # Errors
 /// #GP(0) for reserved bits.
-pub const fn check_mxcsr(value: u32) -> Guest<u32> {
-    if value & !MXCSR_MASK == 0 { Ok(value) } else { Err(Fault::GP0) }
+pub const fn check_mxcsr(cpu: &Cpu, value: u32) -> Guest<u32> {
+    if value & !mxcsr_mask(cpu) == 0 { Ok(value) } else { Err(Fault::GP0) }
 }
 
 /// LDMXCSR.
@@ -142,7 +144,7 @@ pub const fn check_mxcsr(value: u32) -> Guest<u32> {
 /// # Errors
 /// #GP(0) for reserved bits.
 pub fn ldmxcsr(cpu: &mut Cpu, value: u32) -> Guest<()> {
-    cpu.mxcsr = check_mxcsr(value)?;
+    cpu.mxcsr = check_mxcsr(cpu, value)?;
     Ok(())
 }
 
@@ -169,7 +171,7 @@ pub fn fxsave(cpu: &mut Cpu, va: u64, rex_w: bool) -> Guest<()> {
 pub fn fxrstor(cpu: &mut Cpu, va: u64, rex_w: bool) -> Guest<()> {
     check(cpu, va, false)?;
     let area = cpu.read_array::<LEGACY>(va)?;
-    cpu.mxcsr = check_mxcsr(u32::from_le_bytes(get(&area, 24)))?;
+    cpu.mxcsr = check_mxcsr(cpu, u32::from_le_bytes(get(&area, 24)))?;
     cpu.x87 = get_x87(&area, rex_w);
     get_vectors(Some(&area), XMM, cpu, 0);
     Ok(())
@@ -241,7 +243,7 @@ pub fn xrstor(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool) -> Guest<()> {
     if compact && rfbm & !present & xcr0::SSE != 0 {
         cpu.mxcsr = MXCSR_RESET;
     } else if rfbm & if compact { xcr0::SSE } else { xcr0::AVX_SSE } != 0 {
-        cpu.mxcsr = check_mxcsr(u32::from_le_bytes(get(&area, 24)))?;
+        cpu.mxcsr = check_mxcsr(cpu, u32::from_le_bytes(get(&area, 24)))?;
     }
     if rfbm & xcr0::X87 != 0 {
         cpu.x87 = from(xcr0::X87).map_or_else(X87::default, |a| get_x87(a, rex_w));

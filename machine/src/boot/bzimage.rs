@@ -134,6 +134,7 @@ impl Image<'_> {
 /// Loads the `bzImage` of `job`.
 pub(super) fn load(job: &Job) -> Result<Entry, Cause> {
     let image = Image::parse(job.kernel)?;
+    job.check_cpu(image.long)?;
     if image.end > e820::split(job.ram_size).0 {
         return Err(Cause::Memory { need: image.end, ram: job.ram_size });
     }
@@ -245,6 +246,22 @@ mod tests {
             assert_eq!((e.mode, e.rip), (Mode::Protected32, 0x100_0000));
             assert_eq!((e.cr0, e.cr3, e.cr4, e.efer), (0x11, 0, 0, 0));
             assert!(e.cs.big() && !e.cs.long());
+        }
+    }
+
+    #[test]
+    fn a_64_bit_kernel_needs_a_64_bit_cpu() {
+        let mem = PhysMem::flat(RAM).unwrap();
+        for entry32 in [false, true] {
+            let no_long_mode = Some("pentium3");
+            let opts = Options { name: "k", entry32, no_long_mode, ..Options::default() };
+            let e = load(&mem, RAM, &image(), None, "", 0, opts).unwrap_err();
+            assert_eq!(
+                e.to_string(),
+                "cannot boot k: it is a 64-bit kernel, and the CPU model pentium3 has no 64-bit \
+                 mode (lm); give another --cpu, or a 32-bit kernel"
+            );
+            assert!(load(&mem, RAM, &with(&[(XLOADFLAGS, 0)]), None, "", 0, opts).is_ok());
         }
     }
 

@@ -90,6 +90,8 @@ pub struct Options<'a> {
     pub entry32: bool,
     /// Tells the kernel that a display card is in 80×25 text mode.
     pub text_mode: bool,
+    /// The name of the CPU model if it has no 64-bit mode: 64-bit kernels are refused.
+    pub no_long_mode: Option<&'a str>,
 }
 
 /// Why a kernel cannot be booted: one line that says what is wrong and what to do.
@@ -114,6 +116,12 @@ pub enum Cause {
     /// A packed kernel without its unpacker.
     #[error("it is a file compressed by {0}; unpack it first")]
     Compressed(&'static str),
+    /// A 64-bit kernel for a CPU without 64-bit mode.
+    #[error(
+        "it is a 64-bit kernel, and the CPU model {0} has no 64-bit mode (lm); give another --cpu, \
+         or a 32-bit kernel"
+    )]
+    LongMode(String),
     /// A kernel for another processor.
     #[error("it is a kernel for another processor ({0}); give one for x86")]
     Foreign(String),
@@ -231,6 +239,14 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Refuses a 64-bit kernel if the CPU is none for it.
+    fn check_cpu(&self, long: bool) -> Result<(), Cause> {
+        match self.opts.no_long_mode {
+            Some(model) if long => Err(Cause::LongMode(model.to_owned())),
+            _ => Ok(()),
+        }
+    }
+
     /// Finds room for the initrd as high as possible, in whole pages of RAM from `above` on and
     /// below `limit`. Gives address and size; zeros without an initrd.
     fn place_initrd(&self, above: u64, limit: u64) -> Result<(u64, u64), Cause> {

@@ -115,6 +115,7 @@ fn part<'a>(job: &Job<'a>, ph: &ProgramHeader) -> Result<Part<'a>, Cause> {
 /// Loads the ELF file of `job`.
 pub(super) fn load(job: &Job) -> Result<Entry, Cause> {
     let (list, ctx) = headers(job.kernel)?;
+    job.check_cpu(ctx.container == Container::Big)?;
     let entry = entry_point(job.kernel, &list, ctx)?;
     let loads = list.iter().filter(|ph| ph.p_type == PT_LOAD && ph.p_memsz != 0);
     let parts = loads.map(|ph| part(job, ph)).collect::<Result<Vec<_>, _>>()?;
@@ -278,6 +279,11 @@ mod tests {
             put(&mut f, 52 + 4 * i, 4, v);
         }
         assert_eq!(try_load(RAM, &f, None).unwrap().rip, BASE + 4);
+        let mem = PhysMem::flat(RAM).unwrap();
+        let opts = Options { no_long_mode: Some("i486"), ..Options::default() };
+        assert!(super::super::load(&mem, RAM, &f, None, "", 0, opts).is_ok());
+        let e = super::super::load(&mem, RAM, &image(), None, "", 0, opts).unwrap_err();
+        assert_eq!(e.cause, Cause::LongMode("i486".to_owned()));
         put(&mut f, note + 8, 4, 1);
         assert_eq!(try_load(RAM, &f, None), Err(Cause::NoPvhNote));
     }
