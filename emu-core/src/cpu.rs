@@ -252,6 +252,8 @@ pub mod mode {
     pub const ALIGN: u32 = 1 << 13;
     /// Long mode is active (64-bit or compatibility).
     pub const LONG: u32 = 1 << 14;
+    /// Sensitive instructions are counted; see [`Cpu::audit`](super::Cpu::audit).
+    pub const AUDIT: u32 = 1 << 30;
     /// One instruction a block: single-stepping, interrupt shadows, code that overwrites itself.
     pub const SINGLE: u32 = 1 << 31;
 }
@@ -420,6 +422,10 @@ pub struct Cpu {
     pub random: u64,
     /// Counts exceptions and interrupts by vector.
     pub vectors: Box<[u64; 256]>,
+    /// Counters of the frontend's for sensitive instructions; none unless they are audited.
+    pub audit: Vec<u64>,
+    /// RIP of the instruction counted last, and its counter.
+    pub audited: (u64, usize),
 }
 
 impl Cpu {
@@ -464,6 +470,8 @@ impl Cpu {
             rare: Vec::new(),
             random: 0,
             vectors: Box::new([0; 256]),
+            audit: Vec::new(),
+            audited: (u64::MAX, 0),
         }
     }
 

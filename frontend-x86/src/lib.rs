@@ -8,6 +8,7 @@ pub mod lift;
 pub mod model;
 pub mod operand;
 pub mod row;
+pub mod sensitive;
 pub mod sys;
 pub mod x87;
 

@@ -49,6 +49,10 @@ fn undefined(sample: &Sample, mut done: bool) -> u64 {
     let mut now = 0;
     for e in instructions(sample).iter().filter(|e| !e.insn.is_invalid()) {
         done &= !rules::branches(&e.insn);
+        if rules::branches_anywhere(&e.insn) {
+            // It may lead into the midst of an instruction.
+            return u64::MAX;
+        }
         if done {
             now &= !rules::defined(&e.insn);
         }
@@ -142,6 +146,10 @@ fn wraps(sample: &Sample, cpu: &Judged, model: &Judged) -> bool {
     }
     let all = instructions(sample);
     let Some(e) = all.iter().find(|e| e.insn.ip() == cpu.state.rip) else { return false };
+    if e.insn.memory_index().is_vector_register() {
+        // Any of its elements.
+        return true;
+    }
     let mut info = InstructionInfoFactory::new();
     info.info(&e.insn).used_memory().iter().any(|m| {
         let at = m.virtual_address(0, |r, _, _| Some(value(&cpu.state, r)));

@@ -117,7 +117,6 @@ impl Generator {
         while bytes.len() < 4 && self.rng.one_in(3) {
             bytes.push(self.rng.pick(&prefixes));
         }
-        let first = bytes.len();
         match self.rng.below(4) {
             0 => {}
             1 => bytes.extend([0x0f, 0x38]),
@@ -132,6 +131,8 @@ impl Generator {
         if e.insn.is_invalid() {
             // The host may have more of the VEX, EVEX and XOP space.
             // With LOCK the system group of this vendor's CPUs raises #UD after other faults.
+            let prefix = |b: &&u8| rules::is_prefix(**b, self.bits);
+            let first = bytes.iter().take_while(prefix).count().min(MAX_LEN);
             let late = bytes[..first].contains(&0xf0) && bytes[first..].starts_with(&[0x0f, 0x00]);
             let host =
                 late || vector_prefix.contains(&bytes[first]) || maybe_host_only(&bytes, self.bits);

@@ -73,6 +73,13 @@ pub fn branches(i: &Instruction) -> bool {
     !matches!(i.flow_control(), FlowControl::Next | FlowControl::Exception)
 }
 
+/// Whether a branch takes its target from what a sample may have changed.
+#[must_use]
+pub fn branches_anywhere(i: &Instruction) -> bool {
+    use FlowControl::{IndirectBranch, IndirectCall, Return};
+    matches!(i.flow_control(), IndirectBranch | IndirectCall | Return)
+}
+
 /// Why these bytes of an instruction are not generated though others of its encoding are.
 #[must_use]
 pub fn excluded_form(e: &Encoded) -> Option<Reason> {
@@ -88,7 +95,7 @@ pub fn excluded_form(e: &Encoded) -> Option<Reason> {
         || i.is_jmp_near_indirect()
         || i.is_call_near_indirect()
         || i.mnemonic() == Mnemonic::Ret;
-    let prefixes = e.bytes.iter().take_while(|b| is_prefix(**b));
+    let prefixes = e.bytes.iter().take_while(|b| is_prefix(**b, Bits::B64));
     if i.code_size() == CodeSize::Code64 && near && prefixes.clone().any(|b| *b == 0x66) {
         return Some("AMD's CPUs take 16-bit near branches in 64-bit code (SDM Vol. 2, JMP)");
     }
@@ -99,8 +106,10 @@ pub fn excluded_form(e: &Encoded) -> Option<Reason> {
 }
 
 /// Legacy and REX prefixes.
-fn is_prefix(b: u8) -> bool {
-    matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x40..=0x4f | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)
+#[must_use]
+pub fn is_prefix(b: u8, bits: Bits) -> bool {
+    let rex = bits == Bits::B64 && matches!(b, 0x40..=0x4f);
+    rex || matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)
 }
 
 /// Instructions that are only generated as the single one of a sample: what they load or store
@@ -293,6 +302,17 @@ pub fn family_of(i: &Instruction) -> &'static str {
     insn::row(i).map_or("illegal", family)
 }
 
+/// Whether the decoder gives `code` for any bytes as Intel's CPUs take them: an instruction of its
+/// own, not WAIT and another one, of no vendor or time that must be asked for.
+#[must_use]
+pub fn decodes(code: Code) -> bool {
+    let info = code.op_code();
+    let sizes = info.intel_decoder16() || info.intel_decoder32() || info.intel_decoder64();
+    // 0FH is POP CS on the 8086 only.
+    let own = sizes && code != Code::Popw_CS;
+    own && info.is_instruction() && !info.fwait() && info.decoder_option() == DecoderOptions::NONE
+}
+
 /// Whether a row of the CPU with `features` exists for `i` in code of this size.
 #[must_use]
 pub fn in_model(i: &Instruction, bits: Bits, features: u128) -> bool {
@@ -308,10 +328,8 @@ pub fn in_model(i: &Instruction, bits: Bits, features: u128) -> bool {
         }
         _ => {}
     }
-    let mode = if bits == Bits::B64 { info.mode64() } else { info.mode32() };
-    let own =
-        info.is_instruction() && !info.fwait() && info.decoder_option() == DecoderOptions::NONE;
-    mode && own && insn::enabled(i, Features(features)) && insn::row(i).is_some()
+    let size = if bits == Bits::B64 { info.intel_decoder64() } else { info.intel_decoder32() };
+    size && decodes(i.code()) && insn::enabled(i, Features(features)) && insn::row(i).is_some()
 }
 
 /// Whether `i` works on x87 or MMX registers.

@@ -55,6 +55,8 @@ rows! {
     Prefetch:  NONE, Innocuous, nop;
     Prefetchw: NONE, Innocuous, nop;
     Prefetchwt1: NONE, Innocuous, nop;
+    Prefetchit0: NONE, Innocuous, nop;
+    Prefetchit1: NONE, Innocuous, nop;
     Reservednop: NONE, Innocuous, nop;
     // Hints in the NOP space 0F 18–0F 1F: a CPU without CET executes them as NOP.
     Rdsspd: NONE, Innocuous, nop;

@@ -70,6 +70,7 @@ static PROBES: &[(Features, Probe)] = &[
     (Features::RDTSCP,     Code(&[0x0f, 0x01, 0xf9])),                   // rdtscp
     (Features::RDPID,      Code(&[0xf3, 0x0f, 0xc7, 0xf8])),             // rdpid eax
     (Features::INVPCID,    Code(&[0x66, 0x0f, 0x38, 0x82, 0x08])),       // invpcid ecx, [eax]
+    (Features::MONITOR,    Code(&[0x0f, 0x01, 0xc8])),                   // monitor
     (Features::SMAP,       Code(&[0x0f, 0x01, 0xcb])),                   // stac
     (Features::NOPL,       Code(&[0x0f, 0x1f, 0xc0])),                   // nop eax
     (Features::CX16,       Code64(&[0x48, 0x0f, 0xc7, 0x08])),           // cmpxchg16b [rax]

@@ -244,6 +244,7 @@ fn combined(first: u8, second: Fault) -> Option<Fault> {
 
 /// The function for [`emu_core::cpu::Frontend::deliver_fault`].
 pub fn deliver_fault(cpu: &mut Cpu, fault: Fault) {
+    crate::sensitive::faulted(cpu, fault.vector);
     let aborts_and_traps = [vector::NMI, vector::BP, vector::OF, vector::DF, vector::MC];
     let mut fault = fault;
     loop {

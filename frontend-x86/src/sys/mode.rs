@@ -46,6 +46,7 @@ pub fn update(cpu: &mut Cpu) {
     let avx = s.cr4 & cr4::OSXSAVE != 0 && s.xcr0 & xcr0::AVX_SSE == xcr0::AVX_SSE;
     set(avx, mode::AVX);
     set(user && ac && s.cr0 & cr0::AM != 0, mode::ALIGN);
+    set(!cpu.audit.is_empty(), mode::AUDIT);
     cpu.mode = m;
     cpu.tlb.set_privilege(privilege(cpu, cpu.cpl));
 }
