@@ -32,7 +32,8 @@ impl SystemDiff {
         ensure!(unknown.is_none(), "there is no chapter {unknown:?}");
         let rom = std::env::temp_dir().join(format!("ring3-system-{}.rom", std::process::id()));
         let (mut rows, mut ours, mut theirs) = (0, 0, 0);
-        let wanted = |name: &str| self.chapters.is_empty() || self.chapters.iter().any(|c| c == name);
+        let wanted =
+            |name: &str| self.chapters.is_empty() || self.chapters.iter().any(|c| c == name);
         for chapter in CHAPTERS.iter().filter(|c| wanted(c.name)) {
             let selected = run::select(chapter, &self.only);
             let qemu = run::qemu(&selected, &rom).context("cannot run qemu-system-x86_64")?;

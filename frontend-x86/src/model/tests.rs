@@ -379,7 +379,7 @@ fn xsave_areas() {
         }
         c.sys.cr4 |= cr4::OSXSAVE;
         let all = u64::from(cpuid(&c, 0xd, 0)[0]);
-        for mask in 0..16 {
+        for mask in (0..16).chain([0x200, 0x201, 0x203, 0x207, 0x400]) {
             let valid = mask & 1 != 0 && mask & !all == 0 && mask & 6 != xcr0::AVX;
             assert_eq!(control::xsetbv(&mut c, 0, mask).is_ok(), valid, "{} {mask}", m.name);
         }
@@ -387,12 +387,13 @@ fn xsave_areas() {
             control::xsetbv(&mut c, 0, mask).unwrap();
             let [_, now, most, _] = cpuid(&c, 0xd, 0);
             c.v = [[u64::MAX; 4]; 24];
-            for at in 0..1024 {
+            c.sys.pkru = u32::MAX;
+            for at in 0..4096 {
                 c.mem.write(0x5000 + at, W8, 0);
             }
             xsave::xsave(&mut c, 0x5000, u64::MAX, true, false).unwrap();
-            let last = (0..1024u64).rev().find(|at| c.mem.read(0x5000 + at, W8) != 0).unwrap();
-            let end = if last >= 576 { last as u32 + 1 } else { 576 };
+            let last = (0..4096u64).rev().find(|at| c.mem.read(0x5000 + at, W8) != 0).unwrap();
+            let end = if last >= 576 { (last as u32 + 8) & !7 } else { 576 };
             assert_eq!((end, now <= most), (now, true), "{} {mask}", m.name);
         }
     }

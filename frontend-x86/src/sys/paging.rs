@@ -1,8 +1,8 @@
-//! Linear to guest-physical: the page walk of all four paging modes, behind the soft TLB.
+//! Linear to guest-physical: the page walk of all paging modes, behind the soft TLB.
 //!
-//! One walker serves 32-bit, PAE and 4-level paging; a [`Format`] says what differs. A level-2
-//! entry is trusted only when it allows the access (and is dirty, for a write): the guest may
-//! add rights without INVLPG (SDM Vol. 3, 4.10.4.3), so a denial is always the walk's word.
+//! One walker serves 32-bit, PAE, 4-level and 5-level paging; a [`Format`] says what differs. A
+//! level-2 entry is trusted only when it allows the access (and is dirty, for a write): the guest
+//! may add rights without INVLPG (SDM Vol. 3, 4.10.4.3), so a denial is always the walk's word.
 //! Accessed and dirty bits are set when the access is allowed, and only then.
 //!
 //! PDPTEs of PAE paging are read from memory at each walk, as AMD documents, instead of being
@@ -46,6 +46,7 @@ mod error {
     pub const U: u32 = 1 << 2;
     pub const RSVD: u32 = 1 << 3;
     pub const I: u32 = 1 << 4;
+    pub const PK: u32 = 1 << 5;
 }
 
 /// What a paging mode's structures look like.
@@ -60,6 +61,7 @@ struct Format {
 
 static LEGACY: Format = Format { levels: &[22, 12], width: W32, root: 0xffff_f000 };
 static PAE: Format = Format { levels: &[30, 21, 12], width: W64, root: 0xffff_ffe0 };
+static LEVEL5: Format = Format { levels: &[48, 39, 30, 21, 12], ..LEVEL4 };
 static LEVEL4: Format = Format { levels: &[39, 30, 21, 12], width: W64, root: PHYS & !0xfff };
 
 /// The function for [`emu_core::cpu::Frontend::translate`].
@@ -74,7 +76,7 @@ pub fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
         return Ok(va);
     }
     let va = match cpu.sys.efer & efer::LMA != 0 {
-        true if !canonical(va) => return Err(Fault::GP0),
+        true if !canonical(cpu, va) => return Err(Fault::GP0),
         true => va,
         false => va & 0xffff_ffff,
     };
@@ -110,9 +112,23 @@ fn enter(cpu: &mut Cpu, va: u64, pa: u64, rights: Rights, large: bool) {
     }
 }
 
-/// Whether `t` allows `access` (SDM Vol. 3, 4.6.1).
+/// Whether PKRU denies `access` to a page with the key of `t` (SDM Vol. 3, 4.6.2).
+fn key_denies(cpu: &Cpu, t: &Translation, access: Access, privilege: Privilege) -> bool {
+    let long = cpu.sys.efer & efer::LMA != 0;
+    if cpu.sys.cr4 & cr4::PKE == 0 || !long || !t.user || access == Access::Exec {
+        return false;
+    }
+    let (ad, wd) = (cpu.sys.pkru >> (2 * t.key) & 1 != 0, cpu.sys.pkru >> (2 * t.key) & 2 != 0);
+    let checked = privilege == Privilege::User || cpu.sys.cr0 & cr0::WP != 0;
+    ad || wd && access == Access::Write && checked
+}
+
+/// Whether `t` allows `access` (SDM Vol. 3, 4.6).
 fn allowed(cpu: &Cpu, t: &Translation, access: Access, privilege: Privilege) -> bool {
     let cr4 = cpu.sys.cr4;
+    if key_denies(cpu, t, access, privilege) {
+        return false;
+    }
     if privilege == Privilege::User {
         return t.user
             && match access {
@@ -132,6 +148,7 @@ fn allowed(cpu: &Cpu, t: &Translation, access: Access, privilege: Privilege) -> 
 /// The paging mode in force; paging is on.
 fn format(cpu: &Cpu) -> &'static Format {
     match (cpu.sys.efer & efer::LMA != 0, cpu.sys.cr4 & cr4::PAE != 0) {
+        (true, _) if cpu.sys.cr4 & cr4::LA57 != 0 => &LEVEL5,
         (true, _) => &LEVEL4,
         (false, true) => &PAE,
         (false, false) => &LEGACY,
@@ -145,7 +162,7 @@ fn reserved(cpu: &Cpu, f: &Format, shift: u8, entry: u64, leaf: bool) -> u64 {
         let bits = if Features::PSE36.in_cpu(cpu) { phys_reserved(cpu) >> 19 } else { 0x1f_e000 };
         return if leaf && shift == 22 { bits & 0x1f_e000 | 1 << 21 } else { 0 };
     }
-    let long = f.levels.len() == 4;
+    let long = f.levels.len() > 3;
     let mut bits = phys_reserved(cpu) | if long { 0 } else { 0x7ff << 52 };
     if !long && shift == 30 {
         return bits | pte::XD | 0x1e6;
@@ -154,7 +171,7 @@ fn reserved(cpu: &Cpu, f: &Format, shift: u8, entry: u64, leaf: bool) -> u64 {
         bits |= pte::XD;
     }
     let gib_pages = Features::PDPE1GB.in_cpu(cpu);
-    if shift == 39 || shift == 30 && !gib_pages && entry & pte::PS != 0 {
+    if shift >= 39 || shift == 30 && !gib_pages && entry & pte::PS != 0 {
         bits |= pte::PS;
     }
     if leaf && shift > 12 {
@@ -180,7 +197,7 @@ fn walk(cpu: &mut Cpu, va: u64, access: Access, privilege: Privilege) -> Guest<T
     let mut rights = pte::RW | pte::US;
     let mut exec = true;
     // Where the entries are that get an accessed bit, and their values.
-    let mut used = [(0, 0); 4];
+    let mut used = [(0, 0); 8];
     for (n, &shift) in f.levels.iter().enumerate() {
         let pdpte = shift == 30 && f.levels.len() == 3;
         let index = va >> shift & ((1 << index_bits) - 1);
@@ -202,7 +219,7 @@ fn walk(cpu: &mut Cpu, va: u64, access: Access, privilege: Privilege) -> Guest<T
         if !pdpte {
             rights &= entry;
             exec &= entry & pte::XD == 0;
-            used[n & 3] = (at, entry);
+            used[n & 7] = (at, entry);
         }
         if !leaf {
             table = entry & PHYS & !0xfff;
@@ -221,12 +238,13 @@ fn walk(cpu: &mut Cpu, va: u64, access: Access, privilege: Privilege) -> Guest<T
             exec,
             global: entry & pte::G != 0 && cpu.sys.cr4 & cr4::PGE != 0,
             dirty: access == Access::Write || entry & pte::D != 0,
-            key: 0,
+            key: if f.levels.len() > 3 { (entry >> 59 & 15) as u8 } else { 0 },
         };
         if !allowed(cpu, &t, access, privilege) {
-            return fault(error::P);
+            let key = if key_denies(cpu, &t, access, privilege) { error::PK } else { 0 };
+            return fault(error::P | key);
         }
-        for (i, &(at, entry)) in used[..=n & 3].iter().enumerate() {
+        for (i, &(at, entry)) in used[..=n & 7].iter().enumerate() {
             let dirty = if i == n && access == Access::Write { pte::D } else { 0 };
             let new = entry | pte::A | dirty;
             if entry & pte::P != 0 && new != entry {

@@ -248,7 +248,8 @@ impl<'k> Asm<'k> {
         let target = self.addr(&format!("caught {at:x}"));
         let target = if self.bitness() == 16 { target & 0xffff } else { target };
         let (cs_at, ss_at) = (self.word(CTX_CS), self.word(CTX_SS));
-        let (flags_at, slot_at, to) = (self.dword(CTX_FLAGS), self.dword(SLOT), self.dword(RECOVER));
+        let (flags_at, slot_at, to) =
+            (self.dword(CTX_FLAGS), self.dword(SLOT), self.dword(RECOVER));
         let sp_at = self.dword(CTX_SP);
         self.mov(slot_at, at)?;
         self.mov(cs_at, cs)?;
@@ -299,6 +300,12 @@ impl<'k> Asm<'k> {
         let start = if self.bitness() == 16 { self.off(name) } else { self.addr(name) };
         self.sub(eax, start as i32)?;
         self.show(eax)
+    }
+
+    /// REP (REPE) before the next instruction.
+    pub fn repeat(&mut self) -> Emit {
+        let _: &mut CodeAssembler = self.code.rep();
+        Ok(())
     }
 
     // --- control transfer between segments ---

@@ -182,7 +182,11 @@ fn boot(s: &mut Asm, rows: u32) -> Emit {
         s.mov(di, to)?;
         s.mov(cx, count)?;
         s.xor(eax, eax)?;
-        if copies { s.rep().movsd()? } else { s.rep().stosd()? };
+        if copies {
+            s.rep().movsd()?
+        } else {
+            s.rep().stosd()?
+        };
     }
     s.mov(dword_ptr(SLOT).fs(), LOG + LAST_SLOT * SLOT_SIZE)?;
     s.shl(bx, 2)?;
@@ -531,7 +535,8 @@ fn prologue(s: &mut Asm, mode: Mode) -> Emit {
         return Ok(());
     }
     s.legacy_paging = matches!(mode, Mode::Legacy | Mode::Legacy3);
-    let long = matches!(mode, Mode::Long | Mode::LongUser | Mode::Long3 | Mode::Compat | Mode::Compat3);
+    let long =
+        matches!(mode, Mode::Long | Mode::LongUser | Mode::Long3 | Mode::Compat | Mode::Compat3);
     let user =
         matches!(mode, Mode::Legacy3 | Mode::Pae3 | Mode::LongUser | Mode::Long3 | Mode::Compat3);
     if user {
