@@ -89,6 +89,7 @@ static PROBES: &[(Features, Probe)] = &[
     (Features::XGETBV1,    Ask(xgetbv1)),
     (Features::PSE36,      Ask(pse36)),
     (Features::PDPE1GB,    Ask(gib_page)),
+    (Features::LA57,       Ask(la57)),
     (Features::LZCNT,      Ask(|c| Some(lifts_to(c, &[0xf3, 0x0f, 0xbd, 0xc1], Op::Lzcnt)))),
     // A NOP where 64-bit mode exists.
     (Features::PREFETCHW,  Ask(|c| {
@@ -154,6 +155,17 @@ fn pse36(c: &mut Cpu) -> Option<bool> {
     (c.sys.cr0, c.sys.cr4, c.sys.cr3) = old;
     c.tlb.flush_all(true);
     Some(at == Ok(1 << 32))
+}
+
+/// CR4.LA57, which can be set outside long mode only.
+fn la57(c: &mut Cpu) -> Option<bool> {
+    let old = (c.sys.cr0, c.sys.efer);
+    (c.sys.cr0, c.sys.efer) = (old.0 & !cr0::PG, 0);
+    mode::update(c);
+    let done = set_cr4(c, cr4::LA57);
+    (c.sys.cr0, c.sys.efer) = old;
+    mode::update(c);
+    Some(done)
 }
 
 /// A 1-GByte page.
@@ -243,8 +255,13 @@ fn what_cpuid_tells_is_what_works() {
                     }
                 }
                 for (bit, feature) in control::CR4_BITS {
-                    // CR4.PCIDE can be set in long mode only.
-                    let mode = *bit != cr4::PCIDE || c.mode & m::LONG != 0;
+                    // CR4.PCIDE can be set in long mode only, CR4.LA57 only outside.
+                    let long = c.mode & m::LONG != 0;
+                    let mode = match *bit {
+                        cr4::PCIDE => long,
+                        cr4::LA57 => !long,
+                        _ => true,
+                    };
                     let there = feature.in_cpu(&c) && mode;
                     assert_eq!(set_cr4(&mut c, *bit), there, "{text}: CR4 {bit:#x}");
                 }

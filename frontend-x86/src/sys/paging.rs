@@ -273,8 +273,8 @@ pub fn load_pdptes(cpu: &Cpu, cr3: u64) -> Guest<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mode;
     use super::super::testing::{self, Level};
+    use super::super::{control, mode};
     use super::*;
     use emu_core::flags::rflags;
 
@@ -366,6 +366,47 @@ mod tests {
         assert!(translate(&mut c, 0x40_0000, Access::Write).is_ok());
         user(&mut c);
         assert!(translate(&mut c, 0x40_0000, Access::Write).is_ok());
+    }
+
+    /// 4.6.2: PKRU's AD and WD bits of the page's key, for user pages; a change of PKRU counts at
+    /// once, and rights that level 1 still had are gone.
+    #[test]
+    fn protection_keys() {
+        let mut c = paged(0x20_0000 | 7 | 5 << 59, 7);
+        c.sys.cr4 |= cr4::PKE;
+        assert!(translate(&mut c, 0x40_0000, Access::Write).is_ok());
+        control::wrpkru(&mut c, 0, 1 << 10).unwrap();
+        assert_eq!(c.tlb.read(0x40_0000, 1), None);
+        assert_eq!(pf(&mut c, 0x40_0000, Access::Read), 0x21);
+        assert!(translate(&mut c, 0x40_0000, Access::Exec).is_ok());
+        control::wrpkru(&mut c, 0, 2 << 10).unwrap();
+        assert!(translate(&mut c, 0x40_0000, Access::Write).is_ok(), "CR0.WP = 0");
+        user(&mut c);
+        assert!(translate(&mut c, 0x40_0000, Access::Read).is_ok());
+        assert_eq!(pf(&mut c, 0x40_0000, Access::Write), 0x27);
+        control::wrpkru(&mut c, 0, !(3 << 10) & 0xffff_ffff).unwrap();
+        assert!(translate(&mut c, 0x40_0000, Access::Write).is_ok());
+        assert_eq!(pf(&mut c, 0x40_1000, Access::Read), 4, "no page, no key");
+        assert_eq!(control::wrpkru(&mut c, 0, 1 << 32), Err(Fault::GP0));
+        c.sys.cr4 &= !cr4::PKE;
+        assert_eq!(control::rdpkru(&c, 0), Err(Fault::UD));
+    }
+
+    /// 4.5: one level more; addresses have 57 bits then.
+    #[test]
+    fn five_levels() {
+        let mut c = paged(0x20_0000 | 7, 7);
+        c.mem.write(0x10_4000 + 8, W64, PML4 | 7);
+        assert_eq!(translate(&mut c, 1 << 48, Access::Read), Err(Fault::GP0));
+        (c.sys.cr3, c.sys.cr4) = (0x10_4000, c.sys.cr4 | cr4::LA57);
+        c.tlb.flush_all(true);
+        assert_eq!(translate(&mut c, 1 << 48 | 0x40_0123, Access::Read), Ok(0x20_0123));
+        assert_eq!(c.mem.read(0x10_4008, W64), PML4 | 0x27);
+        assert_eq!(pf(&mut c, 0x40_0000, Access::Read), 0);
+        assert_eq!(pf(&mut c, 0xff << 56, Access::Write), 2);
+        assert_eq!(translate(&mut c, 1 << 56, Access::Read), Err(Fault::GP0));
+        c.mem.write(0x10_4000 + 16, W64, PML4 | 0x87);
+        assert_eq!(pf(&mut c, 2 << 48, Access::Read), 9);
     }
 
     /// Rights that the guest adds need no INVLPG (4.10.4.3).
