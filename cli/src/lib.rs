@@ -12,6 +12,7 @@ macro_rules! say {
     }};
 }
 
+pub mod audit;
 pub mod debian;
 pub mod demo;
 pub mod diff;
@@ -73,6 +74,7 @@ enum Command {
     Demo(demo::Demo),
     Lift(lift::Lift),
     Diff(diff::Diff),
+    Audit(audit::Audit),
 }
 
 impl Command {
@@ -84,6 +86,7 @@ impl Command {
             Command::Demo(demo) => demo.machine.cpu,
             Command::Lift(lift) => lift.cpu,
             Command::Diff(diff) => diff.cpu,
+            Command::Audit(audit) => audit.guest.machine.cpu,
         }
     }
 }
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Demo(command) => command.run(),
         Command::Lift(command) => command.run(),
         Command::Diff(command) => command.run(),
+        Command::Audit(command) => command.run(),
     };
     match result {
         Ok(status) => ExitCode::from(status),
@@ -161,7 +165,8 @@ mod tests {
     #[test]
     fn a_usage_error_is_one_line() {
         for arguments in [
-            &["run", "--nothing"][..],
+            &["run", "--initrd", "i"][..],
+            &["run", "--nothing"],
             &["run", "--kernel", "k", "--cpu", "80386"],
             &["run", "--kernel", "k", "--clock", "sun"],
             &["run", "--kernel", "k", "-m", "0"],

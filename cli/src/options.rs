@@ -2,6 +2,7 @@
 //! lines end on the host.
 
 use crate::UsageError;
+use crate::audit::Counts;
 use anyhow::Context;
 use clap::ValueEnum;
 use emu_core::vcpu::Trace;
@@ -9,6 +10,7 @@ use machine::{Boot, ClockKind, CpuModel, MachineConfig};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What a machine is and how it is watched.
@@ -54,6 +56,10 @@ pub struct MachineOptions {
     /// Where the trace goes; standard error if not given
     #[arg(long, value_name = "PATH", requires = "trace")]
     pub trace_file: Option<PathBuf>,
+
+    /// Where the counts of an audit go; `None`: nothing is counted.
+    #[arg(skip)]
+    pub audit: Option<Arc<Mutex<Counts>>>,
 
     /// Where text goes that the guest writes to port 0xE9: file:PATH, stdio or null
     #[arg(long, value_name = "END", default_value = "null", value_parser = parse_end)]

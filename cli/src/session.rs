@@ -5,6 +5,7 @@
 //! be; then all files are opened, and only when all are open they are truncated; raw mode comes
 //! last.
 
+use crate::audit;
 use crate::ending::Ending;
 use crate::options::{HostEnd, MachineOptions, StatsFormat, usage};
 use crate::signals::SignalGuard;
@@ -20,6 +21,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::thread;
 
 /// The host's end of a serial port.
@@ -77,6 +79,9 @@ impl Session<'_> {
             machine.trace(options.traced(), out);
         }
         files.truncate()?;
+        if options.audit.is_some() {
+            machine.audit();
+        }
 
         let ending = Ending::new(machine.control());
         let _signals = SignalGuard::new(ending.clone())?;
@@ -100,6 +105,11 @@ impl Session<'_> {
         }
         let outcome = machine.run(None);
         let terminal = raw.take().is_some();
+        if let Some(counts) = &options.audit {
+            let cpu = &machine.vcpu().cpu;
+            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts = audit::counted(cpu);
+        }
         let status = match (ending.over(), outcome) {
             (Some(status), _) => status,
             (None, Ok(outcome)) => exit_status(outcome),

@@ -37,6 +37,16 @@ fn command_lines_that_make_no_sense() {
         (&["run", "--kernel", "k", "--bios", "b"], "--bios"),
         (&["run", "--initrd", "i", "--bios", "b"], "--bios"),
         (&["run", "--append", "x", "--bios", "b"], "--bios"),
+        (&["run", "--kernel", "k", "--cpu", "core3"], "no CPU model 'core3', but core2"),
+        (&["run", "--kernel", "k", "--cpu", "max,+avx3"], "no CPU feature 'avx3', but avx"),
+        (&["run", "--kernel", "k", "--cpu", "max,avx"], "+FEATURE or -FEATURE"),
+        (&["run", "--kernel", "k", "--cpu", "max,+avx,-sse"], "avx needs sse"),
+        (&["linux", "--cpu", "pentium3"], "with lm, not pentium3; --arch i386-pae or i386"),
+        (&["linux", "--cpu", "core2,-nx,-pae,-lm"], "--arch i386 would do"),
+        (&["linux", "--cpu", "pentium", "--arch", "i386"], "with nopl, not pentium"),
+        (&["linux", "--arch", "arm64"], "i386-pae"),
+        (&["diff", "--cpu", "pentium"], "64-bit mode"),
+        (&["lift", "--cpu", "z80", "90"], "no CPU model"),
         (&["lift", "--bits", "8", "90"], "64"),
         (&["lift", "xyz"], "hexadecimal"),
         (&["lift", ""], "no code"),
@@ -52,6 +62,25 @@ fn command_lines_that_make_no_sense() {
     ] {
         refused(&[&["run", "--bios", &rom], more].concat(), 64, says);
     }
+}
+
+#[test]
+fn cpu_help_lists_models_and_features() {
+    let first = ring3(&["run", "--cpu", "help"]);
+    assert_eq!((first.status, first.stderr.as_str()), (Some(0), ""));
+    for word in ["i486", "pentium3", "x86-64-v3", "max", "sse4_2", "pni (sse3)", "lm"] {
+        assert!(first.stdout.contains(word), "{word}: {}", first.stdout);
+    }
+    for command in ["linux", "demo", "lift", "diff"] {
+        assert_eq!(ring3(&[command, "--cpu", "help"]).stdout, first.stdout, "{command}");
+    }
+}
+
+#[test]
+fn what_the_cpu_lacks_is_shown_as_a_fault() {
+    let lift = |cpu| ring3(&["lift", "--cpu", cpu, "c5 f0 58 c2"]).stdout;
+    assert!(lift("core2").contains("raise 0x6"), "{}", lift("core2"));
+    assert!(!lift("x86-64-v3").contains("raise"), "{}", lift("x86-64-v3"));
 }
 
 #[test]

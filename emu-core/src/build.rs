@@ -40,6 +40,12 @@ impl Builder {
         }
     }
 
+    /// Micro-ops of the current instruction so far.
+    pub fn insn_uops(&mut self) -> &mut [Uop] {
+        let start = self.block.insns.last().map_or(0, |i| i.uop as usize);
+        &mut self.block.uops[start..]
+    }
+
     /// Takes back the current instruction: its micro-ops and its bytes.
     pub fn cancel_insn(&mut self) {
         if let Some(i) = self.block.insns.pop() {

@@ -10,6 +10,7 @@ use crate::flags::{Flags, OSZAPC, rflags};
 use crate::mem::PhysMem;
 use crate::mem::tlb::{Access, Tlb};
 use crate::uop::{Block, HelperDef};
+use crate::watch::Watch;
 use crate::width::Width::{self, W8, W16, W32, W64};
 use std::sync::Arc;
 
@@ -251,6 +252,8 @@ pub mod mode {
     pub const ALIGN: u32 = 1 << 13;
     /// Long mode is active (64-bit or compatibility).
     pub const LONG: u32 = 1 << 14;
+    /// Sensitive instructions are counted; see [`Cpu::audit`](super::Cpu::audit).
+    pub const AUDIT: u32 = 1 << 30;
     /// One instruction a block: single-stepping, interrupt shadows, code that overwrites itself.
     pub const SINGLE: u32 = 1 << 31;
 }
@@ -273,7 +276,7 @@ pub struct Frontend {
     /// Linear address of `size` bytes at offset `off` of a segment, with its limit and type
     /// checked for reading or writing.
     pub linear: fn(&mut Cpu, seg: Seg, off: u64, size: u32, write: bool) -> Guest<u64>,
-    /// Delivers the #DB of a single step that has just completed.
+    /// Delivers the #DB whose DR6 bits are in [`Watch::hits`].
     pub single_step: fn(&mut Cpu),
     /// All helpers, by family: for reading the text form.
     pub helpers: &'static [&'static [&'static HelperDef]],
@@ -363,8 +366,12 @@ pub struct Cpu {
     pub cpl: u8,
     /// An interrupt shadow (after STI or MOV SS): the next instruction runs uninterrupted.
     pub shadow: bool,
+    /// Breakpoints and debug traps.
+    pub watch: Watch,
     /// HLT: waiting for an interrupt.
     pub halted: bool,
+    /// It is an MWAIT that waits: it may end at any time, and does when the run loop is entered.
+    pub mwait: bool,
     /// NMIs are blocked until IRET.
     pub nmi_blocked: bool,
     /// Triple fault: the CPU has shut down.
@@ -415,6 +422,10 @@ pub struct Cpu {
     pub random: u64,
     /// Counts exceptions and interrupts by vector.
     pub vectors: Box<[u64; 256]>,
+    /// Counters of the frontend's for sensitive instructions; none unless they are audited.
+    pub audit: Vec<u64>,
+    /// RIP of the instruction counted last, and its counter.
+    pub audited: (u64, usize),
 }
 
 impl Cpu {
@@ -432,7 +443,9 @@ impl Cpu {
             mode: 0,
             cpl: 0,
             shadow: false,
+            watch: Watch::default(),
             halted: false,
+            mwait: false,
             nmi_blocked: false,
             shutdown: false,
             smc_through: false,
@@ -457,6 +470,8 @@ impl Cpu {
             rare: Vec::new(),
             random: 0,
             vectors: Box::new([0; 256]),
+            audit: Vec::new(),
+            audited: (u64::MAX, 0),
         }
     }
 
@@ -557,9 +572,16 @@ impl Cpu {
         }
     }
 
+    fn note_port(&mut self, port: u16, w: Width) {
+        if self.watch.armed {
+            self.watch.port(port, w.bytes());
+        }
+    }
+
     /// IN from `port`; `w` up to 32 bits.
     pub fn port_in(&mut self, port: u16, w: Width) -> u32 {
         self.now();
+        self.note_port(port, w);
         let v = self.mem.platform.port_in(port, w.bytes() as u8);
         self.after_io();
         w.zext(v.into()) as u32
@@ -568,6 +590,7 @@ impl Cpu {
     /// OUT to `port`; `w` up to 32 bits.
     pub fn port_out(&mut self, port: u16, w: Width, value: u32) {
         self.now();
+        self.note_port(port, w);
         self.mem.platform.port_out(port, w.bytes() as u8, w.zext(value.into()) as u32);
         self.after_io();
     }
@@ -638,12 +661,45 @@ impl Cpu {
         Err(Self::address_fault(false))
     }
 
+    /// Alignment checking, where it is in force: the `n` bytes at `va` must be aligned at `n`, a
+    /// power of two (SDM Vol. 3, table 6-7). It comes before paging, after canonical form.
+    ///
+    /// # Errors
+    /// #AC(0).
+    #[inline]
+    pub fn check_alignment(&self, va: u64, n: u64) -> Guest<()> {
+        let misaligned = self.mode & mode::ALIGN != 0 && va & (n - 1) != 0;
+        if misaligned && (va << 16) as i64 >> 16 == va as i64 {
+            return Err(Fault::with_error(vector::AC, 0));
+        }
+        Ok(())
+    }
+
+    /// Runs `f` without alignment checking of its accesses.
+    pub fn unaligned<R>(&mut self, f: impl FnOnce(&mut Cpu) -> R) -> R {
+        let old = self.mode & mode::ALIGN;
+        self.mode &= !mode::ALIGN;
+        let r = f(self);
+        self.mode |= old;
+        r
+    }
+
+    /// Before an access on the slow path: alignment and breakpoints.
+    fn before_access(&mut self, va: u64, n: u64, write: bool) -> Guest<()> {
+        self.check_alignment(va, n)?;
+        if self.watch.armed {
+            self.watch.access(va, n, write);
+        }
+        Ok(())
+    }
+
     #[cold]
     #[inline(never)]
     fn read_slow(&mut self, va: u64, w: Width) -> Guest<u64> {
         self.tlb.stats.l1_misses += 1;
         let va = self.wrap_linear(va);
         let n = w.bytes();
+        self.before_access(va, n, false)?;
         let in_page = 4096 - (va & 4095);
         if n <= in_page {
             let pa = (self.frontend.translate)(self, va, Access::Read)?;
@@ -667,6 +723,7 @@ impl Cpu {
         self.tlb.stats.l1_misses += 1;
         let va = self.wrap_linear(va);
         let n = w.bytes();
+        self.before_access(va, n, true)?;
         let in_page = 4096 - (va & 4095);
         if n > in_page {
             self.check_crossing(va, in_page)?;
@@ -716,11 +773,25 @@ impl Cpu {
         }
     }
 
+    /// Alignment checking of `n` bytes that are not one number: vectors of 16 and 32 bytes at 16,
+    /// others at 4 or what their size is a multiple of.
+    fn check_array(&self, va: u64, n: usize) -> Guest<()> {
+        let lowest = 1 << n.trailing_zeros();
+        self.check_alignment(
+            self.wrap_linear(va),
+            if n == 16 || n == 32 { 16 } else { lowest.min(4) },
+        )
+    }
+
     /// Reads `N` bytes.
     ///
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_array<const N: usize>(&mut self, va: u64) -> Guest<[u8; N]> {
+        if self.mode & mode::ALIGN != 0 {
+            self.check_array(va, N)?;
+            return self.unaligned(|cpu| cpu.read_array(va));
+        }
         let mut out = [0; N];
         if N > 1 {
             self.probe(va, N as u64, Access::Read)?;
@@ -742,6 +813,10 @@ impl Cpu {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn write_array(&mut self, va: u64, data: &[u8]) -> Guest<()> {
+        if self.mode & mode::ALIGN != 0 {
+            self.check_array(va, data.len())?;
+            return self.unaligned(|cpu| cpu.write_array(va, data));
+        }
         if data.len() > 1 {
             self.probe(va, data.len() as u64, Access::Write)?;
         }

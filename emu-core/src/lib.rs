@@ -44,4 +44,5 @@ pub mod uop;
 pub mod vcpu;
 pub mod vec;
 pub mod verify;
+pub mod watch;
 pub mod width;

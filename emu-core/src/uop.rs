@@ -167,9 +167,9 @@ macro_rules! for_each_op {
     /// BSR of `b`; `a` where `b` is zero.
     Bsr     "bsr"    Binary  [0] [OSZAPC] |w, _k, a, b, _c, _f| bsr(w, a, b);
     /// TZCNT.
-    Tzcnt   "tzcnt"  Unary   [0] [OSZAPC] |w, _k, a, _b, _c, _f| tzcnt(w, a);
+    Tzcnt   "tzcnt"  Unary   [0] [OSZAPC & !OF] |w, _k, a, _b, _c, _f| tzcnt(w, a);
     /// LZCNT.
-    Lzcnt   "lzcnt"  Unary   [0] [OSZAPC] |w, _k, a, _b, _c, _f| lzcnt(w, a);
+    Lzcnt   "lzcnt"  Unary   [0] [OSZAPC & !OF] |w, _k, a, _b, _c, _f| lzcnt(w, a);
     /// POPCNT.
     Popcnt  "popcnt" Unary   [0] [OSZAPC] |w, _k, a, _b, _c, _f| popcnt(w, a);
     /// BLSI: the lowest set bit of `a`; CF if there is one.
@@ -546,7 +546,7 @@ fn lzcnt(w: Width, a: u64) -> (u64, Flags) {
 }
 
 /// ZF for the count, CF for a zero source. Of the others, undefined in the manual, AMD CPUs clear
-/// SF, AF and PF.
+/// SF, AF and PF, and leave OF.
 fn counted(r: u64, none: bool) -> Flags {
     Flags::from_bits(if r == 0 { ZF } else { 0 } | if none { CF } else { 0 })
 }

@@ -10,6 +10,7 @@ use crate::interp::{Leave, UNLINKED, execute, thread};
 use crate::mem::tlb::{Access, TlbStats};
 use crate::passes;
 use crate::uop::Block;
+use crate::watch::{BS, BT};
 use std::io::Write;
 
 bitflags::bitflags! {
@@ -151,6 +152,9 @@ impl Vcpu {
         cpu.budget = budget;
         cpu.granted = budget;
         cpu.held = 0;
+        if std::mem::take(&mut cpu.mwait) {
+            cpu.halted = false;
+        }
         let stop = self.turn();
         let cpu = &mut self.cpu;
         cpu.retired = cpu.icount();
@@ -174,6 +178,10 @@ impl Vcpu {
             if cpu.budget <= 0 {
                 return Stop::Budget;
             }
+            if cpu.watch.pending != 0 && !cpu.watch.shadow {
+                self.trap();
+                continue;
+            }
             if !cpu.shadow && !self.step_over {
                 self.interrupts();
             }
@@ -184,10 +192,16 @@ impl Vcpu {
             }
             let stepping = cpu.sysflags & rflags::TF != 0;
             let shadow = std::mem::take(&mut cpu.shadow);
+            let after_ss = std::mem::take(&mut cpu.watch.shadow);
+            let resumed = cpu.sysflags & rflags::RF != 0;
+            cpu.sysflags &= !rflags::RF;
             let through = std::mem::take(&mut self.step_over);
-            let insn_trace = self.tracing(Trace::INSN);
-            if stepping || shadow || through || insn_trace {
-                self.single(stepping, through);
+            let armed = cpu.watch.armed;
+            if armed && !(resumed || after_ss || through) && self.breakpoint() {
+                continue;
+            }
+            if stepping || shadow || through || armed || self.tracing(Trace::INSN) {
+                self.single(stepping, through, after_ss);
             } else {
                 self.stats.dispatches += 1;
                 match self.find(self.cpu.mode) {
@@ -219,6 +233,31 @@ impl Vcpu {
                 self.note(format_args!("interrupt {v:#04x}"));
             }
         }
+    }
+
+    /// Delivers the debug traps of the previous instruction.
+    fn trap(&mut self) {
+        let bits = std::mem::take(&mut self.cpu.watch.pending);
+        self.cpu.watch.hits = bits;
+        // What no instruction stands for counts as one: see `fault`.
+        self.cpu.budget -= i64::from(bits & BT != 0);
+        if self.tracing(Trace::EXC) {
+            let rip = self.cpu.rip();
+            self.note(format_args!("debug trap {bits:#x} at {rip:#x}"));
+        }
+        (self.cpu.frontend.single_step)(&mut self.cpu);
+    }
+
+    /// The #DB of an instruction breakpoint at RIP, if there is one.
+    fn breakpoint(&mut self) -> bool {
+        let cpu = &mut self.cpu;
+        let hits = cpu.watch.execute(cpu.linear_rip());
+        if hits != 0 {
+            cpu.budget -= 1;
+            cpu.watch.pending |= hits;
+            self.trap();
+        }
+        hits != 0
     }
 
     /// Runs threaded code from `ip`, linking as it goes, until the dispatcher is needed.
@@ -429,9 +468,13 @@ impl Vcpu {
         Some(*ip as usize)
     }
 
-    /// Runs the one instruction at RIP; then the single-step trap if TF was set before it.
-    fn single(&mut self, trap: bool, through: bool) {
+    /// Runs the one instruction at RIP; then its debug traps are pending, the single step's too if
+    /// TF was set before it (`trap`). `through`: its stores go into code at once. `after_ss`: the
+    /// one before it was MOV or POP to SS, and it gives no shadow itself.
+    fn single(&mut self, trap: bool, through: bool, after_ss: bool) {
         self.stats.single += 1;
+        self.cpu.watch.hits = 0;
+        self.cpu.watch.entered = false;
         if self.tracing(Trace::INSN) {
             let text = self.text_at_rip();
             let rip = self.cpu.rip();
@@ -442,8 +485,6 @@ impl Vcpu {
             Ok(f) => f,
             Err(f) => return self.fault(f),
         };
-        let len = self.cache.locate(found.ip()).map_or(0, |(e, _)| u64::from(e.len));
-        let next = cut(m, self.cpu.rip().wrapping_add(len));
         self.cpu.smc_through = through;
         // Indirect jumps look for blocks of this mode: there are none, and they come back here.
         self.cpu.mode |= mode::SINGLE;
@@ -451,13 +492,20 @@ impl Vcpu {
         self.cpu.mode &= !mode::SINGLE;
         self.cpu.smc_through = false;
         self.left(why, at);
+        let cpu = &mut self.cpu;
+        match why {
+            Leave::Fault => return,
+            Leave::Smc => return cpu.watch.shadow = after_ss,
+            _ => {}
+        }
+        if after_ss {
+            (cpu.shadow, cpu.watch.shadow) = (false, false);
+        }
         // INT n, SYSCALL and their kin clear TF on their way and are not trapped after; POPF that
         // clears it is (SDM Vol. 3, 17.3.1.4).
-        let went_on = self.cpu.rip() == next;
-        let still = self.cpu.sysflags & rflags::TF != 0 || went_on;
-        if trap && still && !matches!(why, Leave::Fault | Leave::Smc) {
-            (self.cpu.frontend.single_step)(&mut self.cpu);
-        }
+        let w = &mut cpu.watch;
+        let step = trap && (cpu.sysflags & rflags::TF != 0 || !w.entered) && !w.shadow;
+        w.pending |= w.hits | if step { BS } else { 0 };
     }
 
     fn invalidate(&mut self) {

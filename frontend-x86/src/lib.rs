@@ -8,6 +8,7 @@ pub mod lift;
 pub mod model;
 pub mod operand;
 pub mod row;
+pub mod sensitive;
 pub mod sys;
 pub mod x87;
 
@@ -20,6 +21,6 @@ pub static FRONTEND: Frontend = Frontend {
     deliver_fault: sys::interrupt::deliver_fault,
     deliver_interrupt: sys::interrupt::deliver_interrupt,
     linear: sys::segment::linear,
-    single_step: sys::interrupt::single_step_trap,
+    single_step: sys::debug::trap,
     helpers: insn::HELPERS,
 };

@@ -8,6 +8,7 @@
 
 use crate::insn;
 use crate::row::Attr;
+use crate::sensitive;
 use crate::sys::cpuid::Features;
 use emu_core::build::Builder;
 use emu_core::cpu::{Cpu, Reg, mode};
@@ -197,10 +198,19 @@ pub fn lift_insn(b: &mut Builder, insn: &Instruction, mode: u32, features: u128)
     b.start_insn(insn.len().clamp(1, MAX_LEN) as u8);
     let len = insn.len().clamp(1, MAX_LEN) as u8;
     let mut l = Lift { b, i: insn, mode, features: Features(features) };
+    let audit = mode & mode::AUDIT != 0;
+    if audit {
+        sensitive::before(&mut l);
+    }
     if let Err(fault) = lift_checked(&mut l) {
-        b.cancel_insn();
-        b.start_insn(len);
-        b.raise(fault.vector, fault.error.is_some());
+        l.b.cancel_insn();
+        l.b.start_insn(len);
+        if audit {
+            sensitive::before(&mut l);
+        }
+        l.b.raise(fault.vector, fault.error.is_some());
+    } else if audit {
+        sensitive::after(&mut l);
     }
 }
 

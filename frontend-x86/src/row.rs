@@ -27,7 +27,8 @@ bitflags::bitflags! {
     }
 }
 
-/// Popek and Goldberg's classes (CACM 1974), with what the instruction is sensitive by.
+/// Popek and Goldberg's classes (CACM 1974), with what the instruction is sensitive by. What ring 3
+/// gets of it, and forms that alone are sensitive (MOV to CR0), are in [`crate::sensitive`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Neither reads nor changes the machine's resources.

@@ -4,6 +4,7 @@ use emu_core::cpu::mode;
 use emu_core::uop::Block;
 use emu_core::verify::verify_with;
 use frontend_x86::lift::{MAX_INSNS, lift_bytes};
+use frontend_x86::model::MODELS;
 
 /// Splits the first `N` bytes off; `None` when there are fewer.
 pub fn head<const N: usize>(data: &[u8]) -> Option<([u8; N], &[u8])> {
@@ -27,11 +28,10 @@ pub fn mode_of(bytes: [u8; 2]) -> u32 {
 /// Lifts guest `bytes` for a mode and CPU features that their first bytes choose.
 pub fn lift(data: &[u8]) -> Option<Block> {
     let ([a, b, features], code) = head(data)?;
-    let features = match features & 3 {
-        0 => 0,
-        1 => u128::MAX,
-        2 => frontend_x86::sys::cpuid::Features::X86_64_V3.0,
-        _ => frontend_x86::sys::cpuid::Features::X86_64_V2.0,
+    let features = match features {
+        0..0x40 => 0,
+        0x40..0x80 => u128::MAX,
+        n => MODELS[usize::from(n) % MODELS.len()].features.0,
     };
     let (block, _) = lift_bytes(code, mode_of([a, b]), features, MAX_INSNS);
     (!block.insns.is_empty()).then_some(block)

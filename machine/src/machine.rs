@@ -295,6 +295,11 @@ impl Machine {
         self.vcpu.trace(what, Box::new(out));
     }
 
+    /// Counts sensitive instructions from now on; see [`frontend_x86::sensitive`].
+    pub fn audit(&mut self) {
+        frontend_x86::sensitive::audit(&mut self.vcpu.cpu);
+    }
+
     /// What the machine has counted so far.
     #[must_use]
     pub fn stats(&self) -> Vec<Stat> {

@@ -25,6 +25,21 @@ mod raw;
 pub use raw::{State, X87};
 pub use worker::Oracle;
 
+/// EAX, EBX, ECX and EDX of the CPU's CPUID for `leaf` (EAX) and `sub` (ECX); zeros on a host
+/// without it, or for a leaf that the CPU does not have.
+#[must_use]
+pub fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::__cpuid_count;
+        if leaf <= __cpuid_count(leaf & 0x8000_0000, 0).eax {
+            let r = __cpuid_count(leaf, sub);
+            return [r.eax, r.ebx, r.ecx, r.edx];
+        }
+    }
+    [0; 4]
+}
+
 /// Address of the first of two readable and writable, not executable pages. What lies before and
 /// after them is not mapped.
 pub const MEMORY: u64 = 0x1000_0000;

@@ -3,6 +3,7 @@
 //! A chore is a module with its flags beside the function that runs it, and one variant below.
 
 mod bench;
+mod coverage;
 mod system;
 
 use clap::Parser;
@@ -14,12 +15,14 @@ use std::process::ExitCode;
 enum Chore {
     Bench(bench::Bench),
     SystemDiff(system::SystemDiff),
+    Coverage(coverage::Coverage),
 }
 
 fn main() -> ExitCode {
     let done = match Chore::parse() {
         Chore::Bench(chore) => chore.run(),
         Chore::SystemDiff(chore) => chore.run(),
+        Chore::Coverage(chore) => chore.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,13 +4,22 @@
 //!
 //! The state is made after the instructions: a base register that nothing wrote or used before is
 //! given the value by which its operand hits, straddles or misses the pages as drawn.
+//!
+//! Branches go forward, to the end of a later instruction, so that a sample comes to its end: when
+//! all instructions are there, what a branch takes its target from (its displacement, a register,
+//! a pointer in the memory) is set.
 
 use super::encode::{Encoded, decode, encode, maybe_host_only};
 use super::random::Rng;
 use super::rules;
 use frontend_x86::sys::cpuid::Features;
-use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
-use oracle::{Bits, CODE, CODE_MAX, MEMORY, MEMORY_LEN, Memory, Sample, State};
+use iced_x86::{
+    Code, Instruction, InstructionInfo, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register,
+};
+use oracle::{
+    Bits, CODE, CODE_MAX, CS32, CS64, DATA, EXIT, MEMORY, MEMORY_LEN, Memory, Sample, State,
+};
 
 /// A source of samples, the same for the same seed.
 pub struct Generator {
@@ -42,7 +51,7 @@ impl Generator {
             let mut i = Instruction::default();
             i.set_code(*code);
             rules::in_model(&i, bits, features)
-                && rules::excluded(&i).is_none()
+                && rules::excluded(&i, features).is_none()
                 && wanted.is_none_or(|w| w(&i))
         };
         Generator {
@@ -71,7 +80,7 @@ impl Generator {
         while (draft.insns as u64) < count && draft.code.len() + MAX_LEN <= CODE_MAX {
             if self.random_bytes && self.rng.one_in(24) {
                 let suits = |e: &Encoded, d: &Draft| rules::read(&e.insn) & d.undefined == 0;
-                if let Some(e) = self.from_bytes(draft.ip()).filter(|e| suits(e, &draft)) {
+                if let Some(e) = self.of_bytes(draft.ip()).filter(|e| suits(e, &draft)) {
                     let illegal = e.insn.is_invalid();
                     draft.add(&e, &mut self.info, &mut self.rng);
                     if illegal {
@@ -87,7 +96,9 @@ impl Generator {
                     return None;
                 }
                 let e = encode(code, self.bits, draft.ip(), &mut self.rng)?;
-                draft.suits(&e.insn, &mut self.info, &mut self.rng).then_some(e)
+                let ok = rules::excluded_form(&e).is_none()
+                    && draft.suits(&e.insn, &mut self.info, &mut self.rng);
+                ok.then_some(e)
             });
             match tries {
                 Some(e) => draft.add(&e, &mut self.info, &mut self.rng),
@@ -99,14 +110,13 @@ impl Generator {
     }
 
     /// Random bytes that are illegal, or an instruction of the model.
-    fn from_bytes(&mut self, ip: u64) -> Option<Encoded> {
+    fn of_bytes(&mut self, ip: u64) -> Option<Encoded> {
         let mut bytes = Vec::new();
         let prefixes = [0x66, 0xf2, 0xf3, 0xf0, 0x48, 0x41, 0x2e, 0x64];
         // Few prefixes: beyond 15 bytes it is #GP, and the length of what is illegal is not told.
         while bytes.len() < 4 && self.rng.one_in(3) {
             bytes.push(self.rng.pick(&prefixes));
         }
-        let first = bytes.len();
         match self.rng.below(4) {
             0 => {}
             1 => bytes.extend([0x0f, 0x38]),
@@ -121,6 +131,8 @@ impl Generator {
         if e.insn.is_invalid() {
             // The host may have more of the VEX, EVEX and XOP space.
             // With LOCK the system group of this vendor's CPUs raises #UD after other faults.
+            let prefix = |b: &&u8| rules::is_prefix(**b, self.bits);
+            let first = bytes.iter().take_while(prefix).count().min(MAX_LEN);
             let late = bytes[..first].contains(&0xf0) && bytes[first..].starts_with(&[0x0f, 0x00]);
             let host =
                 late || vector_prefix.contains(&bytes[first]) || maybe_host_only(&bytes, self.bits);
@@ -131,7 +143,9 @@ impl Generator {
             return Some(e);
         }
         let ok = rules::in_model(&e.insn, self.bits, self.features)
-            && rules::excluded(&e.insn).is_none()
+            && rules::excluded(&e.insn, self.features).is_none()
+            && rules::excluded_form(&e).is_none()
+            && !rules::branches(&e.insn)
             && !rules::alone(e.insn.mnemonic());
         ok.then_some(e)
     }
@@ -152,6 +166,25 @@ struct Draft {
     undefined: u64,
     /// Bits of the memory to clear: address and mask.
     clear: Vec<(u64, u8)>,
+    /// Where instructions end in the code.
+    ends: Vec<usize>,
+    /// Where branches take their targets from, and where they end.
+    branches: Vec<(Target, usize)>,
+    /// Words for the memory: address, value and width in bytes.
+    words: Vec<(u64, u64, usize)>,
+}
+
+/// What a branch takes its target from.
+#[derive(Clone, Copy)]
+enum Target {
+    /// A displacement in the code: place and width in bytes.
+    Relative(usize, usize),
+    /// An offset in the code, as the former, of a far pointer.
+    Absolute(usize, usize),
+    /// A general register.
+    Gpr(usize),
+    /// A word in the memory: address and width in bytes.
+    Memory(u64, usize),
 }
 
 /// Register number if `r` is a general register.
@@ -223,6 +256,9 @@ impl Draft {
             written: 0,
             undefined: 0,
             clear: Vec::new(),
+            ends: Vec::new(),
+            branches: Vec::new(),
+            words: Vec::new(),
         }
     }
 
@@ -251,7 +287,19 @@ impl Draft {
         if i.is_invalid() {
             return;
         }
-        self.undefined = (self.undefined & !rules::defined(i)) | rules::undefined(i);
+        self.ends.push(self.code.len());
+        if self.branches.is_empty() {
+            // What may be jumped over defines nothing.
+            self.undefined &= !rules::defined(i);
+        }
+        self.undefined |= rules::undefined(i);
+        if rules::branches(i) {
+            let rcx = &mut self.state.gpr[1];
+            if self.fixed & 2 == 0 && rng.one_in(2) {
+                *rcx = *rcx & !0xffff_ffff | rng.below(3);
+            }
+            self.fixed |= 2;
+        }
         if i.has_rep_prefix() || i.has_repne_prefix() {
             let rcx = &mut self.state.gpr[1];
             if self.fixed & 2 == 0 && i.is_string_instruction() {
@@ -265,6 +313,7 @@ impl Draft {
             let size = m.memory_size().size().max(1) as u64;
             let target = target(size, self.bits, rng);
             let (base, index) = (gpr(m.base()), gpr(m.index()));
+            self.aim_vector_index(m.index(), rng);
             let value = |r: Register, _: usize, _: usize| self.value(r);
             let Some(now) = m.virtual_address(0, value) else { continue };
             let delta = target.wrapping_sub(now);
@@ -289,6 +338,9 @@ impl Draft {
             for r in [base, index].into_iter().flatten() {
                 self.fixed |= 1 << r;
             }
+        }
+        if rules::branches(i) {
+            self.branch(e, start, used, rng);
         }
         for r in used.used_registers() {
             let writes =
@@ -318,6 +370,86 @@ impl Draft {
         }
     }
 
+    /// Notes where a branch takes its target from, and what else it reads there.
+    fn branch(&mut self, e: &Encoded, start: usize, used: &InstructionInfo, rng: &mut Rng) {
+        let (i, end, c) = (&e.insn, self.code.len(), &e.constants);
+        let size = u64::from(i.code().op_code().operand_size() / 8).clamp(2, 8);
+        let at = start + c.immediate_offset();
+        let selector = match (rng.below(8), self.bits) {
+            (0, _) => u64::from(rng.pick(&[0, 3, DATA, DATA & !3, 0x7fff])),
+            (_, Bits::B64) => CS64.into(),
+            (_, Bits::B32) => CS32.into(),
+        };
+        match i.op0_kind() {
+            OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
+                self.branches.push((Target::Relative(at, c.immediate_size()), end));
+                return;
+            }
+            OpKind::FarBranch16 | OpKind::FarBranch32 => {
+                self.branches.push((Target::Absolute(at, c.immediate_size()), end));
+                let to = start + c.immediate_offset2();
+                self.code[to..to + 2].copy_from_slice(&(selector as u16).to_le_bytes());
+                return;
+            }
+            OpKind::Register if i.op_count() > 0 => {
+                if let Some(n) = gpr(i.op0_register()).filter(|n| self.fixed & 1 << n == 0) {
+                    self.branches.push((Target::Gpr(n), end));
+                    self.fixed |= 1 << n;
+                    self.written |= 1 << n;
+                }
+                return;
+            }
+            _ => {}
+        }
+        let read = used.used_memory().iter().find(|m| m.access() == OpAccess::Read);
+        let at = read.and_then(|m| m.virtual_address(0, |r, _, _| self.value(r)));
+        let Some(at) = at else { return };
+        self.branches.push((Target::Memory(at, size as usize), end));
+        let word = |n: u64| at.wrapping_add(n * size);
+        match i.mnemonic() {
+            Mnemonic::Ret => {}
+            Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => {
+                let flags = 0x202 | rng.bits() & (FLAGS | DF);
+                let stack = MEMORY + 0x800 + rng.below(0x1000);
+                self.words.push((word(1), selector, 2));
+                self.words.push((word(2), flags, size as usize));
+                if self.bits == Bits::B64 {
+                    self.words.push((word(3), stack, size as usize));
+                    self.words.push((word(4), DATA.into(), 2));
+                }
+            }
+            _ if i.is_jmp_near_indirect() || i.is_call_near_indirect() => {}
+            _ => self.words.push((word(1), selector, 2)),
+        }
+    }
+
+    /// Sets the branches' targets.
+    fn aim_branches(&mut self, rng: &mut Rng) {
+        for (target, end) in std::mem::take(&mut self.branches) {
+            let later: Vec<usize> = self.ends.iter().copied().filter(|e| *e >= end).collect();
+            let to = rng.pick(&later);
+            // Nowhere, now and then.
+            let stray = rng.one_in(16);
+            let odd = rng.pick(&[MEMORY, MEMORY - 1, EXIT - 1, 0x10, CODE + 0x2000]);
+            let there = if stray { odd } else { CODE + to as u64 };
+            match target {
+                Target::Relative(at, size) => {
+                    let by = if size < 4 {
+                        (to - end) as u64
+                    } else {
+                        there.wrapping_sub(CODE + end as u64)
+                    };
+                    self.code[at..at + size].copy_from_slice(&by.to_le_bytes()[..size]);
+                }
+                Target::Absolute(at, size) => {
+                    self.code[at..at + size].copy_from_slice(&there.to_le_bytes()[..size]);
+                }
+                Target::Gpr(n) => self.state.gpr[n] = there,
+                Target::Memory(at, size) => self.words.push((at, there, size)),
+            }
+        }
+    }
+
     /// BT and so on with a register index reach far: mostly not that far.
     fn aim_bit_index(&mut self, i: &Instruction, rng: &mut Rng) {
         use Mnemonic::{Bt, Btc, Btr, Bts};
@@ -331,6 +463,17 @@ impl Draft {
             let v = rng.below(512).wrapping_sub(256);
             self.state.gpr[n] = if self.bits == Bits::B32 { v & 0xffff_ffff } else { v };
             self.fixed |= 1 << n;
+        }
+    }
+
+    /// Indices of a gather: mostly small, so that its elements are near its base.
+    fn aim_vector_index(&mut self, r: Register, rng: &mut Rng) {
+        if r.is_vector_register() && !rng.one_in(8) {
+            let wide = rng.one_in(2);
+            for word in &mut self.state.ymm[r.number() & 15] {
+                let mut near = || rng.below(64).wrapping_sub(32);
+                *word = if wide { near() } else { near() << 32 | near() & 0xffff_ffff };
+            }
         }
     }
 
@@ -351,7 +494,8 @@ impl Draft {
         field.copy_from_slice(&new.to_le_bytes()[..size]);
     }
 
-    fn finish(self, rng: &mut Rng) -> Sample {
+    fn finish(mut self, rng: &mut Rng) -> Sample {
+        self.aim_branches(rng);
         let mut memory: Box<Memory> = Box::new([0; MEMORY_LEN]);
         // A random pattern is repeated: the bytes differ enough, and it costs less.
         let mut pattern = [0u8; 512];
@@ -366,6 +510,14 @@ impl Draft {
         }
         for chunk in memory.chunks_exact_mut(512) {
             chunk.copy_from_slice(&pattern);
+        }
+        for (at, value, size) in self.words {
+            for (n, byte) in value.to_le_bytes()[..size].iter().enumerate() {
+                let at = at.wrapping_add(n as u64).wrapping_sub(MEMORY);
+                if let Some(to) = memory.get_mut(at as usize) {
+                    *to = *byte;
+                }
+            }
         }
         for (at, bits) in self.clear {
             if let Some(byte) = memory.get_mut(at.wrapping_sub(MEMORY) as usize) {

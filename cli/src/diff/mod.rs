@@ -6,6 +6,7 @@
 
 pub mod cases;
 pub mod compare;
+pub mod coverage;
 pub mod encode;
 pub mod generate;
 pub mod model;
@@ -20,12 +21,12 @@ use compare::{Difference, compare, instructions};
 use frontend_x86::insn;
 use frontend_x86::sys::cpuid::Features;
 use generate::Generator;
-use iced_x86::Instruction;
+use iced_x86::{Code, Instruction, OpKind};
 use indicatif::{ProgressBar, ProgressStyle};
 use machine::CpuModel;
 use model::Model;
 use oracle::{Judged, Oracle, Outcome, Sample};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -170,8 +171,8 @@ pub struct Report {
     pub families: BTreeMap<&'static str, Tally>,
     /// Mismatches by mnemonic.
     pub mnemonics: BTreeMap<String, u64>,
-    /// Encodings that were judged.
-    pub codes: BTreeSet<u16>,
+    /// How often each encoding was judged.
+    pub codes: BTreeMap<Code, u64>,
     /// Lines of the mismatches printed, and how they differ.
     pub found: Vec<(String, Vec<Difference>)>,
 }
@@ -260,20 +261,38 @@ impl Campaign {
     }
 }
 
+/// Where a direct near branch goes.
+fn near_target(i: &Instruction) -> Option<u64> {
+    let near = matches!(i.op0_kind(), OpKind::NearBranch32 | OpKind::NearBranch64);
+    near.then(|| i.near_branch_target())
+}
+
 impl Report {
     fn count(&mut self, sample: &Sample, cpu: &Judged) {
         self.samples += 1;
         let faulted = !matches!(cpu.outcome, Outcome::Done);
-        let mut at = oracle::CODE;
+        let end = oracle::CODE + sample.code.len() as u64;
+        let within = faulted && (oracle::CODE..end).contains(&cpu.state.rip);
+        let (mut at, mut target) = (oracle::CODE, 0);
         for e in instructions(sample) {
-            if faulted && at > cpu.state.rip {
+            if within && at > cpu.state.rip {
                 break;
             }
             at += e.bytes.len() as u64;
+            if at <= target {
+                continue;
+            }
             let tally = self.families.entry(rules::family_of(&e.insn)).or_default();
             tally.judged += 1;
             tally.faults += u64::from(faulted);
-            self.codes.insert(e.insn.code() as u16);
+            *self.codes.entry(e.insn.code()).or_default() += 1;
+            if rules::branches(&e.insn) {
+                // What it may have jumped over is not counted.
+                match near_target(&e.insn) {
+                    Some(to) if to >= at => target = to,
+                    _ => break,
+                }
+            }
         }
     }
 
@@ -289,10 +308,14 @@ impl Report {
                 t.judged, t.faults, t.mismatches
             );
         }
+        let codes: Vec<String> =
+            self.codes.iter().map(|(code, n)| format!("\n    \"{code:?}\": {n}")).collect();
+        let codes = codes.join(",");
         let bits = encode::bitness(campaign.bits);
         format!(
             "{{\n  \"seed\": {}, \"bits\": {bits}, \"samples\": {}, \"mismatches\": {}, \
-             \"encodings\": {},\n  \"families\": {{{families}\n  }}\n}}\n",
+             \"encodings\": {},\n  \"families\": {{{families}\n  }},\n  \
+             \"codes\": {{{codes}\n  }}\n}}\n",
             campaign.seed,
             self.samples,
             self.mismatches,

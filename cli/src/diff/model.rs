@@ -8,6 +8,7 @@ use emu_core::fault::{Fault, vector};
 use emu_core::mem::PhysMem;
 use emu_core::vcpu::{Stop, Vcpu};
 use emu_core::width::Width::{W16, W64};
+use frontend_x86::sys::cpuid::Features;
 use frontend_x86::{FRONTEND, sys};
 use machine::CpuModel;
 use oracle::{
@@ -51,7 +52,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// The CPU `model`, which must have 64-bit mode, on the interpreter.
+    /// The CPU `model`, which must have 64-bit mode, on the interpreter; without the instructions
+    /// that this host's CPU lacks.
     ///
     /// # Panics
     /// When the host has not even [`RAM`] bytes to spare.
@@ -60,6 +62,8 @@ impl Model {
         let mem = PhysMem::flat(RAM).expect("some memory");
         let mut cpu = Cpu::new(mem, Arc::new(Clock::icount()), &JUDGED);
         model.apply(&mut cpu);
+        // A host with an oracle has all of x86-64-v2.
+        cpu.features &= Features::told(oracle::cpuid).0 | Features::X86_64_V2.0;
         sys::reset::reset(&mut cpu);
         // As Linux has them: kernel code of 32 bits and 64 bits, kernel data, user code of 32
         // bits, user data, user code of 64 bits; the TSS; a segment that tells the CPU number.
@@ -84,6 +88,8 @@ impl Model {
         for (n, d) in descriptors.iter().enumerate() {
             cpu.mem.write(GDT + 8 * n as u64, W64, *d);
         }
+        // No gate is there for user mode.
+        cpu.sys.idtr = TableReg { base: KERNEL, limit: 0 };
         // No I/O permission map.
         cpu.mem.write(TSS + 102, W16, 0x68);
         cpu.sys.gdtr = TableReg { base: KERNEL + GDT, limit: 127 };

@@ -1,10 +1,11 @@
 //! What cannot be compared with the CPU beneath us, and why: instructions that are left out, and
 //! flags and bytes that the manuals leave undefined.
 
+use super::encode::Encoded;
 use frontend_x86::insn;
 use frontend_x86::row::{Attr, Row};
 use frontend_x86::sys::cpuid::Features;
-use iced_x86::{Code, FlowControl, Instruction, Mnemonic};
+use iced_x86::{Code, CodeSize, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
 use oracle::Bits;
 
 /// Why an instruction is not generated.
@@ -24,28 +25,37 @@ excluded! {
     Sgdt | Sidt | Sldt | Str | Smsw => "Linux emulates these for user mode (UMIP), or they tell the host's tables";
     Lar | Lsl | Verr | Verw => "the answer depends on the host's GDT";
     Xsave | Xsave64 | Xsaveopt | Xsaveopt64 | Xsavec | Xsavec64 | Xrstor | Xrstor64 | Xsaves | Xsaves64 | Xrstors | Xrstors64 => "the area's size and header depend on the host's XCR0";
-    Rcpps | Rcpss | Rsqrtps | Rsqrtss | Vrcpps | Vrcpss | Vrsqrtps | Vrsqrtss => "an approximation with an error bound of 1.5 * 2^-12: CPUs differ (SDM Vol. 2, RCPPS)";
-    F2xm1 | Fyl2x | Fyl2xp1 | Fsin | Fcos | Fsincos | Fptan | Fpatan => "transcendental: an error of up to 1 ulp is allowed, CPUs differ (SDM Vol. 1, 8.3.10)";
     Monitor | Mwait | Getsec => "depends on the host's virtualization";
-    Int1 | Int3 | Int | Into | Syscall | Sysenter | Sysexit | Sysret | Sysretq | Sysexitq | Iret | Iretd | Iretq => "leaves the sample for the host's kernel";
+    Int1 | Int3 | Into | Syscall | Sysenter | Sysexit | Sysret | Sysretq | Sysexitq => "leaves the sample for the host's kernel";
     Clzero | Monitorx | Mwaitx => "of the host's vendor only";
 }
 
-/// Whether, and why, an instruction is left out when samples are made.
+/// Whether, and why, an instruction is left out when samples for a CPU with `features` are made.
 #[must_use]
-pub fn excluded(i: &Instruction) -> Option<Reason> {
-    match i.flow_control() {
-        FlowControl::Next | FlowControl::Exception => {}
-        _ => return Some("transfers control: the sample would not come to its end"),
-    }
+pub fn excluded(i: &Instruction, features: u128) -> Option<Reason> {
     let row = EXCLUDED.iter().find(|(all, _)| all.contains(&i.mnemonic()));
     if let Some((_, why)) = row {
         return Some(why);
     }
     let code = i.code();
     let info = code.op_code();
-    let wide_pointer =
-        matches!(code, Code::Lss_r64_m1664 | Code::Lfs_r64_m1664 | Code::Lgs_r64_m1664);
+    let lacks = |f: Features| features & f.0 == 0;
+    let scans = match i.mnemonic() {
+        Mnemonic::Lzcnt => lacks(Features::LZCNT),
+        Mnemonic::Tzcnt => lacks(Features::BMI1),
+        _ => false,
+    };
+    if scans {
+        return Some("the host has LZCNT and BMI1; the model without them scans instead");
+    }
+    let wide_pointer = matches!(
+        code,
+        Code::Lss_r64_m1664
+            | Code::Lfs_r64_m1664
+            | Code::Lgs_r64_m1664
+            | Code::Jmp_m1664
+            | Code::Call_m1664
+    );
     if wide_pointer {
         return Some(
             "AMD's CPUs take m16:32 whatever REX.W says, Intel's m16:64 (APM Vol. 3, LFS)",
@@ -54,13 +64,52 @@ pub fn excluded(i: &Instruction) -> Option<Reason> {
     if i.mnemonic() == Mnemonic::Reservednop && info.op_code() == 0x0d {
         return Some("a NOP on Intel's CPUs, #UD on AMD's (APM Vol. 3, PREFETCH)");
     }
-    if code == Code::Movsxd_r16_rm16 {
+    None
+}
+
+/// Whether an instruction goes on elsewhere than after itself.
+#[must_use]
+pub fn branches(i: &Instruction) -> bool {
+    !matches!(i.flow_control(), FlowControl::Next | FlowControl::Exception)
+}
+
+/// Whether a branch takes its target from what a sample may have changed.
+#[must_use]
+pub fn branches_anywhere(i: &Instruction) -> bool {
+    use FlowControl::{IndirectBranch, IndirectCall, Return};
+    matches!(i.flow_control(), IndirectBranch | IndirectCall | Return)
+}
+
+/// Why these bytes of an instruction are not generated though others of its encoding are.
+#[must_use]
+pub fn excluded_form(e: &Encoded) -> Option<Reason> {
+    let i = &e.insn;
+    if i.code() == Code::Movsxd_r16_rm16 && i.op1_kind() == OpKind::Memory {
         return Some("AMD's CPUs read four bytes of memory, Intel's two (SDM Vol. 2, MOVSXD)");
     }
-    if info.fwait() {
-        return Some("two instructions, WAIT and the one without it");
+    let rep = i.has_rep_prefix() || i.has_repne_prefix();
+    if rep && matches!(i.mnemonic(), Mnemonic::Loope | Mnemonic::Loopne) {
+        return Some("reserved (SDM Vol. 2, 2.1.1); AMD's CPUs take the condition from the prefix");
+    }
+    let near = matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch64)
+        || i.is_jmp_near_indirect()
+        || i.is_call_near_indirect()
+        || i.mnemonic() == Mnemonic::Ret;
+    let prefixes = e.bytes.iter().take_while(|b| is_prefix(**b, Bits::B64));
+    if i.code_size() == CodeSize::Code64 && near && prefixes.clone().any(|b| *b == 0x66) {
+        return Some("AMD's CPUs take 16-bit near branches in 64-bit code (SDM Vol. 2, JMP)");
+    }
+    if i.mnemonic() == Mnemonic::Int && matches!(i.immediate8(), 3 | 4 | 0x80) {
+        return Some("the host's kernel has gates for these vectors that user mode may use");
     }
     None
+}
+
+/// Legacy and REX prefixes.
+#[must_use]
+pub fn is_prefix(b: u8, bits: Bits) -> bool {
+    let rex = bits == Bits::B64 && matches!(b, 0x40..=0x4f);
+    rex || matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)
 }
 
 /// Instructions that are only generated as the single one of a sample: what they load or store
@@ -68,7 +117,33 @@ pub fn excluded(i: &Instruction) -> Option<Reason> {
 #[must_use]
 pub fn alone(m: Mnemonic) -> bool {
     use Mnemonic::*;
-    matches!(m, Popf | Popfd | Popfq | Ldmxcsr) || in_parts(m)
+    matches!(m, Popf | Popfd | Popfq | Ldmxcsr | Vldmxcsr)
+        || in_parts(m)
+        || approximate(m).is_some()
+}
+
+/// How near two results of an instruction must be whose exact result no manual gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Near {
+    /// x87 registers, within one unit in the last place: transcendental instructions (SDM Vol. 1,
+    /// 8.3.10, allows each CPU less than that).
+    Extended,
+    /// Single-precision elements, within twice the error of 1.5 * 2^-12 that each CPU may have (SDM
+    /// Vol. 2, RCPPS, RSQRTPS).
+    Single,
+}
+
+/// How near the results of `m` must be; `None`: equal.
+#[must_use]
+pub fn approximate(m: Mnemonic) -> Option<Near> {
+    use Mnemonic::*;
+    match m {
+        F2xm1 | Fyl2x | Fyl2xp1 | Fsin | Fcos | Fsincos | Fptan | Fpatan => Some(Near::Extended),
+        Rcpps | Rcpss | Rsqrtps | Rsqrtss | Vrcpps | Vrcpss | Vrsqrtps | Vrsqrtss => {
+            Some(Near::Single)
+        }
+        _ => None,
+    }
 }
 
 /// Bits that an instruction must not load: offset in its operand, and mask. In RFLAGS TF (the
@@ -76,10 +151,10 @@ pub fn alone(m: Mnemonic) -> bool {
 /// bit 17, which AMD's CPUs alone have (misaligned exception mask).
 #[must_use]
 pub fn cleared(m: Mnemonic) -> &'static [(u64, u8)] {
-    use Mnemonic::{Fxrstor, Fxrstor64, Ldmxcsr, Popf, Popfd, Popfq};
+    use Mnemonic::{Fxrstor, Fxrstor64, Ldmxcsr, Popf, Popfd, Popfq, Vldmxcsr};
     match m {
         Popf | Popfd | Popfq => &[(1, 1), (2, 4)],
-        Ldmxcsr => &[(2, 2)],
+        Ldmxcsr | Vldmxcsr => &[(2, 2)],
         Fxrstor | Fxrstor64 => &[(26, 2)],
         _ => &[],
     }
@@ -128,6 +203,7 @@ undefined! {
     Aaa | Aas => OF | SF | ZF | PF, "The OF, SF, ZF, and PF flags are undefined.";
     Aam | Aad => OF | AF | CF, "The OF, AF, and CF flags are undefined.";
     Daa | Das => OF, "The OF flag is undefined.";
+    F2xm1 | Fyl2x | Fyl2xp1 | Fsin | Fcos | Fsincos | Fptan | Fpatan => C1, "C1: set if the result was rounded up, which is each CPU's own approximation.";
     Fcomi | Fcomip | Fucomi | Fucomip => C1, "C1: set to 0 (SDM); AMD's CPUs leave it unless the stack underflows.";
 }
 
@@ -146,20 +222,33 @@ pub fn undefined(i: &Instruction) -> u64 {
 /// Whether `i` begins to use MMX registers even if it then raises a fault, on some CPUs.
 #[must_use]
 pub fn enters_mmx_early(m: Mnemonic) -> bool {
-    use Mnemonic::{Cvtpd2pi, Cvtps2pi, Cvttpd2pi, Cvttps2pi, Maskmovq};
-    matches!(m, Cvtpd2pi | Cvtps2pi | Cvttpd2pi | Cvttps2pi | Maskmovq)
+    use Mnemonic::{Cvtpd2pi, Cvtpi2ps, Cvtps2pi, Cvttpd2pi, Cvttps2pi, Maskmovq};
+    matches!(m, Cvtpi2ps | Cvtpd2pi | Cvtps2pi | Cvttpd2pi | Cvttps2pi | Maskmovq)
 }
 
-/// Whether `i` reads two places, of which CPUs look at either first.
+/// Whether `i` reads two places, of which CPUs look at either first, or checks a selector before
+/// or after it reads the rest of a stack frame.
 #[must_use]
 pub fn two_places(m: Mnemonic) -> bool {
-    matches!(m, Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq)
+    use Mnemonic::*;
+    matches!(m, Cmpsb | Cmpsw | Cmpsd | Cmpsq | Retf | Iret | Iretd | Iretq)
 }
 
 /// Whether, where `i` faults, CPUs differ in which of its pushes and pops are done.
 #[must_use]
-pub fn half_done(m: Mnemonic) -> bool {
-    matches!(m, Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Popa | Mnemonic::Popad)
+pub fn half_done(i: &Instruction) -> bool {
+    let m = i.mnemonic();
+    let all = matches!(m, Mnemonic::Pusha | Mnemonic::Pushad | Mnemonic::Popa | Mnemonic::Popad);
+    all || i.is_call_far_indirect() || i.is_call_far()
+}
+
+/// Whether AMD's CPUs take a 128-bit memory operand of any alignment, and Intel's raise #GP
+/// (SDM Vol. 2, SHA1RNDS4: exceptions type 4).
+#[must_use]
+pub fn unaligned_on_amd(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(m, Sha1msg1 | Sha1msg2 | Sha1nexte | Sha1rnds4)
+        || matches!(m, Sha256msg1 | Sha256msg2 | Sha256rnds2)
 }
 
 /// Whether `i` reads or writes memory in parts, so that CPUs differ in where they find
@@ -213,6 +302,17 @@ pub fn family_of(i: &Instruction) -> &'static str {
     insn::row(i).map_or("illegal", family)
 }
 
+/// Whether the decoder gives `code` for any bytes as Intel's CPUs take them: an instruction of its
+/// own, not WAIT and another one, of no vendor or time that must be asked for.
+#[must_use]
+pub fn decodes(code: Code) -> bool {
+    let info = code.op_code();
+    let sizes = info.intel_decoder16() || info.intel_decoder32() || info.intel_decoder64();
+    // 0FH is POP CS on the 8086 only.
+    let own = sizes && code != Code::Popw_CS;
+    own && info.is_instruction() && !info.fwait() && info.decoder_option() == DecoderOptions::NONE
+}
+
 /// Whether a row of the CPU with `features` exists for `i` in code of this size.
 #[must_use]
 pub fn in_model(i: &Instruction, bits: Bits, features: u128) -> bool {
@@ -222,10 +322,14 @@ pub fn in_model(i: &Instruction, bits: Bits, features: u128) -> bool {
         // Without them these are BSR and BSF, on the host they are not.
         Mnemonic::Lzcnt if !has(Features::LZCNT) => return false,
         Mnemonic::Tzcnt if !has(Features::BMI1) => return false,
+        // `i` may come from no code, and so be of no size.
+        Mnemonic::Lahf | Mnemonic::Sahf if bits == Bits::B64 && !has(Features::LAHF) => {
+            return false;
+        }
         _ => {}
     }
-    let mode = if bits == Bits::B64 { info.mode64() } else { info.mode32() };
-    mode && info.is_instruction() && insn::enabled(i, Features(features)) && insn::row(i).is_some()
+    let size = if bits == Bits::B64 { info.intel_decoder64() } else { info.intel_decoder32() };
+    size && decodes(i.code()) && insn::enabled(i, Features(features)) && insn::row(i).is_some()
 }
 
 /// Whether `i` works on x87 or MMX registers.

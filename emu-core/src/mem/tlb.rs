@@ -33,6 +33,9 @@ pub enum Privilege {
     User = 1,
     /// CPL 0–2 with EFLAGS.AC = 1: SMAP suspended.
     SupervisorAc = 2,
+    /// CPL 3 with alignment checking: its table never holds a data tag, so that every access takes
+    /// the slow path, which checks.
+    UserAligned = 3,
 }
 
 /// Kind of an access.
@@ -261,7 +264,8 @@ impl Tlb {
         match self.current & 3 {
             0 => Privilege::Supervisor,
             1 => Privilege::User,
-            _ => Privilege::SupervisorAc,
+            2 => Privilege::SupervisorAc,
+            _ => Privilege::UserAligned,
         }
     }
 
@@ -277,6 +281,8 @@ impl Tlb {
     /// RAM offset of the 4 KiB page, `large` whether it is a slice of a larger page. Rights add
     /// to those of an entry for the same page.
     pub fn insert(&mut self, va: u64, off: u64, rights: Rights, large: bool) {
+        let data = self.privilege() != Privilege::UserAligned;
+        let rights = Rights { read: rights.read && data, write: rights.write && data, ..rights };
         let i = Self::index(va);
         let page = va & !4095;
         let table = &mut self.tables[self.current];

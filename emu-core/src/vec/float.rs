@@ -125,39 +125,9 @@ fn gather<B: Float + Lane>(mxcsr: u32, f: impl Fn(usize, Env) -> (B, Ex)) -> (V1
     (join(r), settle(ex, env))
 }
 
-/// DPPS: the products chosen by `imm[7:4]`, summed in pairs, in the lanes chosen by `imm[3:0]`.
-pub fn dpps(s: &V3, imm: u8, mxcsr: u32) -> (V128, Ex) {
-    let env = Env::from_mxcsr(mxcsr);
-    let (p, e) = products::<u32>(s, imm, mxcsr);
-    // An unmasked exception of one step keeps the next one from being done.
-    if e.intersects(env.unmasked) {
-        return (p, e);
-    }
-    let p = split::<u32>(p);
-    let (low, e0) = sse::add(p[0], p[1], env);
-    let (high, e1) = sse::add(p[2], p[3], env);
-    let e = e | settle(e0 | e1, env);
-    if e.intersects(env.unmasked) {
-        return (join(p), e);
-    }
-    let (sum, e2) = sse::add(low, high, env);
-    let r: [u32; 4] = std::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { 0 });
-    (join(r), e | settle(e2, env))
-}
-
-/// DPPD: the products chosen by `imm[5:4]`, summed, in the lanes chosen by `imm[1:0]`.
-pub fn dppd(s: &V3, imm: u8, mxcsr: u32) -> (V128, Ex) {
-    let env = Env::from_mxcsr(mxcsr);
-    let (p, e) = products::<u64>(s, imm, mxcsr);
-    if e.intersects(env.unmasked) {
-        return (join(p), e);
-    }
-    let (sum, e0) = sse::add(p[0], p[1], env);
-    let r = std::array::from_fn(|i| if imm >> i & 1 != 0 { sum } else { 0 });
-    (r, e | settle(e0, env))
-}
-
-fn products<B: Float + Lane>(s: &V3, imm: u8, mxcsr: u32) -> (V128, Ex) {
+/// The first step of DPPS and DPPD: products in the lanes that `imm[7:4]` chooses, zeros in the
+/// others.
+pub fn products<B: Float + Lane>(s: &V3, imm: u8, mxcsr: u32) -> (V128, Ex) {
     gather(mxcsr, |i, env| match imm >> (4 + i) & 1 {
         0 => (B::zeroed(), Ex::empty()),
         _ => sse::mul::<B>(lane(s.a, i), lane(s.b, i), env),

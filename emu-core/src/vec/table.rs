@@ -236,8 +236,8 @@ macro_rules! for_each_vec_op {
     Haddpd     "haddpd"     |s, _, m| float::horizontal(s, m, sse::add::<u64>);
     Hsubps     "hsubps"     |s, _, m| float::horizontal(s, m, sse::sub::<u32>);
     Hsubpd     "hsubpd"     |s, _, m| float::horizontal(s, m, sse::sub::<u64>);
-    Dpps       "dpps"       |s, i, m| float::dpps(s, i, m);
-    Dppd       "dppd"       |s, i, m| float::dppd(s, i, m);
+    Dpmulps    "dpmulps"    |s, i, m| float::products::<u32>(s, i, m);
+    Dpmulpd    "dpmulpd"    |s, i, m| float::products::<u64>(s, i, m);
     // ---- FMA: the immediate says what is negated, and which source has the lanes that stay ---------
     Fmaps      "fmaps"      |s, i, m| float::fused::<u32>(s, 4, i, m);
     Fmapd      "fmapd"      |s, i, m| float::fused::<u64>(s, 2, i, m);

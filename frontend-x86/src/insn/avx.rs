@@ -8,9 +8,10 @@
 
 use super::mmx;
 use super::sse::{self, immediate, is_register, source};
+use super::sse41;
 use super::sse42::{index, lengths};
 use crate::lift::Lift;
-use crate::operand::{gpr, seg};
+use crate::operand::gpr;
 use crate::{helpers, rows};
 use emu_core::build::VReg;
 use emu_core::cpu::{Cpu, Reg, Seg, mode};
@@ -130,8 +131,8 @@ rows! {
     Vhaddpd:     AVX, Innocuous, |l| op(l, V::Haddpd);
     Vhsubps:     AVX, Innocuous, |l| op(l, V::Hsubps);
     Vhsubpd:     AVX, Innocuous, |l| op(l, V::Hsubpd);
-    Vdpps:       AVX, Innocuous, |l| op(l, V::Dpps);
-    Vdppd:       AVX, Innocuous, |l| op(l, V::Dppd);
+    Vdpps:       AVX, Innocuous, |l| dot(l, V::Dpmulps);
+    Vdppd:       AVX, Innocuous, |l| dot(l, V::Dpmulpd);
     Vroundps:    AVX, Innocuous, |l| op(l, V::Roundps);
     Vroundpd:    AVX, Innocuous, |l| op(l, V::Roundpd);
     Vroundss:    AVX, Innocuous, |l| op(l, V::Roundss);
@@ -405,6 +406,15 @@ fn insertps(l: &mut Lift) -> Guest<()> {
     op_imm(l, V::Insertps, imm)
 }
 
+/// VDPPS, VDPPD.
+fn dot(l: &mut Lift, products: V) -> Guest<()> {
+    let (d, k, imm) = (vector(l, 0), put_kind(l), immediate(l));
+    let b = source(l, 2);
+    let a = vector(l, 1);
+    sse41::dot_product(l, products, k, d, a, b, imm);
+    Ok(())
+}
+
 /// A conversion to wider lanes: the upper half of a 256-bit result comes from `n` bytes on.
 fn widen(l: &mut Lift, vop: V, n: u8) -> Guest<()> {
     let (d, k, mut b) = (vector(l, 0), put_kind(l), source(l, 1));
@@ -644,7 +654,8 @@ impl Elements {
             m if m & mode::CODE64 != 0 => {
                 Ok(if fs_gs { off.wrapping_add(cpu.base(s)) } else { off })
             }
-            m if m & mode::FLAT != 0 && !fs_gs => Ok(off),
+            // Flat code can be read, never written.
+            m if m & mode::FLAT != 0 && !fs_gs && !(s == Seg::Cs && write) => Ok(off),
             _ => (cpu.frontend.linear)(cpu, s, off, self.bytes.into(), write),
         }
     }
@@ -654,8 +665,11 @@ impl Elements {
         if self.segment == Seg::Ss && f.vector == vector::GP { Fault::SS0 } else { f }
     }
 
+    /// Masked accesses and gathers are not checked for alignment.
     fn load(self, cpu: &mut Cpu, offset: u64) -> Guest<u64> {
-        let read = self.address(cpu, offset, false).and_then(|va| cpu.read(va, self.width()));
+        let read = self
+            .address(cpu, offset, false)
+            .and_then(|va| cpu.unaligned(|cpu| cpu.read(va, self.width())));
         read.map_err(|f| self.fault(f))
     }
 }
@@ -700,7 +714,7 @@ fn masked(l: &mut Lift, bytes: u8) -> Guest<()> {
         index: d,
         index_bytes: 0,
         scale: 0,
-        segment: seg(l.i.memory_segment()),
+        segment: l.segment(),
         addr: m.addr,
     };
     let def = if store { &MASKED_STORE } else { &MASKED_LOAD };
@@ -732,7 +746,8 @@ fn masked_store(cpu: &mut Cpu, x: Args) -> Guest<()> {
             let at = base.wrapping_add(u64::from(i * e.bytes));
             let va = e.address(cpu, at, true).map_err(|f| e.fault(f))?;
             if write {
-                cpu.write(va, e.width(), element(cpu, e.d, e.bytes, i))?;
+                let v = element(cpu, e.d, e.bytes, i);
+                cpu.unaligned(|cpu| cpu.write(va, e.width(), v))?;
             } else {
                 let probed = cpu.probe(va, e.bytes.into(), Access::Write);
                 probed.map_err(|f| e.fault(f))?;
@@ -766,7 +781,7 @@ fn gather(l: &mut Lift, bytes: u8, index_bytes: u8) -> Guest<()> {
         index,
         index_bytes,
         scale: m.scale,
-        segment: seg(l.i.memory_segment()),
+        segment: l.segment(),
         addr: m.addr,
     };
     let t = offset_register(l, Mem { index: Reg::ZERO, ..m });
@@ -780,10 +795,6 @@ fn gather(l: &mut Lift, bytes: u8, index_bytes: u8) -> Guest<()> {
 fn gather_elements(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let (e, base) = (Elements::unpack(x.imm), cpu.reg(x.a));
     let (d, mask) = (usize::from(e.d.0), usize::from(e.mask.0));
-    for i in 0..e.count {
-        let all = if e.chosen(cpu, i) { e.width().mask() } else { 0 };
-        set_element(&mut cpu.v[mask], e.bytes, i, all);
-    }
     for i in 0..e.count {
         if e.chosen(cpu, i) {
             let index = element(cpu, e.index, e.index_bytes, i);

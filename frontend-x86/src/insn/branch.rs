@@ -108,7 +108,41 @@ fn ret(l: &mut Lift) -> Guest<()> {
     Ok(())
 }
 
+/// Whether a branch cuts RIP to 16 bits in 32-bit code: only if it is taken.
+fn cuts(l: &Lift) -> bool {
+    size16(l) && l.rip_width() == W32
+}
+
+/// Ends the block with a jump to the target cut to 16 bits if `yes` is all ones, to the next
+/// instruction if it is 0.
+fn jump_cut(l: &mut Lift, yes: Reg) -> Guest<()> {
+    let (next, to, by) = (l.next_rip(), l.b.temp(), target(l, W32));
+    l.b.op_nf(Op::Add, W32, to, Reg::RIP, by);
+    l.b.op_nf(Op::And, W32, to, to, 0xffff);
+    l.b.op_nf(Op::Sub, W32, to, to, next);
+    l.b.op_nf(Op::And, W32, to, to, yes);
+    l.b.op_nf(Op::Add, W32, to, to, next);
+    l.b.jmpi(W32, to);
+    Ok(())
+}
+
+/// All ones if `r` at width `w` is not zero, else 0.
+fn not_zero(l: &mut Lift, w: Width, r: Reg) -> Reg {
+    let (t, minus) = (l.b.temp(), l.b.temp());
+    l.b.op_nf(Op::Shl, W64, t, r, 64 - w.bits() as i64);
+    l.b.op_nf(Op::Sub, W64, minus, Reg::ZERO, t);
+    l.b.op_nf(Op::Or, W64, t, t, minus);
+    l.b.op_nf(Op::Sar, W64, t, t, 63);
+    t
+}
+
 fn jcc(l: &mut Lift, cc: u8) -> Guest<()> {
+    if cuts(l) {
+        let t = l.b.temp();
+        l.b.op_k(Op::Set, W64, t, t, 0, cc);
+        l.b.op_nf(Op::Sub, W64, t, Reg::ZERO, t);
+        return jump_cut(l, t);
+    }
     let w = l.ip_width(size16(l));
     let (to, fall) = (target(l, w), l.b.next_offset());
     l.b.jcc(w, cc, to, fall);
@@ -116,6 +150,11 @@ fn jcc(l: &mut Lift, cc: u8) -> Guest<()> {
 }
 
 fn jump_if_zero(l: &mut Lift, count: Width) -> Guest<()> {
+    if cuts(l) {
+        let t = not_zero(l, count, Reg::RCX);
+        l.b.op_nf(Op::Xor, W64, t, t, -1);
+        return jump_cut(l, t);
+    }
     let w = l.ip_width(size16(l));
     let (to, fall) = (target(l, w), l.b.next_offset());
     l.b.jrnz(count, w, Reg::RCX, fall, to);
@@ -144,7 +183,53 @@ fn loop_(l: &mut Lift, cc: Option<u8>) -> Guest<()> {
         l.b.op_nf(Op::And, W64, t, t, Reg::RCX);
         test = t;
     }
+    if cuts(l) {
+        let t = not_zero(l, count, test);
+        return jump_cut(l, t);
+    }
     let (to, fall) = (target(l, w), l.b.next_offset());
     l.b.jrnz(count, w, test, to, fall);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::sys::testing::{self, Level};
+    use emu_core::cpu::Reg;
+    use emu_core::vcpu::Stop;
+
+    /// Loops whose branch on RCX goes backwards, in code of each size: the count of turns.
+    #[test]
+    fn jcxz_and_loop_go_backwards() {
+        const HLT: u8 = 0xf4;
+        #[rustfmt::skip]
+        let rows: &[(&[u8], u64, u64)] = &[
+            // inc bx / ebx; loop: as often as RCX says
+            (&[0xff, 0xc3, 0xe2, 0xfc, HLT],             5, 5),
+            (&[0xff, 0xc3, 0x67, 0xe2, 0xfb, HLT],       5, 5),
+            // inc; cmp bl, 7; loopne: until equal
+            (&[0xff, 0xc3, 0x80, 0xfb, 7, 0xe0, 0xf9, HLT], 100, 7),
+            // inc; cmp bl, bl; loope
+            (&[0xff, 0xc3, 0x38, 0xdb, 0xe1, 0xfa, HLT], 6, 6),
+            // inc; test bl, 8; jnz to the end; jcxz back with CX = 0
+            (&[0xff, 0xc3, 0xf6, 0xc3, 8, 0x75, 2, 0xe3, 0xf7, HLT], 0, 8),
+            (&[0xff, 0xc3, 0xf6, 0xc3, 8, 0x75, 3, 0x67, 0xe3, 0xf6, HLT], 0, 8),
+            // The same with CX not 0: it does not jump.
+            (&[0xff, 0xc3, 0xf6, 0xc3, 8, 0x75, 2, 0xe3, 0xf7, HLT], 2, 1),
+        ];
+        for level in [Level::Real, Level::Protected, Level::Long] {
+            for &(code, count, turns) in rows {
+                let mut c = testing::cpu(level);
+                // So far from the page's start that a distance of 16 bits is a negative one.
+                let at = 0x5800;
+                c.set_reg(Reg::CS_BASE, 0);
+                c.set_rip(at);
+                c.set_reg(Reg::RCX, count);
+                let mut v = testing::vcpu(c, &[(at, code)]);
+                assert_eq!(v.run(1000), Stop::Halted, "{code:x?}");
+                let c = &v.cpu;
+                assert_eq!((c.rip(), c.reg(Reg::RBX)), (at + code.len() as u64, turns));
+            }
+        }
+    }
 }

@@ -55,6 +55,8 @@ rows! {
     Prefetch:  NONE, Innocuous, nop;
     Prefetchw: NONE, Innocuous, nop;
     Prefetchwt1: NONE, Innocuous, nop;
+    Prefetchit0: NONE, Innocuous, nop;
+    Prefetchit1: NONE, Innocuous, nop;
     Reservednop: NONE, Innocuous, nop;
     // Hints in the NOP space 0F 18–0F 1F: a CPU without CET executes them as NOP.
     Rdsspd: NONE, Innocuous, nop;
@@ -215,6 +217,7 @@ fn compare_exchange_wide(cpu: &mut Cpu, x: Args) -> Guest<()> {
     if w == W64 && at & 15 != 0 {
         return Err(Fault::GP0);
     }
+    cpu.check_alignment(at, 2 * w.bytes())?;
     cpu.probe(at, 2 * w.bytes(), Access::Write).map_err(|f| match f {
         Fault::GP0 => Cpu::address_fault(x.k != 0),
         f => f,

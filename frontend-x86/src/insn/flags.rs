@@ -7,7 +7,7 @@ use emu_core::cpu::Reg;
 use emu_core::fault::Guest;
 use emu_core::flags::{AF, CF, PF, SF, ZF};
 use emu_core::uop::{Op, Src};
-use emu_core::width::Width::W64;
+use emu_core::width::Width::{W8, W64};
 
 rows! {
     Clc: NONE, Innocuous, |l| set(l, 0, CF);
@@ -15,6 +15,7 @@ rows! {
     Cmc: NONE, Innocuous, cmc;
     Lahf: NONE, Innocuous, lahf;
     Sahf: NONE, Innocuous, sahf;
+    Salc: NONE, Innocuous, salc;
 }
 
 fn set(l: &mut Lift, v: impl Into<Src>, which: u32) -> Guest<()> {
@@ -33,6 +34,15 @@ fn lahf(l: &mut Lift) -> Guest<()> {
     l.b.op(Op::Getfl, W64, t, Reg::ZERO, 0);
     l.b.op_nf(Op::Or, W64, t, t, 2);
     l.b.op(Op::Insh, W64, Reg::RAX, Reg::RAX, t);
+    Ok(())
+}
+
+/// AL becomes FFH if CF is set, else 0. Not in the manuals' instruction set but in every CPU's.
+fn salc(l: &mut Lift) -> Guest<()> {
+    let t = l.b.temp();
+    l.b.op_k(Op::Set, W64, t, t, 0, 2);
+    l.b.op_nf(Op::Sub, W64, t, Reg::ZERO, t);
+    l.b.mov(W8, Reg::RAX, t);
     Ok(())
 }
 

@@ -270,6 +270,7 @@ fn masked_store(cpu: &mut Cpu, x: Args) -> Guest<()> {
     }
     // All of the operand is checked before anything is written, also where the mask is 0: the
     // manual leaves that to the implementation.
+    cpu.check_alignment(at(cpu, 0), 8)?;
     cpu.probe(at(cpu, 0), x.k.into(), Access::Write)?;
     for i in chosen {
         let at = at(cpu, i);

@@ -20,6 +20,9 @@ pub mod string;
 pub mod system;
 pub mod x87;
 
+#[cfg(test)]
+mod tests;
+
 use crate::row::{Attr, Row};
 use crate::sys::cpuid::Features;
 use emu_core::uop::HelperDef;
@@ -50,6 +53,7 @@ pub static HELPERS: &[&[&HelperDef]] = &[
     mmx::HELPERS,
     sse::HELPERS,
     string::HELPERS,
+    &[&crate::sensitive::COUNT],
     crate::sys::HELPERS,
     crate::x87::HELPERS,
 ];
@@ -78,8 +82,9 @@ pub fn row(i: &Instruction) -> Option<&'static Row> {
 /// Whether a CPU with `features` has the encoding at all.
 pub fn enabled(i: &Instruction, features: Features) -> bool {
     use Mnemonic::{
-        Cldemote, Endbr32, Endbr64, Lahf, Lzcnt, Nop, Prefetch, Prefetchnta, Prefetcht0,
-        Prefetcht1, Prefetcht2, Prefetchw, Prefetchwt1, Rdsspd, Rdsspq, Reservednop, Sahf, Tzcnt,
+        Cldemote, Endbr32, Endbr64, Lahf, Lzcnt, Nop, Prefetch, Prefetchit0, Prefetchit1,
+        Prefetchnta, Prefetcht0, Prefetcht1, Prefetcht2, Prefetchw, Prefetchwt1, Rdsspd, Rdsspq,
+        Reservednop, Sahf, Tzcnt,
     };
     let has = |f: Features| features.0 & f.0 == f.0;
     match i.mnemonic() {
@@ -88,7 +93,7 @@ pub fn enabled(i: &Instruction, features: Features) -> bool {
         // 0F 0D is a NOP on every CPU with 64-bit mode, 0F 18 to 0F 1F since the P6 family.
         Prefetch | Prefetchw | Prefetchwt1 => has(Features::LM) || has(Features::PREFETCHW),
         Reservednop if i.op_code().op_code() == 0x0d => has(Features::LM),
-        Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 => {
+        Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchit0 | Prefetchit1 => {
             has(Features::NOPL) || has(Features::SSE)
         }
         Endbr32 | Endbr64 | Rdsspd | Rdsspq | Cldemote | Reservednop => has(Features::NOPL),
@@ -112,6 +117,7 @@ fn feature(f: CpuidFeature) -> Option<Features> {
         C::X64        => Features::LM,
         C::TSC        => Features::TSC,
         C::MSR        => Features::MSR,
+        C::MONITOR    => Features::MONITOR,
         C::CX8        => Features::CX8,
         C::SEP        => Features::SEP,
         C::CMOV       => Features::CMOV,

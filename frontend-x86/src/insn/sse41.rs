@@ -3,6 +3,7 @@
 use super::sse::{extract, immediate, insert, mov_all, op, source, to_flags, xmm};
 use crate::lift::Lift;
 use crate::rows;
+use emu_core::build::VReg;
 use emu_core::fault::Guest;
 use emu_core::vec::VecOp as V;
 use emu_core::width::Width::{W8, W32, W64};
@@ -54,8 +55,31 @@ rows! {
     Roundpd:    SSE, Innocuous, |l| op(l, V::Roundpd);
     Roundss:    SSE, Innocuous, |l| op(l, V::Roundss);
     Roundsd:    SSE, Innocuous, |l| op(l, V::Roundsd);
-    Dpps:       SSE, Innocuous, |l| op(l, V::Dpps);
-    Dppd:       SSE, Innocuous, |l| op(l, V::Dppd);
+    Dpps:       SSE, Innocuous, |l| dot(l, V::Dpmulps);
+    Dppd:       SSE, Innocuous, |l| dot(l, V::Dpmulpd);
+}
+
+/// DPPS, DPPD.
+fn dot(l: &mut Lift, products: V) -> Guest<()> {
+    let (d, b, imm) = (xmm(l, 0), source(l, 1), immediate(l));
+    dot_product(l, products, 16, d, d, b, imm);
+    Ok(())
+}
+
+/// The steps of a dot product, whose exceptions are determined separately (SDM Vol. 2, DPPS):
+/// products, sums of neighbours, sums of these; then the lanes that get the result.
+pub fn dot_product(l: &mut Lift, products: V, k: u8, d: VReg, a: VReg, b: VReg, imm: u8) {
+    let t = l.b.vtemp();
+    l.b.v(products, k, t, a, b, a, imm);
+    let zeroed = if products == V::Dpmulps {
+        l.b.v(V::Haddps, k, t, t, t, t, 0);
+        l.b.v(V::Haddps, k, t, t, t, t, 0);
+        !imm & 15
+    } else {
+        l.b.v(V::Haddpd, k, t, t, t, t, 0);
+        (!imm & 1) * 3 | (!imm >> 1 & 1) * 12
+    };
+    l.b.v(V::Insertps, k, d, t, t, t, zeroed);
 }
 
 /// The variable blends: XMM0 chooses.

@@ -13,7 +13,7 @@ use crate::sys::segment;
 use crate::{helpers, rows};
 use emu_core::cpu::{Cpu, Reg, Seg, mode};
 use emu_core::fault::Guest;
-use emu_core::flags::rflags::DF;
+use emu_core::flags::rflags::{DF, RF, TF};
 use emu_core::uop::{Args, Op, PureOp, ops};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use iced_x86::OpKind;
@@ -210,9 +210,14 @@ fn run(
         step(cpu, &s, 1)?;
         return Ok(());
     }
-    let mut left = CHUNK;
+    // A single-step trap comes after each iteration. Between two of them RF is set for what is
+    // pushed then, and so that this instruction's breakpoint does not hit again (SDM Vol. 3,
+    // 17.3.1.1).
+    let mut left = if cpu.sysflags & TF != 0 { 1 } else { CHUNK };
+    cpu.sysflags &= !RF;
     while s.offset(cpu, Reg::RCX) != 0 {
-        if left == 0 {
+        if left == 0 || cpu.watch.hits != 0 {
+            cpu.sysflags |= RF;
             cpu.set_reg(x.d, here);
             return Ok(());
         }
@@ -227,8 +232,9 @@ fn run(
         }
         if !cpu.smc.is_empty() {
             // A store went into translated code: let the run loop see to it.
-            let again = if s.offset(cpu, Reg::RCX) != 0 { here } else { next };
-            cpu.set_reg(x.d, again);
+            let more = s.offset(cpu, Reg::RCX) != 0;
+            cpu.sysflags |= if more { RF } else { 0 };
+            cpu.set_reg(x.d, if more { here } else { next });
             return Ok(());
         }
     }
@@ -319,6 +325,7 @@ fn scas_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
 fn ins_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
     let to = s.linear(cpu, Seg::Es, Reg::RDI, true)?;
     // The port is read only when the store cannot fault any more.
+    cpu.check_alignment(to, s.w.bytes())?;
     cpu.probe(to, s.w.bytes(), emu_core::mem::tlb::Access::Write)?;
     let v = cpu.port_in(cpu.reg(Reg::RDX) as u16, s.w);
     cpu.write(to, s.w, v.into())?;

@@ -7,16 +7,16 @@
 //! code is seen; after the others the block goes on.
 
 use crate::lift::Lift;
-use crate::operand::{gpr, seg};
+use crate::operand::{gpr, reg_width, seg};
 use crate::rows;
 use crate::sys::helpers as h;
 pub use crate::sys::helpers::BOUND;
 use crate::sys::interrupt::Software;
 use emu_core::cpu::{Reg, Seg, mode};
-use emu_core::fault::Guest;
+use emu_core::fault::{Fault, Guest};
 use emu_core::uop::{HelperDef, Mem, Op};
 use emu_core::width::Width::{self, W16, W32, W64};
-use iced_x86::{Code, OpKind};
+use iced_x86::{Code, OpKind, Register};
 
 rows! {
     // ---- far transfers and interrupts ---------------------------------------------------------------
@@ -35,6 +35,8 @@ rows! {
     Sysexit: NONE, Control, |l| jump(l, &h::SYSEXIT, W32);
     Sysexitq: NONE, Control, |l| jump(l, &h::SYSEXIT, W64);
     Hlt:     PRIV, Control, |l| jump(l, &h::HLT, W64);
+    Monitor: NONE, Control, monitor;
+    Mwait:   NONE, Control, mwait;
     // ---- flags ----------------------------------------------------------------------------------------
     Cli:    NONE, Control, |l| plain(l, &h::CLI, 0);
     Sti:    NONE, Control, |l| leave(l, &h::STI, Reg::ZERO, 0);
@@ -139,6 +141,30 @@ fn jump(l: &mut Lift, def: &'static HelperDef, w: Width) -> Guest<()> {
     Ok(())
 }
 
+/// MONITOR and MWAIT are #UD, not #GP, outside CPL 0.
+fn need_cpl0(l: &Lift) -> Guest<()> {
+    let above = l.mode & (mode::USER | mode::CPL12 | mode::VM86) != 0;
+    if above { Err(Fault::UD) } else { Ok(()) }
+}
+
+fn monitor(l: &mut Lift) -> Guest<()> {
+    need_cpl0(l)?;
+    let s = match l.i.segment_prefix() {
+        Register::None => Seg::Ds,
+        prefix => seg(prefix),
+    };
+    let addr = reg_width(l.i.op0_register());
+    let m = l.in_segment(Mem { addr, ..Mem::at(Reg::RAX, 0) }, s, 1, false);
+    let at = l.address(m);
+    l.b.helper(&h::MONITOR, W64, 0, Z, at, Z, 0);
+    Ok(())
+}
+
+fn mwait(l: &mut Lift) -> Guest<()> {
+    need_cpl0(l)?;
+    jump(l, &h::MWAIT, W64)
+}
+
 /// A helper that reads the time: its block ends, so that the next reading is a later one under
 /// instruction-count time too.
 fn timed(l: &mut Lift, def: &'static HelperDef) -> Guest<()> {
@@ -186,12 +212,9 @@ pub fn far_transfer(l: &mut Lift, call: bool) -> Guest<()> {
         }
         None => far_pointer(l),
     };
-    if call {
-        let next = l.next_rip();
-        l.b.helper(&h::FAR_CALL, w, 0, next, selector, offset, 0);
-    } else {
-        l.b.helper(&h::FAR_JMP, w, 0, Z, selector, offset, 0);
-    }
+    let next = l.next_rip();
+    let def = if call { &h::FAR_CALL } else { &h::FAR_JMP };
+    l.b.helper(def, w, 0, next, selector, offset, 0);
     l.b.exit();
     Ok(())
 }
@@ -245,7 +268,7 @@ pub fn mov_special(l: &mut Lift) -> Guest<()> {
         l.b.helper(def, W64, 0, gpr(to).0, Z, Z, from.number() as u64);
         return Ok(());
     }
-    Err(emu_core::fault::Fault::UD)
+    Err(Fault::UD)
 }
 
 /// Selector of `s` in a temporary.
@@ -499,6 +522,75 @@ mod tests {
             let u = lift(bytes, mode::REAL);
             assert_eq!((u[0].op, u[0].imm), (Op::Raise, 6), "{bytes:x?}");
         }
+    }
+
+    /// LOCK is #UD on all that does not read and write memory in one of the listed ways (SDM Vol. 2,
+    /// LOCK).
+    #[test]
+    fn lock() {
+        for bytes in [
+            &[0xf0, 0x01, 0xc0][..],   // add eax, eax
+            &[0xf0, 0x03, 0x00],       // add eax, [rax]
+            &[0xf0, 0x39, 0x00],       // cmp [rax], eax
+            &[0xf0, 0x89, 0x00],       // mov [rax], eax
+            &[0xf0, 0x90],             // nop
+            &[0xf0, 0x0f, 0xa3, 0x00], // bt [rax], eax
+            &[0xf0, 0xd1, 0x20],       // shl dword [rax], 1
+            &[0xf0, 0xa4],             // movsb
+            &[0xf0, 0xf4],             // hlt
+            &[0xf0, 0x0f, 0x01, 0x10], // lgdt
+            &[0xf0, 0x0f, 0x20, 0xc0], // mov rax, cr0
+            &[0xf0, 0x0f, 0x30],       // wrmsr
+            &[0xf0, 0xcd, 0x80],       // int
+            &[0xf0, 0x0f, 0x58, 0x00], // addps
+            &[0xf0, 0xd9, 0x00],       // fld
+        ] {
+            let u = lift(bytes, mode::CODE64 | mode::SSE);
+            assert_eq!((u[0].op, u[0].imm), (Op::Raise, 6), "{bytes:x?}");
+        }
+        for bytes in [&[0xf0, 0x01, 0x00][..], &[0xf0, 0x0f, 0xab, 0x00], &[0xf0, 0x87, 0x00]] {
+            assert_ne!(lift(bytes, mode::CODE64)[0].op, Op::Raise, "{bytes:x?}");
+        }
+    }
+
+    /// SDM Vol. 2, MONITOR and MWAIT: #UD above CPL 0 and where `IA32_MISC_ENABLE` says so, #GP for
+    /// ECX; the wait ends when the run loop is entered again.
+    #[test]
+    fn monitor_and_mwait() {
+        let code: &[u8] = &[0x0f, 0x01, 0xc8, 0x0f, 0x01, 0xc9, 0xff, 0xc3, 0xf4];
+        let run = |rax, rcx, msr, user| {
+            let mut c = testing::cpu(Level::Long);
+            c.sys.misc_enable = msr;
+            for v in [6, 13, 14] {
+                testing::gate(&mut c, v, testing::CODE0, 0x600 + v, 0x8e, 0);
+            }
+            if user {
+                testing::to_user(&mut c, testing::CODE3, 0x7000);
+            }
+            c.set_reg(Reg::RAX, rax);
+            c.set_reg(Reg::RCX, rcx);
+            let mut v = testing::vcpu(c, &[(0x1234, code), (0x600, &[0xf4; 32])]);
+            assert_eq!(v.run(100), Stop::Halted);
+            v
+        };
+        let on = crate::sys::msr::MISC_ENABLE_MONITOR;
+        let mut v = run(0x5000, 0, on, false);
+        assert_eq!((v.cpu.rip(), v.cpu.reg(Reg::RBX)), (0x123a, 0));
+        assert_eq!((v.run(100), v.cpu.reg(Reg::RBX)), (Stop::Halted, 1));
+        assert_eq!((v.run(100), v.cpu.rip()), (Stop::Halted, 0x123d), "HLT does not end");
+        #[rustfmt::skip]
+        let rows = [
+            (0x5000, 0, 0, false, 6), (0x5000, 0, on, true, 6), (0x5000, 1, on, false, 13),
+            (1 << 47, 0, on, false, 13), (1 << 40, 0, on, false, 14),
+        ];
+        for (rax, rcx, msr, user, vector) in rows {
+            assert_eq!(run(rax, rcx, msr, user).cpu.rip(), 0x601 + vector);
+        }
+        let mut c = testing::cpu(Level::Long);
+        let bit = |c: &emu_core::cpu::Cpu| crate::sys::cpuid::cpuid(c, 1, 0)[2] >> 3 & 1;
+        assert_eq!((bit(&c), crate::sys::cpuid::cpuid(&c, 5, 0)), (1, [64, 64, 0, 0]));
+        crate::sys::msr::write(&mut c, crate::sys::msr::addr::MISC_ENABLE, 0).unwrap();
+        assert_eq!(bit(&c), 0);
     }
 
     /// From ring 0 by IRETQ to ring 3, INT 80H and back, SYSCALL, HLT: all through the run loop.

@@ -81,6 +81,12 @@ impl CpuModel {
         MODELS.iter().position(|m| m.name == name).map(|i| CpuModel::at(i as u8))
     }
 
+    /// The same model with other features, as they are.
+    #[must_use]
+    pub const fn with(self, features: Features) -> CpuModel {
+        CpuModel { features, ..self }
+    }
+
     /// The model.
     #[must_use]
     pub fn model(&self) -> &'static Model {

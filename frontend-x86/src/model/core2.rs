@@ -1,5 +1,5 @@
-//! An Intel Core 2 ("Conroe", 2006), with one core, and without what this crate lacks: VMX,
-//! MONITOR, thermal and performance monitoring.
+//! An Intel Core 2 ("Conroe", 2006), with one core, and without what this crate lacks: VMX, thermal
+//! and performance monitoring.
 //!
 //! Source: Intel AN-485 (signature 06F6H, descriptors); SDM Vol. 2, CPUID.
 
@@ -30,6 +30,7 @@ pub static MODEL: Model = Model {
         Features::CLFSH,
         Features::SSE2,
         Features::SSE3,
+        Features::MONITOR,
         Features::SSSE3,
         Features::CX16,
         Features::LAHF,

@@ -26,6 +26,7 @@ pub static MODEL: Model = Model {
 /// Of [`MODEL`].
 pub(super) const FEATURES: Features = Features::of(&[
     super::i486::FEATURES,
+    Features::VME,
     Features::DE,
     Features::PSE,
     Features::TSC,

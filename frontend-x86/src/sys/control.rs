@@ -1,12 +1,12 @@
-//! Control and debug registers, and the instructions that govern interrupts, I/O and the TLB.
+//! Control registers, and the instructions that govern interrupts, I/O and the TLB.
 //!
-//! Source: SDM Vol. 3, 2.5, 4.10.4, 17.2; Vol. 1, 19.5; Vol. 2 on each instruction.
+//! Source: SDM Vol. 3, 2.5, 4.10.4; Vol. 1, 19.5; Vol. 2 on each instruction.
 
 use super::cpuid::Features;
 use super::stack::tss_field;
-use super::{canonical, cr0, cr4, efer, mode, need_cpl0, paging, segment, xcr0};
-use emu_core::cpu::{Cpu, Seg, mode as m};
-use emu_core::fault::{Fault, Guest, vector};
+use super::{canonical, cr0, cr4, debug, efer, mode, msr, need_cpl0, paging, segment, vme, xcr0};
+use emu_core::cpu::{Cpu, Reg, Seg, mode as m};
+use emu_core::fault::{Fault, Guest};
 use emu_core::flags::{OSZAPC, rflags};
 use emu_core::width::Width::{self, W8, W16, W64};
 
@@ -26,6 +26,8 @@ const CR0_BITS: u64 = cr0::PE
 /// Bits of CR4 and the features that bring them.
 #[rustfmt::skip]
 pub(crate) static CR4_BITS: &[(u64, Features)] = &[
+    (cr4::VME,        Features::VME),
+    (cr4::PVI,        Features::VME),
     (cr4::TSD,        Features::TSC),
     (cr4::DE,         Features::DE),
     (cr4::PSE,        Features::PSE),
@@ -181,6 +183,9 @@ fn write_cr4(cpu: &mut Cpu, value: u64) -> Guest<()> {
     } else if changed & (cr4::SMEP | cr4::SMAP | cr4::PKE) != 0 {
         cpu.tlb.clear_level1();
     }
+    if changed & cr4::DE != 0 {
+        debug::arm(cpu);
+    }
     mode::update(cpu);
     Ok(())
 }
@@ -255,52 +260,6 @@ pub fn invpcid(cpu: &mut Cpu, kind: u64, va: u64) -> Guest<()> {
         1 => cpu.tlb.flush_pcid(pcid as u16),
         _ => cpu.tlb.flush_all(kind == 2),
     }
-    Ok(())
-}
-
-// ---- debug registers (SDM Vol. 3, 17.2) --------------------------------------------------------
-
-/// Bits of DR6 that can change, and those that are always one.
-const DR6: (u64, u64) = (0xe00f, 0xffff_0ff0);
-/// The same of DR7.
-const DR7: (u64, u64) = (0xffff_23ff, 0x400);
-
-/// Checks an access to debug register `n` and resolves the aliases DR4 and DR5.
-fn dr_index(cpu: &mut Cpu, n: u8) -> Guest<usize> {
-    if matches!(n, 4 | 5) && cpu.sys.cr4 & cr4::DE != 0 || n > 7 {
-        return Err(Fault::UD);
-    }
-    need_cpl0(cpu)?;
-    if cpu.sys.dr[7] & 1 << 13 != 0 {
-        // General detect: DR6.BD is part of the exception.
-        cpu.sys.dr[6] |= 1 << 13;
-        return Err(Fault::new(vector::DB));
-    }
-    Ok(usize::from(if matches!(n, 4 | 5) { n + 2 } else { n }))
-}
-
-/// MOV from debug register `n`.
-///
-/// # Errors
-/// #UD, #GP(0), #DB for general detect.
-pub fn read_dr(cpu: &mut Cpu, n: u8) -> Guest<u64> {
-    let i = dr_index(cpu, n)?;
-    Ok(cpu.sys.dr[i & 7])
-}
-
-/// MOV to debug register `n`. Breakpoints are kept as state; none ever hits.
-///
-/// # Errors
-/// #UD, #GP(0), #DB for general detect.
-pub fn write_dr(cpu: &mut Cpu, n: u8, value: u64) -> Guest<()> {
-    let i = dr_index(cpu, n)?;
-    let (mask, ones) = match i {
-        6 => DR6,
-        7 => DR7,
-        _ => (u64::MAX, 0),
-    };
-    ok_if(i < 6 || value >> 32 == 0)?;
-    cpu.sys.dr[i & 7] = value & mask | ones;
     Ok(())
 }
 
@@ -390,16 +349,46 @@ pub const fn iopl(cpu: &Cpu) -> u8 {
 pub fn hlt(cpu: &mut Cpu, next_rip: u64) -> Guest<()> {
     need_cpl0(cpu)?;
     cpu.set_rip(next_rip);
-    cpu.halted = true;
+    (cpu.halted, cpu.mwait) = (true, false);
+    Ok(())
+}
+
+/// What MONITOR and MWAIT have in common: there are no hints in ECX.
+fn check_monitor(cpu: &Cpu) -> Guest<()> {
+    if cpu.sys.misc_enable & msr::MISC_ENABLE_MONITOR == 0 {
+        return Err(Fault::UD);
+    }
+    ok_if(register_width(cpu).zext(cpu.reg(Reg::RCX)) == 0)
+}
+
+/// MONITOR of the line at linear address `va`. It is not kept: an MWAIT ends early, whoever writes.
+///
+/// # Errors
+/// #UD while `IA32_MISC_ENABLE` turns it off, #GP(0) for an extension in ECX, #PF.
+pub fn monitor(cpu: &mut Cpu, va: u64) -> Guest<()> {
+    check_monitor(cpu)?;
+    cpu.read(va, W8).map(|_| ())
+}
+
+/// MWAIT: the CPU waits at `next_rip` for an interrupt, or the end of the machine's pause.
+///
+/// # Errors
+/// As [`monitor`], but #PF.
+pub fn mwait(cpu: &mut Cpu, next_rip: u64) -> Guest<()> {
+    check_monitor(cpu)?;
+    cpu.set_rip(next_rip);
+    (cpu.halted, cpu.mwait) = (true, true);
     Ok(())
 }
 
 /// CLI.
 ///
 /// # Errors
-/// #GP(0) when CPL exceeds IOPL (in virtual-8086 mode: IOPL below 3).
+/// #GP(0) when CPL exceeds IOPL (in virtual-8086 mode: IOPL below 3) and IF is not virtual.
 pub fn cli(cpu: &mut Cpu) -> Guest<()> {
-    ok_if(cpu.cpl <= iopl(cpu))?;
+    if cpu.cpl > iopl(cpu) {
+        return vme::set_vif(cpu, false);
+    }
     cpu.sysflags &= !rflags::IF;
     Ok(())
 }
@@ -407,9 +396,11 @@ pub fn cli(cpu: &mut Cpu) -> Guest<()> {
 /// STI: with an interrupt shadow when IF was clear.
 ///
 /// # Errors
-/// As [`cli`].
+/// As [`cli`]; #GP(0) when VIF would be set with VIP.
 pub fn sti(cpu: &mut Cpu) -> Guest<()> {
-    ok_if(cpu.cpl <= iopl(cpu))?;
+    if cpu.cpl > iopl(cpu) {
+        return vme::set_vif(cpu, true);
+    }
     if cpu.sysflags & rflags::IF == 0 {
         cpu.sysflags |= rflags::IF;
         cpu.shadow = true;
@@ -436,14 +427,14 @@ pub fn set_ac(cpu: &mut Cpu, on: bool) -> Guest<()> {
 /// What PUSHF pushes; VM and RF read as zero.
 ///
 /// # Errors
-/// #GP(0) in virtual-8086 mode with IOPL below 3.
-pub fn pushf(cpu: &Cpu) -> Guest<u64> {
-    ok_if(cpu.mode & m::VM86 == 0 || iopl(cpu) == 3)?;
-    Ok(cpu.rflags() & !(rflags::VM | rflags::RF))
+/// #GP(0) in virtual-8086 mode with IOPL below 3, but for a 16-bit image under CR4.VME.
+pub fn pushf(cpu: &Cpu, w: Width) -> Guest<u64> {
+    let flags = if vme::sensitive(cpu) { vme::pushed(cpu, w)? } else { cpu.rflags() };
+    Ok(flags & !(rflags::VM | rflags::RF))
 }
 
-/// RFLAGS after POPF or IRET with operand width `w` has popped `image`: what CPL and IOPL allow
-/// to change has changed (SDM Vol. 2, POPF, table 4-16; IRET). RF is never kept.
+/// RFLAGS after POPF with operand width `w` has popped `image`: what CPL and IOPL allow to change
+/// has changed (SDM Vol. 2, POPF, table 4-16).
 pub fn merged_flags(cpu: &Cpu, w: Width, image: u64) -> u64 {
     let mut mask = u64::from(OSZAPC) | rflags::TF | rflags::DF | rflags::NT;
     if w != W16 {
@@ -458,13 +449,34 @@ pub fn merged_flags(cpu: &Cpu, w: Width, image: u64) -> u64 {
     cpu.rflags() & !mask & !rflags::RF | image & mask
 }
 
+/// RFLAGS after IRET with operand width `w` has popped `image`: as [`merged_flags`], and RF; at
+/// CPL 0 of protected mode VIF and VIP too (SDM Vol. 2, IRET).
+///
+/// # Errors
+/// As [`popf`].
+pub fn returned_flags(cpu: &Cpu, w: Width, image: u64) -> Guest<u64> {
+    if vme::sensitive(cpu) {
+        return vme::popped(cpu, w, image);
+    }
+    let virtual_if = cpu.cpl == 0 && cpu.mode & m::REAL == 0;
+    let mask = match w {
+        W16 => 0,
+        _ if virtual_if => rflags::RF | rflags::VIF | rflags::VIP,
+        _ => rflags::RF,
+    };
+    Ok(merged_flags(cpu, w, image) & !mask | image & mask)
+}
+
 /// POPF with operand width `w` after `image` was popped.
 ///
 /// # Errors
-/// #GP(0) in virtual-8086 mode with IOPL below 3.
+/// #GP(0) in virtual-8086 mode with IOPL below 3, but for a 16-bit image under CR4.VME that turns
+/// on neither TF nor, with VIP, interrupts.
 pub fn popf(cpu: &mut Cpu, w: Width, image: u64) -> Guest<()> {
-    ok_if(cpu.mode & m::VM86 == 0 || iopl(cpu) == 3)?;
-    let flags = merged_flags(cpu, w, image);
+    let flags = match vme::sensitive(cpu) {
+        true => vme::popped(cpu, w, image)?,
+        false => merged_flags(cpu, w, image),
+    };
     let ac_changes = (flags ^ cpu.sysflags) & rflags::AC != 0;
     cpu.set_rflags(flags);
     if ac_changes {
@@ -534,7 +546,9 @@ mod tests {
         let mut c = testing::cpu(Level::Long);
         let base = c.sys.cr4;
         rejects(&mut c, 4, base & !cr4::PAE);
-        rejects(&mut c, 4, base | 1); // no VME
+        c.features &= !Features::VME.0;
+        rejects(&mut c, 4, base | 1);
+        rejects(&mut c, 4, base | 2);
         rejects(&mut c, 4, base | 1 << 12); // no LA57
         rejects(&mut c, 4, base | cr4::SMAP);
         c.features |= Features::SMAP.0;
@@ -594,19 +608,10 @@ mod tests {
     }
 
     #[test]
-    fn task_priority_and_debug_registers() {
+    fn task_priority() {
         let mut c = testing::cpu(Level::Long);
         assert_eq!(read_cr(&c, 8), Ok(5));
         rejects(&mut c, 8, 16);
-        write_dr(&mut c, 4, 0xffff_ffff).unwrap();
-        assert_eq!(read_dr(&mut c, 6), Ok(0xffff_efff & (0xffff_0ff0 | 0xe00f)));
-        write_dr(&mut c, 3, 1 << 60).unwrap();
-        assert_eq!(write_dr(&mut c, 7, 1 << 32), Err(Fault::GP0));
-        c.sys.cr4 |= cr4::DE;
-        assert_eq!(read_dr(&mut c, 4), Err(Fault::UD));
-        write_dr(&mut c, 7, 1 << 13).unwrap();
-        assert_eq!(read_dr(&mut c, 0), Err(Fault::new(vector::DB)));
-        assert!(c.sys.dr[6] & 1 << 13 != 0);
     }
 
     #[test]
@@ -648,7 +653,7 @@ mod tests {
         let all = 0x3f_7fd7;
         let mut c = testing::cpu(Level::Protected);
         popf(&mut c, W32, all).unwrap();
-        assert_eq!(pushf(&c), Ok(0x24_7fd7));
+        assert_eq!(pushf(&c, W32), Ok(0x24_7fd7));
         popf(&mut c, W16, 0).unwrap();
         assert_eq!(c.rflags(), 0x24_0002);
         testing::to_user(&mut c, testing::CODE3, 0x7000);
@@ -659,7 +664,7 @@ mod tests {
         assert_eq!(c.rflags(), 0x24_7fd7);
         c.sysflags = c.sysflags & !rflags::IOPL | rflags::VM;
         mode::update(&mut c);
-        assert_eq!((pushf(&c), popf(&mut c, W16, 0)), (Err(Fault::GP0), Err(Fault::GP0)));
+        assert_eq!((pushf(&c, W32), popf(&mut c, W16, 0)), (Err(Fault::GP0), Err(Fault::GP0)));
     }
 
     /// SDM Vol. 1, 19.5.2: every port of the access must have a clear bit.

@@ -8,7 +8,7 @@
 //!
 //! Source: SDM Vol. 2, CPUID.
 
-use super::{control, cr4, xcr0};
+use super::{control, cr4, msr, xcr0};
 use crate::model::{self, Cache, Holds, Model};
 use emu_core::clock::TSC_HZ;
 use emu_core::cpu::{Cpu, mode};
@@ -32,6 +32,25 @@ pub(crate) enum Word {
     Edx81,
     Edx87,
     EaxD1,
+}
+
+impl Word {
+    /// Leaf, subleaf, and which of EAX to EDX it is.
+    fn place(self) -> Option<(u32, u32, usize)> {
+        Some(match self {
+            Word::Generation => return None,
+            Word::Ecx1 => (1, 0, 2),
+            Word::Edx1 => (1, 0, 3),
+            Word::Eax6 => (6, 0, 0),
+            Word::Ebx7 => (7, 0, 1),
+            Word::Ecx7 => (7, 0, 2),
+            Word::Edx7 => (7, 0, 3),
+            Word::Ecx81 => (0x8000_0001, 0, 2),
+            Word::Edx81 => (0x8000_0001, 0, 3),
+            Word::Edx87 => (0x8000_0007, 0, 3),
+            Word::EaxD1 => (0xd, 1, 0),
+        })
+    }
 }
 
 /// A feature's row.
@@ -89,6 +108,7 @@ macro_rules! features {
 
 features! {
     FPU          Edx1 0;
+    VME          Edx1 1;
     DE           Edx1 2;
     PSE          Edx1 3;
     TSC          Edx1 4;
@@ -111,6 +131,7 @@ features! {
     SSE2         Edx1 26;
     SSE3         Ecx1 0 "pni sse3";
     PCLMULQDQ    Ecx1 1;
+    MONITOR      Ecx1 3;
     SSSE3        Ecx1 9;
     FMA          Ecx1 12;
     CX16         Ecx1 13;
@@ -202,6 +223,20 @@ impl Features {
     /// Whether `cpu` has all of these features.
     pub const fn in_cpu(self, cpu: &Cpu) -> bool {
         cpu.features & self.0 == self.0
+    }
+
+    /// The features that a CPU tells of by its `cpuid`, a function of leaf and subleaf, to software
+    /// that asks for the highest leaf first.
+    pub fn told(cpuid: impl Fn(u32, u32) -> [u32; 4]) -> Features {
+        let set = ROWS.iter().filter(|row| match row.word.place() {
+            Some((leaf, sub, register)) => {
+                let top = cpuid(leaf & 0x8000_0000, 0)[0];
+                let known = top >> 16 == leaf >> 16 && top >= leaf;
+                known && cpuid(leaf, sub)[register] >> row.bit & 1 != 0
+            }
+            None => cpuid(1, 0)[0] >> 8 & 15 >= 6,
+        });
+        Features(set.fold(0, |all, row| all | row.feature.0))
     }
 
     /// Value of a feature register.
@@ -302,13 +337,16 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
         0 => [basic, text(m.vendor, 0), text(m.vendor, 8), text(m.vendor, 4)],
         1 => {
             let osxsave = cpu.sys.cr4 & cr4::OSXSAVE != 0;
+            let off = cpu.sys.misc_enable & msr::MISC_ENABLE_MONITOR == 0;
+            let ecx = word(Word::Ecx1) & !(u32::from(off) << 3) | u32::from(osxsave) << 27;
             // CLFLUSH line of 8 quadwords, one logical processor, APIC id 0.
             let line = if has(Features::CLFSH) { 8 << 8 | 1 << 16 } else { 0 };
-            let ecx = word(Word::Ecx1) | (osxsave as u32) << 27;
             [m.signature(), u32::from(m.brand_index) | line, ecx, word(Word::Edx1)]
         }
         2 => m.descriptors,
         4 => cache_leaf(m.caches, sub),
+        // Monitored lines have 64 bytes; there are no extensions.
+        5 if has(Features::MONITOR) => [64, 64, 0, 0],
         6 => [word(Word::Eax6), 0, 0, 0],
         7 if sub == 0 => {
             let ospke = cpu.sys.cr4 & cr4::PKE != 0;
@@ -367,6 +405,12 @@ mod tests {
     use super::super::testing::{self, Level};
     use super::*;
     use crate::model::CpuModel;
+
+    #[test]
+    fn what_a_cpu_tells_is_what_it_has() {
+        let c = testing::cpu(Level::Long);
+        assert_eq!(Features::told(|leaf, sub| cpuid(&c, leaf, sub)).0, c.features);
+    }
 
     #[test]
     fn no_two_features_share_a_bit() {

@@ -7,7 +7,7 @@
 //! fails has changed nothing.
 
 use super::interrupt::Software;
-use super::{control, cpuid, interrupt, msr, segment, transfer, xsave};
+use super::{control, cpuid, debug, interrupt, msr, segment, transfer, xsave};
 use emu_core::cpu::{Cpu, Reg, Seg};
 use emu_core::fault::{Fault, Guest, vector};
 use emu_core::flags::{Flags, ZF, rflags};
@@ -36,8 +36,10 @@ macro_rules! helpers {
 
 helpers! {
     // ---- control transfer: RIP is assigned, `exit` follows --------------------------------------
-    /// Far JMP: `a` selector, `b` offset.
-    FAR_JMP "far_jmp" |cpu, x| transfer::far_jump(cpu, lo(cpu, x.a), x.w.zext(cpu.reg(x.b)));
+    /// Far JMP: `a` selector, `b` offset, `d` next RIP.
+    FAR_JMP "far_jmp" |cpu, x| {
+        transfer::far_jump(cpu, lo(cpu, x.a), x.w.zext(cpu.reg(x.b)), cpu.reg(x.d))
+    };
     /// Far CALL: `a` selector, `b` offset, `d` next RIP.
     FAR_CALL "far_call" |cpu, x| {
         let offset = x.w.zext(cpu.reg(x.b));
@@ -45,8 +47,8 @@ helpers! {
     };
     /// Far RET: `imm` bytes of parameters.
     FAR_RET "far_ret" |cpu, x| transfer::far_ret(cpu, x.w, x.imm as u16);
-    /// IRET.
-    IRET "iret" |cpu, x| interrupt::iret(cpu, x.w);
+    /// IRET: `a` next RIP.
+    IRET "iret" |cpu, x| interrupt::iret(cpu, x.w, cpu.reg(x.a));
     /// INT n, INT3, INTO, INT1: `imm` vector, `k` kind, `a` next RIP.
     INT "int" |cpu, x| {
         let (kind, next) = (Software::from_index(x.k), cpu.reg(x.a));
@@ -66,6 +68,8 @@ helpers! {
     SYSEXIT "sysexit" |cpu, x| transfer::sysexit(cpu, x.w);
     /// HLT: `a` next RIP.
     HLT "hlt" |cpu, x| control::hlt(cpu, cpu.reg(x.a));
+    /// MWAIT: `a` next RIP.
+    MWAIT "mwait" |cpu, x| control::mwait(cpu, cpu.reg(x.a));
 
     // ---- after these the mode may have changed: `leave` follows ----------------------------------
     /// MOV or POP to segment register `imm`: `a` selector.
@@ -80,7 +84,7 @@ helpers! {
     /// MOV to debug register `imm`: `a` value.
     MOV_TO_DR "mov_to_dr" |cpu, x| {
         let value = control::register_width(cpu).zext(cpu.reg(x.a));
-        control::write_dr(cpu, x.imm as u8, value)
+        debug::write_dr(cpu, x.imm as u8, value)
     };
     /// CLTS.
     CLTS "clts" |cpu, _x| control::clts(cpu);
@@ -135,7 +139,7 @@ helpers! {
     };
     /// MOV from debug register `imm` to `d`.
     MOV_FROM_DR "mov_from_dr" |cpu, x| {
-        let value = control::read_dr(cpu, x.imm as u8)?;
+        let value = debug::read_dr(cpu, x.imm as u8)?;
         let w = control::register_width(cpu);
         cpu.write_reg(x.d, w, value);
         Ok(())
@@ -214,7 +218,7 @@ helpers! {
     };
     /// PUSHF: the value into `d`.
     PUSHF "pushf" |cpu, x| {
-        let value = control::pushf(cpu)?;
+        let value = control::pushf(cpu, x.w)?;
         cpu.set_reg(x.d, value);
         Ok(())
     };
@@ -245,6 +249,8 @@ helpers! {
         cpu.set_reg(x.d, cpu.sys.tsc_aux);
         Ok(())
     };
+    /// MONITOR: `a` linear address.
+    MONITOR "monitor" |cpu, x| control::monitor(cpu, cpu.reg(x.a));
     /// RDPMC.
     RDPMC "rdpmc" |cpu, _x| {
         let value = msr::rdpmc()?;

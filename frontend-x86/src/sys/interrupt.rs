@@ -2,30 +2,26 @@
 //!
 //! Delivery is one function per kind of IDT: the real-mode vector table, the 32-bit IDT with 16-
 //! and 32-bit gates (also out of virtual-8086 mode), the 64-bit IDT with IST. A fault on the way
-//! is merged with the event by table 6-5: serial, double fault, shutdown. There is no hardware
-//! task switch: a task gate raises #GP with its vector, IRET with NT set #TS (outside long mode).
+//! is merged with the event by table 6-5: serial, double fault, shutdown. Task gates, and IRET
+//! with NT, lead to [`super::task`].
 //!
-//! RF is pushed as the manual says but never kept in the CPU: there are no instruction
-//! breakpoints that it could suppress.
+//! RF is set by IRET and cleared by the run loop before the next instruction. So what is pushed
+//! is its value between instructions, but for faults, which push it set.
 //!
 //! Source: SDM Vol. 3, chapter 6 and 20.1 to 20.3; Vol. 2, INT n and IRET.
 
-use super::control::merged_flags;
+use super::control::returned_flags;
 use super::segment::{self, Descriptor, rpl};
 use super::stack::{self, Stack};
+use super::task::{self, By};
 use super::transfer::{
     check_ip_real, is_64, long, present_code, returned_code, set_cs, set_cs_real,
 };
-use super::{mode, read_table};
+use super::{debug, mode, read_table, vme};
 use emu_core::cpu::{Cpu, Reg, Seg, Segment, mode as m};
 use emu_core::fault::{Fault, Guest, vector};
 use emu_core::flags::rflags;
 use emu_core::width::Width::{self, W16, W32, W64};
-
-/// DR6.BS: single step (SDM Vol. 3, 17.2.3).
-const DR6_BS: u64 = 1 << 14;
-/// DR7.GD: general detect.
-const DR7_GD: u64 = 1 << 13;
 
 /// Instructions that interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,27 +62,36 @@ struct Event {
     rip: u64,
 }
 
+impl Event {
+    /// An event from outside the instruction stream, at the current RIP.
+    fn external(cpu: &Cpu, vector: u8) -> Event {
+        Event { vector, error: None, checked: false, ext: 1, rf: 0, rip: cpu.rip() }
+    }
+}
+
 /// Error code that names the event's gate.
 fn gate_fault(vector: u8, e: &Event) -> Fault {
     Fault::with_error(vector, u32::from(e.vector) * 8 + 2)
 }
 
-/// Delivers `e`; on an error nothing has changed.
-fn deliver(cpu: &mut Cpu, e: &Event) -> Guest<()> {
-    let r = match (segment::protected(cpu), long(cpu)) {
-        (false, _) => deliver_real(cpu, e),
-        (true, false) => deliver_protected(cpu, e),
-        (true, true) => deliver_long(cpu, e),
-    };
-    r.map_err(|f| match f.vector {
+/// Delivers `e`; on an error nothing has changed. A fault besides success is that of the task which
+/// a task gate has switched to.
+fn deliver(cpu: &mut Cpu, e: &Event) -> Guest<Option<Fault>> {
+    let external = |f: Fault| match f.vector {
         vector::TS..=vector::GP => Fault { error: f.error.map(|c| c | e.ext), ..f },
         _ => f,
-    })?;
+    };
+    let later = match (segment::protected(cpu), long(cpu)) {
+        (false, _) => deliver_real(cpu, e).map(|()| None),
+        (true, false) => deliver_protected(cpu, e),
+        (true, true) => deliver_long(cpu, e).map(|()| None),
+    };
+    let later = later.map_err(external)?.map(external);
     cpu.vectors[usize::from(e.vector)] += 1;
     cpu.halted = false;
     cpu.shadow = false;
     mode::update(cpu);
-    Ok(())
+    Ok(later)
 }
 
 /// Real-address mode: SDM Vol. 3, 20.1.4.
@@ -108,8 +113,7 @@ fn deliver_real(cpu: &mut Cpu, e: &Event) -> Guest<()> {
     Ok(())
 }
 
-/// Checks the gate `g` of event `e`, which must be an interrupt or trap gate of a type in
-/// `kinds`.
+/// Checks the gate `g` of event `e`, which must be of a type in `kinds`.
 fn check_gate(cpu: &Cpu, e: &Event, g: &Descriptor, kinds: &[u16]) -> Guest<()> {
     let known = g.system().is_some_and(|k| kinds.contains(&k));
     if !known || e.checked && g.seg.dpl() < cpu.cpl {
@@ -143,13 +147,16 @@ fn handler_flags(flags: u64, g: &Descriptor) -> u64 {
 }
 
 /// Protected mode outside long mode: SDM Vol. 3, 6.12.1 and 20.3.1.
-fn deliver_protected(cpu: &mut Cpu, e: &Event) -> Guest<()> {
+fn deliver_protected(cpu: &mut Cpu, e: &Event) -> Guest<Option<Fault>> {
     let at = u64::from(e.vector) * 8;
     if at + 7 > u64::from(cpu.sys.idtr.limit) {
         return Err(gate_fault(vector::GP, e));
     }
     let g = Descriptor::new(0, read_table(cpu, cpu.sys.idtr.base.wrapping_add(at), W64)?);
-    check_gate(cpu, e, &g, &[6, 7, 14, 15])?;
+    check_gate(cpu, e, &g, &[5, 6, 7, 14, 15])?;
+    if g.system() == Some(5) {
+        return task::switch(cpu, g.gate_selector(), By::Event(e.error), e.rip, e.rf);
+    }
     let vm = cpu.mode & m::VM86 != 0;
     let (cs, cpl) = handler(cpu, &g, |s| !vm || !s.conforming() && s.dpl() == 0)?;
     let w = if g.seg.attr & 8 != 0 { W32 } else { W16 };
@@ -186,7 +193,7 @@ fn deliver_protected(cpu: &mut Cpu, e: &Event) -> Guest<()> {
     }
     set_cs(cpu, &cs, cpl, g.gate_offset());
     cpu.set_rflags(handler_flags(flags, &g));
-    Ok(())
+    Ok(None)
 }
 
 /// Long mode: SDM Vol. 3, 6.14.
@@ -237,23 +244,21 @@ fn combined(first: u8, second: Fault) -> Option<Fault> {
 
 /// The function for [`emu_core::cpu::Frontend::deliver_fault`].
 pub fn deliver_fault(cpu: &mut Cpu, fault: Fault) {
+    crate::sensitive::faulted(cpu, fault.vector);
+    let aborts_and_traps = [vector::NMI, vector::BP, vector::OF, vector::DF, vector::MC];
     let mut fault = fault;
     loop {
         match fault.vector {
             vector::PF => cpu.sys.cr2 = fault.address,
-            vector::DB => cpu.sys.dr[7] &= !DR7_GD,
+            vector::DB => debug::entered(cpu),
             _ => {}
         }
-        let not_a_fault = [vector::DB, vector::NMI, vector::BP, vector::OF, vector::DF, vector::MC];
-        let e = Event {
-            vector: fault.vector,
-            error: fault.error,
-            checked: false,
-            ext: 1,
-            rf: if not_a_fault.contains(&fault.vector) { 0 } else { rflags::RF },
-            rip: cpu.rip(),
+        let rf = if aborts_and_traps.contains(&fault.vector) { 0 } else { rflags::RF };
+        let e = Event { error: fault.error, rf, ..Event::external(cpu, fault.vector) };
+        let second = match deliver(cpu, &e) {
+            Ok(None) => return,
+            Ok(Some(f)) | Err(f) => f,
         };
-        let Err(second) = deliver(cpu, &e) else { return };
         if second.vector == vector::PF {
             cpu.sys.cr2 = second.address;
         }
@@ -265,21 +270,26 @@ pub fn deliver_fault(cpu: &mut Cpu, fault: Fault) {
     }
 }
 
-/// The function for [`emu_core::cpu::Frontend::deliver_interrupt`]. An NMI blocks further ones
-/// until IRET (SDM Vol. 3, 6.7.1).
-pub fn deliver_interrupt(cpu: &mut Cpu, vector: u8, nmi: bool) {
-    let e = Event { vector, error: None, checked: false, ext: 1, rf: 0, rip: cpu.rip() };
-    cpu.nmi_blocked |= nmi;
-    if let Err(f) = deliver(cpu, &e) {
+/// Delivers an event that is no fault; if it faults on the way, that.
+fn deliver_event(cpu: &mut Cpu, vector: u8) {
+    let e = Event::external(cpu, vector);
+    if let Ok(Some(f)) | Err(f) = deliver(cpu, &e) {
         deliver_fault(cpu, f);
     }
 }
 
-/// #DB after an instruction that ran with TF set: a trap, RIP is the next instruction's (SDM
-/// Vol. 3, 17.3.1.4).
-pub fn single_step_trap(cpu: &mut Cpu) {
-    cpu.sys.dr[6] |= DR6_BS;
-    deliver_fault(cpu, Fault::new(vector::DB));
+/// The function for [`emu_core::cpu::Frontend::deliver_interrupt`]. An NMI blocks further ones
+/// until IRET (SDM Vol. 3, 6.7.1).
+pub fn deliver_interrupt(cpu: &mut Cpu, vector: u8, nmi: bool) {
+    cpu.nmi_blocked |= nmi;
+    deliver_event(cpu, vector);
+}
+
+/// #DB before the instruction at RIP: a trap of the one before it, or an instruction breakpoint.
+/// RF is pushed as it is (SDM Vol. 3, 17.3.1.1).
+pub fn deliver_trap(cpu: &mut Cpu, vector: u8) {
+    debug::entered(cpu);
+    deliver_event(cpu, vector);
 }
 
 /// INT n, INT3, INTO, INT1; `next_rip` is pushed (SDM Vol. 2, INT n).
@@ -287,37 +297,47 @@ pub fn single_step_trap(cpu: &mut Cpu) {
 /// # Errors
 /// #GP(0) for INT n in virtual-8086 mode with IOPL below 3; what delivery raises.
 pub fn software_interrupt(cpu: &mut Cpu, vector: u8, next_rip: u64, kind: Software) -> Guest<()> {
-    let iopl3 = cpu.sysflags & rflags::IOPL == rflags::IOPL;
-    if kind == Software::Int && cpu.mode & m::VM86 != 0 && !iopl3 {
-        return Err(Fault::GP0);
+    cpu.watch.entered = true;
+    if kind == Software::Int && cpu.mode & m::VM86 != 0 {
+        if vme::redirected(cpu, vector)? {
+            return vme::interrupt(cpu, vector, next_rip);
+        }
+        if vme::sensitive(cpu) {
+            return Err(Fault::GP0);
+        }
     }
     let int1 = kind == Software::Int1;
     let e = Event { vector, error: None, checked: !int1, ext: int1.into(), rf: 0, rip: next_rip };
-    deliver(cpu, &e)
+    if let Some(f) = deliver(cpu, &e)? {
+        deliver_fault(cpu, f);
+    }
+    Ok(())
 }
 
-/// IRET, IRETD, IRETQ for `w` = 16, 32, 64 (SDM Vol. 2, IRET).
+/// IRET, IRETD, IRETQ for `w` = 16, 32, 64, before the instruction at `next_rip` (SDM Vol. 2,
+/// IRET).
 ///
 /// # Errors
 /// #GP, #SS, #NP, #TS, #PF.
-pub fn iret(cpu: &mut Cpu, w: Width) -> Guest<()> {
+pub fn iret(cpu: &mut Cpu, w: Width, next_rip: u64) -> Guest<()> {
     let n = w.bytes();
     let mut stack = Stack::current(cpu);
-    let vm = cpu.mode & m::VM86 != 0;
-    if vm && cpu.sysflags & rflags::IOPL != rflags::IOPL {
-        return Err(Fault::GP0);
+    if vme::sensitive(cpu) {
+        // Refused as PUSHF is, before anything is popped.
+        vme::pushed(cpu, w)?;
     }
     if cpu.mode & m::REAL == 0 && cpu.sysflags & rflags::NT != 0 {
-        return Err(if long(cpu) {
-            Fault::GP0
-        } else {
-            segment::selector_fault(vector::TS, cpu.sys.tr.selector)
-        });
+        if long(cpu) {
+            return Err(Fault::GP0);
+        }
+        task::back(cpu, next_rip)?;
+        cpu.nmi_blocked = false;
+        return Ok(());
     }
     let ip = stack.read(cpu, 0, w)?;
     let selector = stack.read(cpu, n, W16)? as u16;
     let image = stack.read(cpu, 2 * n, w)?;
-    let flags = merged_flags(cpu, w, image);
+    let flags = returned_flags(cpu, w, image)?;
     if cpu.mode & m::REAL != 0 {
         check_ip_real(cpu, ip)?;
         stack.skip(3 * n);
@@ -357,7 +377,7 @@ fn iret_to_vm86(cpu: &mut Cpu, stack: &Stack, ip: u64, cs: u16, image: u64) -> G
     for (i, slot) in slots.iter_mut().enumerate() {
         *slot = stack.read(cpu, 12 + 4 * i as u64, W32)?;
     }
-    cpu.set_rflags(image & !rflags::RF);
+    cpu.set_rflags(image);
     cpu.cpl = 3;
     mode::update(cpu);
     let [esp, ss, es, ds, fs, gs] = slots;
@@ -400,7 +420,7 @@ mod tests {
         assert_eq!((selectors(&c).0, c.rip(), c.base(Seg::Cs)), (0x2000, 0x100, 0x2_0000));
         assert_eq!(frame(&c, W16, 3), [0x7c07, 0xf000, 0x302]);
         assert_eq!((c.rflags(), c.vectors[0x21]), (2, 1));
-        iret(&mut c, W16).unwrap();
+        iret(&mut c, W16, 0).unwrap();
         assert_eq!((c.rip(), c.rflags(), c.reg(Reg::RSP)), (0x7c07, 0x302, sp));
         assert_eq!(c.base(Seg::Cs), 0xf_0000);
         c.sys.idtr.limit = 0x20 * 4;
@@ -440,7 +460,7 @@ mod tests {
         assert_eq!(c.reg(Reg::RSP), KERNEL_STACK - 20);
         assert_eq!(frame(&c, W32, 5), [0x1236, 0x1b, 0x202, 0x7000, 0x23]);
         segment::load(&mut c, Seg::Ds, DATA0).unwrap();
-        iret(&mut c, W32).unwrap();
+        iret(&mut c, W32, 0).unwrap();
         assert_eq!((selectors(&c), c.cpl, c.reg(Reg::RSP)), ((0x1b, 0x23), 3, 0x7000));
         assert_eq!((c.segs[3].selector, c.segs[0].selector), (0, 0x23), "ring-0 DS dropped");
         assert_eq!((c.rip(), c.rflags()), (0x1236, 0x202));
@@ -522,7 +542,7 @@ mod tests {
         gate(&mut c, 2, CODE0, 0x77, 0x8e, 2);
         deliver_interrupt(&mut c, 2, true);
         assert_eq!((c.reg(Reg::RSP), c.nmi_blocked), (0x5_0000 - 40, true));
-        iret(&mut c, W64).unwrap();
+        iret(&mut c, W64, 0).unwrap();
         assert_eq!((c.rip(), c.reg(Reg::RSP), c.nmi_blocked), (handler, STACK - 64, false));
         gate(&mut c, 0x40, CODE0, 0x88, 0x8f, 0);
         to_user(&mut c, CODE3, 0x7fff);
@@ -532,7 +552,7 @@ mod tests {
         assert_eq!((selectors(&c), c.cpl, c.reg(Reg::RSP)), ((8, 0), 0, KERNEL_STACK - 40));
         assert_eq!(frame(&c, W64, 5), [0x4321, 0x1b, 0x302, 0x7fff, 0x23]);
         assert_eq!(c.rflags(), 0x202, "trap gate");
-        iret(&mut c, W64).unwrap();
+        iret(&mut c, W64, 0).unwrap();
         assert_eq!((selectors(&c), c.cpl, c.reg(Reg::RSP)), ((0x1b, 0x23), 3, 0x7fff));
         c.mem.write(TSS + 4, W64, 1 << 47);
         let (rip, rsp) = (c.rip(), c.reg(Reg::RSP));
@@ -561,7 +581,7 @@ mod tests {
         assert_eq!((c.rip(), c.reg(Reg::RSP)), (high + 0x99, high + KERNEL_STACK - 40));
         assert_eq!(c.mem.read(KERNEL_STACK - 40, W64), 0x1236);
         assert!(c.mode & m::CODE64 != 0);
-        iret(&mut c, W64).unwrap();
+        iret(&mut c, W64, 0).unwrap();
         assert_eq!((selectors(&c), c.mode & m::CODE64), ((0x2b, 0x23), 0));
         assert_eq!((c.rip(), c.reg(Reg::RSP)), (0x1236, 0xfff0));
     }
@@ -586,17 +606,17 @@ mod tests {
         ];
         for (values, fault) in rows {
             put(&mut c, values);
-            assert_eq!(iret(&mut c, W64), Err(fault), "{values:x?}");
+            assert_eq!(iret(&mut c, W64, 0), Err(fault), "{values:x?}");
         }
         assert_eq!((c.rip(), c.reg(Reg::RSP)), (0x1234, STACK));
         put(&mut c, [0x50, 8, 0x200, 0x123, 0]);
-        iret(&mut c, W64).unwrap();
+        iret(&mut c, W64, 0).unwrap();
         assert_eq!(
             (c.rip(), c.reg(Reg::RSP), c.rflags(), selectors(&c).1),
             (0x50, 0x123, 0x202, 0)
         );
         c.sysflags |= rflags::NT;
-        assert_eq!(iret(&mut c, W64), Err(Fault::GP0));
+        assert_eq!(iret(&mut c, W64, 0), Err(Fault::GP0));
     }
 
     /// Ring 3 changes neither IOPL nor IF by IRET, and cannot make VM.
@@ -607,7 +627,7 @@ mod tests {
         for (i, v) in [0x10, 0x1b, 0x2_7fd7].into_iter().enumerate() {
             c.mem.write(0x7000 + 4 * i as u64, W32, v);
         }
-        iret(&mut c, W32).unwrap();
+        iret(&mut c, W32, 0).unwrap();
         assert_eq!((c.rip(), c.rflags()), (0x10, 0x4dd7));
     }
 
@@ -620,13 +640,13 @@ mod tests {
         for (i, v) in image.into_iter().enumerate() {
             c.mem.write(STACK + 4 * i as u64, W32, v);
         }
-        iret(&mut c, W32).unwrap();
+        iret(&mut c, W32, 0).unwrap();
         assert_eq!((c.cpl, c.base(Seg::Cs), c.base(Seg::Gs)), (3, 0x2_0000, 0x7_0000));
         assert_eq!(c.mode & (m::VM86 | m::REAL | m::USER), m::VM86 | m::REAL | m::USER);
         assert_eq!((c.reg(Reg::RSP), c.segs[2].attr), (0xfffe, segment::VM86_ATTR));
         let f = software_interrupt(&mut c, 0x21, 0, Software::Int).unwrap_err();
         assert_eq!(f, Fault::GP0, "IOPL below 3");
-        assert_eq!(iret(&mut c, W16), Err(Fault::GP0));
+        assert_eq!(iret(&mut c, W16, 0), Err(Fault::GP0));
         gate(&mut c, 13, CODE0, 0x600, 0x8e, 0);
         deliver_fault(&mut c, f);
         assert_eq!((c.cpl, c.rip(), c.reg(Reg::RSP)), (0, 0x600, KERNEL_STACK - 40));
@@ -641,8 +661,8 @@ mod tests {
         let mut c = cpu(Level::Long);
         gate(&mut c, 1, CODE0, 0x99, 0x8e, 0);
         c.set_rflags(rflags::TF);
-        c.sys.dr[7] = 0x2400;
-        single_step_trap(&mut c);
+        (c.sys.dr[7], c.watch.hits) = (0x2400, emu_core::watch::BS);
+        debug::trap(&mut c);
         assert_eq!((c.rip(), c.sys.dr[6], c.sys.dr[7]), (0x99, 0xffff_4ff0, 0x400));
         assert_eq!((frame(&c, W64, 3)[2], c.rflags()), (0x102, 2), "no RF: a trap");
     }

@@ -10,6 +10,7 @@
 
 pub mod control;
 pub mod cpuid;
+pub mod debug;
 pub mod helpers;
 pub mod interrupt;
 pub mod mode;
@@ -18,7 +19,9 @@ pub mod paging;
 pub mod reset;
 pub mod segment;
 pub mod stack;
+pub mod task;
 pub mod transfer;
+pub mod vme;
 pub mod xsave;
 
 #[cfg(test)]
@@ -51,6 +54,8 @@ pub mod cr0 {
 /// Bits of CR4 (SDM Vol. 3, 2.5).
 #[allow(missing_docs)] // the names are the manual's
 pub mod cr4 {
+    pub const VME: u64 = 1 << 0;
+    pub const PVI: u64 = 1 << 1;
     pub const TSD: u64 = 1 << 2;
     pub const DE: u64 = 1 << 3;
     pub const PSE: u64 = 1 << 4;
@@ -147,18 +152,29 @@ fn with_privilege<R>(cpu: &mut Cpu, p: Privilege, f: impl FnOnce(&mut Cpu) -> R)
     if mode & m::LONG != 0 {
         cpu.mode |= m::CODE64;
     }
+    if p != Privilege::UserAligned {
+        cpu.mode &= !m::ALIGN;
+    }
     let r = f(cpu);
     cpu.mode = mode;
     cpu.tlb.set_privilege(old);
     r
 }
 
+/// The same for descriptor tables and TSSs: no breakpoint watches them.
+fn implicitly<R>(cpu: &mut Cpu, f: impl FnOnce(&mut Cpu) -> R) -> R {
+    let hits = cpu.watch.hits;
+    let r = with_privilege(cpu, Privilege::Supervisor, f);
+    cpu.watch.hits = hits;
+    r
+}
+
 /// Reads a descriptor table or TSS at linear address `va`.
 fn read_table(cpu: &mut Cpu, va: u64, w: Width) -> Guest<u64> {
-    with_privilege(cpu, Privilege::Supervisor, |cpu| cpu.read(va, w))
+    implicitly(cpu, |cpu| cpu.read(va, w))
 }
 
 /// Writes to a descriptor table or TSS.
 fn write_table(cpu: &mut Cpu, va: u64, w: Width, value: u64) -> Guest<()> {
-    with_privilege(cpu, Privilege::Supervisor, |cpu| cpu.write(va, w, value))
+    implicitly(cpu, |cpu| cpu.write(va, w, value))
 }

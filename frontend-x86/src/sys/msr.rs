@@ -78,6 +78,8 @@ const IBRS_ALL: u64 = 1 << 1;
 
 /// `IA32_MISC_ENABLE` after RESET: fast strings; no branch trace store, no PEBS.
 pub const MISC_ENABLE_RESET: u64 = 1 | 1 << 11 | 1 << 12;
+/// Its bit that turns MONITOR and MWAIT on; set after RESET where the CPU has them.
+pub const MISC_ENABLE_MONITOR: u64 = 1 << 18;
 /// Its bits that software may change: fast strings, TM1, EIST, MONITOR, limit CPUID, xTPR.
 const MISC_ENABLE_BITS: u64 = 1 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23;
 

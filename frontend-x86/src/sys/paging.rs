@@ -80,7 +80,10 @@ pub fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
         true => va,
         false => va & 0xffff_ffff,
     };
-    let privilege = cpu.tlb.privilege();
+    let privilege = match cpu.tlb.privilege() {
+        Privilege::UserAligned => Privilege::User,
+        p => p,
+    };
     let usable = |cpu: &Cpu, t: &Translation| {
         allowed(cpu, t, access, privilege) && (access != Access::Write || t.dirty)
     };
@@ -103,12 +106,14 @@ pub fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
     Ok(pa)
 }
 
-/// Enters the page of `va` at level 1 when memory backs it; stores to ROM and to pages with code
-/// stay on the slow path.
+/// Enters the page of `va` at level 1 when memory backs it; stores to ROM and to pages with code,
+/// and all data accesses to pages with a data breakpoint, stay on the slow path.
 fn enter(cpu: &mut Cpu, va: u64, pa: u64, rights: Rights, large: bool) {
     if let Some((off, ram)) = cpu.mem.lookup(pa & !0xfff) {
-        let write = rights.write && ram && cpu.mem.code.page(off) == 0;
-        cpu.tlb.insert(va, off, Rights { write, ..rights }, large);
+        let data = !cpu.watch.page(va);
+        let write = rights.write && data && ram && cpu.mem.code.page(off) == 0;
+        let read = rights.read && data;
+        cpu.tlb.insert(va, off, Rights { read, write, ..rights }, large);
     }
 }
 

@@ -29,16 +29,22 @@ pub fn reset(cpu: &mut Cpu) {
     cpu.segs = [real(0); 6];
     cpu.segs[Seg::Cs as usize] = real(0xf000);
     (cpu.cpl, cpu.shadow, cpu.halted, cpu.nmi_blocked, cpu.shutdown) = Default::default();
+    cpu.watch = Default::default();
     cpu.v = [[0; 4]; 24];
     cpu.mxcsr = xsave::MXCSR_RESET;
     cpu.x87 = X87 { cw: 0x40, full: 0xff, st: [St::default(); 8], ..X87::default() };
+    let monitor = Features::MONITOR.in_cpu(cpu);
+    let misc_enable = match model::of(cpu).misc_enable() {
+        true => msr::MISC_ENABLE_RESET | if monitor { msr::MISC_ENABLE_MONITOR } else { 0 },
+        false => 0,
+    };
     cpu.sys = SysRegs {
         cr0: 0x6000_0010,
         xcr0: xcr0::X87,
         dr,
         tsc_offset: 0u64.wrapping_sub(cpu.now()),
         pat: msr::PAT_RESET,
-        misc_enable: if model::of(cpu).misc_enable() { msr::MISC_ENABLE_RESET } else { 0 },
+        misc_enable,
         gdtr: table,
         idtr: table,
         ldtr: Segment { selector: 0, attr: 0x82, limit: 0xffff },

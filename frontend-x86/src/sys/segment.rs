@@ -74,7 +74,7 @@ pub const fn rpl(selector: u16) -> u8 {
 }
 
 /// Linear address of the `size`-byte descriptor of `selector`; `None` beyond its table's limit.
-fn address(cpu: &Cpu, selector: u16, size: u64) -> Option<u64> {
+pub(super) fn address(cpu: &Cpu, selector: u16, size: u64) -> Option<u64> {
     let offset = u64::from(selector & 0xfff8);
     let (base, limit) = match selector & 4 != 0 {
         true if !cpu.sys.ldtr.present() => return None,
@@ -204,7 +204,8 @@ pub fn load(cpu: &mut Cpu, s: Seg, selector: u16) -> Guest<()> {
     Ok(())
 }
 
-/// MOV or POP to `s`: [`load`], and for SS the interrupt shadow (SDM Vol. 3, 6.8.3).
+/// MOV or POP to `s`: [`load`], and for SS the shadow that keeps interrupts and debug exceptions
+/// off the next instruction (SDM Vol. 3, 6.8.3).
 ///
 /// # Errors
 /// As [`load`]; #UD for CS.
@@ -214,6 +215,7 @@ pub fn mov_to(cpu: &mut Cpu, s: Seg, selector: u16) -> Guest<()> {
     }
     load(cpu, s, selector)?;
     cpu.shadow |= s == Seg::Ss;
+    cpu.watch.shadow |= s == Seg::Ss;
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! Small CPUs for the unit tests: RAM, a GDT, an IDT and a TSS at known addresses.
 
-use super::{cr0, cr4, efer, interrupt, mode, paging, reset, segment};
+use super::{cr0, cr4, debug, efer, interrupt, mode, paging, reset, segment};
 use crate::model::CpuModel;
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Frontend, Reg, Seg, TableReg};
 use emu_core::fault::Fault;
 use emu_core::mem::{GuestRam, PhysMem, phys::Region};
 use emu_core::platform::Platform;
+use emu_core::vcpu::Vcpu;
 use emu_core::width::Width::{W16, W32, W64};
 use std::sync::Arc;
 
@@ -108,7 +109,7 @@ static FRONTEND: Frontend = Frontend {
     deliver_fault: interrupt::deliver_fault,
     deliver_interrupt: interrupt::deliver_interrupt,
     linear: segment::linear,
-    single_step: interrupt::single_step_trap,
+    single_step: debug::trap,
     helpers: &[super::HELPERS],
 };
 
@@ -162,6 +163,13 @@ pub fn cpu(level: Level) -> Cpu {
     mode::update(&mut c);
     segment::ltr(&mut c, 0x68).unwrap();
     c
+}
+
+/// A vCPU with the real frontend around `c`, with code at these linear (and physical) addresses.
+pub fn vcpu(mut c: Cpu, code: &[(u64, &[u8])]) -> Vcpu {
+    c.frontend = &crate::FRONTEND;
+    code.iter().for_each(|(at, bytes)| c.mem.write_bytes(*at, bytes));
+    Vcpu::new(c)
 }
 
 /// Puts `c` into ring 3 with the segments of its GDT and the stack pointer `sp`.

@@ -1,10 +1,11 @@
 //! Far JMP, CALL and RET, and the fast system-call instructions.
 //!
-//! Source: SDM Vol. 3, 5.8; Vol. 2 on JMP, CALL, RET, SYSCALL, SYSRET, SYSENTER, SYSEXIT. TSS and
-//! task-gate targets raise #GP: there is no hardware task switch.
+//! Source: SDM Vol. 3, 5.8; Vol. 2 on JMP, CALL, RET, SYSCALL, SYSRET, SYSENTER, SYSEXIT. TSSs and
+//! task gates lead to [`super::task`].
 
 use super::segment::{self, Descriptor, is_null, mark_accessed, require, rpl};
 use super::stack::{self, Stack};
+use super::task::{self, By};
 use super::{canonical, efer, mode, need_canonical, need_cpl0};
 use emu_core::cpu::{Cpu, Reg, Seg, Segment, mode as m};
 use emu_core::fault::{Fault, Guest, vector};
@@ -64,6 +65,8 @@ enum Target {
     /// Through a call gate of this width to the same or, with the level, a higher privilege; the
     /// number is the gate's parameter count.
     Gate { cs: Descriptor, ip: u64, w: Width, inner: Option<u8>, params: u64 },
+    /// Task with this TSS.
+    Task(u16),
 }
 
 /// Finds the target of a far JMP (or CALL, if `call`) in protected mode.
@@ -83,7 +86,7 @@ fn target(cpu: &mut Cpu, selector: u16, offset: u64, call: bool) -> Guest<Target
     let w = match (d.system(), long(cpu)) {
         (Some(12), true) => W64,
         (Some(12), false) => W32,
-        (Some(4), false) => W16,
+        (Some(1 | 4 | 5 | 9), false) => W16,
         _ => return Err(d.fault(vector::GP)),
     };
     if d.seg.dpl() < cpl.max(rpl(selector)) {
@@ -91,6 +94,11 @@ fn target(cpu: &mut Cpu, selector: u16, offset: u64, call: bool) -> Guest<Target
     }
     if !d.seg.present() {
         return Err(d.fault(vector::NP));
+    }
+    match d.system() {
+        Some(1 | 9) => return Ok(Target::Task(selector)),
+        Some(5) => return Ok(Target::Task(d.gate_selector())),
+        _ => {}
     }
     let ip = d.gate_offset();
     let cs = require(cpu, d.gate_selector(), vector::GP)?;
@@ -114,18 +122,21 @@ pub(super) fn present_code(cpu: &mut Cpu, mut d: Descriptor, ip: u64) -> Guest<D
     Ok(d)
 }
 
-/// Far JMP to `selector:offset`; `offset` is zero-extended from the operand width.
+/// Far JMP to `selector:offset` from before the instruction at `next_rip`; `offset` is
+/// zero-extended from the operand width.
 ///
 /// # Errors
-/// #GP, #NP, #PF.
-pub fn far_jump(cpu: &mut Cpu, selector: u16, offset: u64) -> Guest<()> {
+/// #GP, #NP, #TS, #PF.
+pub fn far_jump(cpu: &mut Cpu, selector: u16, offset: u64, next_rip: u64) -> Guest<()> {
     if cpu.mode & m::REAL != 0 {
         check_ip_real(cpu, offset)?;
         set_cs_real(cpu, selector, offset);
         return Ok(());
     }
-    let (Target::Same(cs, ip) | Target::Gate { cs, ip, .. }) =
-        target(cpu, selector, offset, false)?;
+    let (cs, ip) = match target(cpu, selector, offset, false)? {
+        Target::Same(cs, ip) | Target::Gate { cs, ip, .. } => (cs, ip),
+        Target::Task(tss) => return task::by_instruction(cpu, tss, By::Jump, next_rip),
+    };
     set_cs(cpu, &cs, cpu.cpl, ip);
     mode::update(cpu);
     Ok(())
@@ -146,6 +157,7 @@ pub fn far_call(cpu: &mut Cpu, selector: u16, offset: u64, w: Width, next_rip: u
         return Ok(());
     }
     let (cs, ip, cpl) = match target(cpu, selector, offset, true)? {
+        Target::Task(tss) => return task::by_instruction(cpu, tss, By::Call, next_rip),
         Target::Same(cs, ip) => {
             stack.push(cpu, w, &[old_cs, next_rip])?;
             (cs, ip, cpu.cpl)
@@ -256,6 +268,7 @@ pub fn syscall(cpu: &mut Cpu, next_rip: u64) -> Guest<()> {
     cpu.set_rip(cpu.sys.lstar);
     let cs = (cpu.sys.star >> 32) as u16 & !3;
     flat_segments(cpu, cs, cs.wrapping_add(8), 0, true);
+    cpu.watch.entered = true;
     cpu.set_rflags(flags & !cpu.sys.sfmask & !rflags::RF);
     mode::update(cpu);
     Ok(())
@@ -346,7 +359,7 @@ mod tests {
     #[test]
     fn real_mode_jump_call_return() {
         let mut c = cpu(Level::Real);
-        far_jump(&mut c, 0x1000, 0x20).unwrap();
+        far_jump(&mut c, 0x1000, 0x20, 0).unwrap();
         assert_eq!((c.base(Seg::Cs), c.rip()), (0x1_0000, 0x20));
         let sp = c.reg(Reg::RSP);
         far_call(&mut c, 0x2000, 0x30, W16, 0x25).unwrap();
@@ -354,7 +367,7 @@ mod tests {
         assert_eq!(c.mem.read(sp - 4, W32), 0x1000_0025);
         far_ret(&mut c, W16, 6).unwrap();
         assert_eq!((c.base(Seg::Cs), c.rip(), c.reg(Reg::RSP)), (0x1_0000, 0x25, sp + 6));
-        assert_eq!(far_jump(&mut c, 0, 0x1_0000), Err(Fault::GP0));
+        assert_eq!(far_jump(&mut c, 0, 0x1_0000, 0), Err(Fault::GP0));
     }
 
     /// The way of every boot loader: CR0.PE, far jump, CR0.PG with EFER.LME, far jump.
@@ -367,7 +380,7 @@ mod tests {
         control::write_cr(&mut c, 0, 1).unwrap();
         assert_eq!(c.mode & (m::REAL | m::CODE32), 0, "16-bit protected mode");
         gdt(&mut c, 6, desc(0, 0xf_ffff, 0xc09b));
-        far_jump(&mut c, 0x30, 0x100).unwrap();
+        far_jump(&mut c, 0x30, 0x100, 0).unwrap();
         assert!(c.mode & m::CODE32 != 0);
         control::write_cr(&mut c, 4, cr4::PAE).unwrap();
         control::write_cr(&mut c, 3, cr3).unwrap();
@@ -375,7 +388,7 @@ mod tests {
         control::write_cr(&mut c, 0, 0x8000_0001).unwrap();
         assert_eq!(c.sys.efer, efer::LME | efer::LMA);
         assert_eq!(c.mode & (m::LONG | m::CODE64 | m::CODE32), m::LONG | m::CODE32);
-        far_jump(&mut c, CODE0, 0x200).unwrap();
+        far_jump(&mut c, CODE0, 0x200, 0).unwrap();
         assert_eq!((c.mode & m::CODE64, c.rip(), c.cpl), (m::CODE64, 0x200, 0));
         let f = control::write_cr(&mut c, 0, 1);
         assert_eq!(f, Err(Fault::GP0), "paging cannot end in 64-bit code");
@@ -398,12 +411,16 @@ mod tests {
             (0x30, 0xff, Ok(())),
         ];
         for (selector, offset, expected) in rows {
-            assert_eq!(far_jump(&mut c, selector, offset), expected, "{selector:#x}:{offset:#x}");
+            assert_eq!(
+                far_jump(&mut c, selector, offset, 0),
+                expected,
+                "{selector:#x}:{offset:#x}"
+            );
         }
         to_user(&mut c, CODE3, 0x7000);
-        far_jump(&mut c, 0x30, 0x10).unwrap();
+        far_jump(&mut c, 0x30, 0x10, 0).unwrap();
         assert_eq!((selectors(&c).0, c.cpl), (0x33, 3), "conforming code keeps CPL");
-        assert_eq!(far_jump(&mut c, CODE0 | 3, 0), Err(Fault::gp(8)));
+        assert_eq!(far_jump(&mut c, CODE0 | 3, 0, 0), Err(Fault::gp(8)));
     }
 
     /// SDM Vol. 3, 5.8.5: two parameters are copied; RET releases them on both stacks.
@@ -415,7 +432,7 @@ mod tests {
         to_user(&mut c, CODE3, 0x7000);
         c.mem.write(0x7000, W64, 0xbbbb_0000_aaaa);
         assert_eq!(far_call(&mut c, 0x38, 0, W32, 0), Err(Fault::gp(0x38)), "gate DPL");
-        assert_eq!(far_jump(&mut c, 0x30, 0), Err(Fault::gp(8)), "JMP does not raise");
+        assert_eq!(far_jump(&mut c, 0x30, 0, 0), Err(Fault::gp(8)), "JMP does not raise");
         far_call(&mut c, 0x30, 0, W32, 0x1239).unwrap();
         assert_eq!((selectors(&c), c.cpl, c.rip()), ((8, 0x10), 0, 0x12_3456));
         let sp = KERNEL_STACK - 24;

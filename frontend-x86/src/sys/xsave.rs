@@ -49,6 +49,9 @@ fn check(cpu: &Cpu, va: u64, xsave: bool) -> Guest<()> {
     if cpu.sys.cr0 & cr0::TS != 0 || !xsave && cpu.sys.cr0 & cr0::EM != 0 {
         return Err(Fault::NM);
     }
+    if !xsave {
+        cpu.check_alignment(va, 4)?;
+    }
     if va & if xsave { 63 } else { 15 } != 0 { Err(Fault::GP0) } else { Ok(()) }
 }
 

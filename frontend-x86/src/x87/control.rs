@@ -134,6 +134,7 @@ pub fn image(cpu: &mut Cpu, x: Args) -> Guest<()> {
         return Ok(());
     }
     check_pending(cpu)?;
+    cpu.check_alignment(at, size as u64)?;
     for (i, to) in buf[..len].chunks_mut(2).enumerate() {
         let v = cpu.read(cpu.wrap_linear(at.wrapping_add(2 * i as u64)), W16);
         to.copy_from_slice(&form.located(v)?.to_le_bytes()[..2]);

@@ -166,6 +166,11 @@ fn cpuid_names(s: &mut Stage) -> Emit {
     s.and(edx, wanted)?;
     s.cmp(edx, wanted)?;
     s.check(E, "CPUID does not offer FPU, TSC, MSR, FXSR, SSE and SSE2")?;
+    s.mov(eax, 0x8000_0001u32)?;
+    s.cpuid()?;
+    s.and(edx, 1 << 11)?;
+    s.cmp(edx, 1 << 11)?;
+    s.check(E, "CPUID does not offer SYSCALL")?;
     s.rdtsc()?;
     s.mov(ebx, eax)?;
     s.mov(ecx, edx)?;

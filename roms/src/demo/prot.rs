@@ -169,17 +169,17 @@ fn visit_to_cpl3(s: &mut Stage) -> Emit {
 }
 
 fn long_mode(s: &mut Stage) -> Emit {
-    // CPUID leaf 80000001H: does this CPU know long mode, NX and SYSCALL?
+    // CPUID leaf 80000001H: does this CPU know long mode and NX? (SYSCALL is told in 64-bit mode.)
     s.mov(eax, 0x8000_0000u32)?;
     s.cpuid()?;
     s.cmp(eax, 0x8000_0001u32 as i32)?;
     s.check(AE, "CPUID has no leaf 80000001H")?;
     s.mov(eax, 0x8000_0001u32)?;
     s.cpuid()?;
-    let wanted = 1 << 29 | 1 << 20 | 1 << 11;
+    let wanted = 1 << 29 | 1 << 20;
     s.and(edx, wanted)?;
     s.cmp(edx, wanted)?;
-    s.check(E, "CPUID does not offer LM, NX and SYSCALL")?;
+    s.check(E, "CPUID does not offer LM and NX")?;
 
     // The page tables. An entry is 8 bytes; the upper halves stay 0 but for NX (bit 63).
     let [pml4, pdpt, pdpt_high, pd, pd_extra] = [0, 1, 2, 3, 4].map(|n| PAGE_TABLES + n * 0x1000);
