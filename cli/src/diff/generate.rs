@@ -64,6 +64,11 @@ impl Generator {
         }
     }
 
+    /// Starts over with another seed.
+    pub fn reseed(&mut self, seed: u64) {
+        self.rng = Rng::new(seed);
+    }
+
     /// The encodings it chooses among.
     #[must_use]
     pub fn codes(&self) -> &[Code] {
