@@ -193,6 +193,8 @@ fn cpu(model: CpuModel, long: bool) -> Cpu {
     let mut c = testing::cpu(if lm && long { Level::Long } else { Level::Protected });
     model.apply(&mut c);
     c.sys.cr4 &= cr4::PAE;
+    // As after a RESET of this model.
+    c.sys.misc_enable |= msr::MISC_ENABLE_MONITOR;
     mode::update(&mut c);
     c
 }

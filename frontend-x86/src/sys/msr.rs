@@ -83,6 +83,11 @@ pub const MISC_ENABLE_MONITOR: u64 = 1 << 18;
 /// Its bits that software may change: fast strings, TM1, EIST, MONITOR, limit CPUID, xTPR.
 const MISC_ENABLE_BITS: u64 = 1 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23;
 
+/// Whether software has switched MONITOR and MWAIT off; without the register it cannot.
+pub fn monitor_is_off(cpu: &Cpu) -> bool {
+    model::of(cpu).misc_enable() && cpu.sys.misc_enable & MISC_ENABLE_MONITOR == 0
+}
+
 /// `IA32_PAT` after RESET (SDM Vol. 3, table 11-12).
 pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
