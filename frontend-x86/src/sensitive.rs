@@ -121,6 +121,7 @@ sensitive! {
     "invd, wbinvd": Invd | Wbinvd, any, Control, [Always, Always, Always], "", "privileged";
     "rdmsr": Rdmsr, any, Behaviour, [Always, Always, Always], "", "privileged";
     "wrmsr": Wrmsr, any, Control, [Always, Always, Always], "", "privileged";
+    "monitor, mwait": Monitor | Mwait, any, Control, [Always, Always, Always], "", "new (2004), and privileged";
     "xsetbv": Xsetbv, any, Control, [Always, Always, Always], "", "new (2008), and privileged";
     "swapgs": Swapgs, any, Control, [Absent, Absent, Always], "", "new with 64-bit code, and privileged";
     "stac, clac": Stac | Clac, any, Control, [Always, Always, Always], "", "new (2014), and privileged: #UD";

@@ -82,6 +82,8 @@ rows! {
     Invpcid: PRIV, Control, invpcid;
     Invd:    PRIV, Control, |_| Ok(());
     Wbinvd:  PRIV, Control, |_| Ok(());
+    Rdpkru:  NONE, Behaviour, |l| plain(l, &h::RDPKRU, 0);
+    Wrpkru:  NONE, Control, |l| plain(l, &h::WRPKRU, 0);
     Xgetbv:  NONE, Behaviour, |l| plain(l, &h::XGETBV, 0);
     Xsetbv:  NONE, Control, |l| leave(l, &h::XSETBV, Reg::ZERO, 0);
     // ---- MSRs, time, identification -------------------------------------------------------------------
@@ -559,7 +561,7 @@ mod tests {
         let run = |rax, rcx, msr, user| {
             let mut c = testing::cpu(Level::Long);
             c.features |= Features::MONITOR.0;
-            c.sys.misc_enable |= msr;
+            c.sys.misc_enable = msr;
             for v in [6, 13, 14] {
                 testing::gate(&mut c, v, testing::CODE0, 0x600 + v, 0x8e, 0);
             }
@@ -572,7 +574,7 @@ mod tests {
             assert_eq!(v.run(100), Stop::Halted);
             v
         };
-        let on = crate::sys::msr::MISC_ENABLE_MONITOR;
+        let on = 1 << 18;
         let mut v = run(0x5000, 0, on, false);
         assert_eq!((v.cpu.rip(), v.cpu.reg(Reg::RBX)), (0x123a, 0));
         assert_eq!((v.run(100), v.cpu.reg(Reg::RBX)), (Stop::Halted, 1));
@@ -587,9 +589,8 @@ mod tests {
         }
         let mut c = testing::cpu(Level::Long);
         let bit = |c: &emu_core::cpu::Cpu| crate::sys::cpuid::cpuid(c, 1, 0)[2] >> 3 & 1;
-        assert_eq!(bit(&c), 0);
+        assert_eq!(bit(&c), 0, "not in this model");
         c.features |= Features::MONITOR.0;
-        crate::sys::reset::reset(&mut c);
         assert_eq!((bit(&c), crate::sys::cpuid::cpuid(&c, 5, 0)), (1, [64, 64, 0, 0]));
         crate::sys::msr::write(&mut c, crate::sys::msr::addr::MISC_ENABLE, 0).unwrap();
         assert_eq!(bit(&c), 0);

@@ -116,8 +116,11 @@ mod tests {
     use super::*;
     use emu_core::cpu::{Reg, Seg};
     use emu_core::flags::rflags;
+    use emu_core::platform::Platform;
     use emu_core::vcpu::{Stop, Vcpu};
     use emu_core::width::Width::{W16, W32, W64};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     const NOP: u8 = 0x90;
     const HLT: u8 = 0xf4;
@@ -348,6 +351,62 @@ mod tests {
         let next = [(0, 0x123a), (7, 2)];
         assert_eq!(first_trap(&mut run(&[NOP, NOP, HLT], &next)), None);
         assert_eq!(v.cpu.segs[Seg::Ss as usize].selector, DATA0);
+    }
+
+    /// A device that requests interrupt 40H when port 10H is written.
+    #[derive(Default)]
+    struct Button(AtomicBool);
+
+    impl Platform for Button {
+        fn mmio_read(&self, _: u64, _: u8) -> u64 {
+            0
+        }
+        fn mmio_write(&self, _: u64, _: u8, _: u64) {}
+        fn port_in(&self, _: u16, _: u8) -> u32 {
+            0
+        }
+        fn port_out(&self, _: u16, _: u8, _: u32) {
+            self.0.store(true, SeqCst);
+        }
+        fn apic_msr_read(&self, _: u32, _: u64) -> Option<u64> {
+            None
+        }
+        fn apic_msr_write(&self, _: u32, _: u64, _: u64) -> Option<()> {
+            None
+        }
+        fn tpr(&self) -> u8 {
+            0
+        }
+        fn set_tpr(&self, _: u8) {}
+        fn interrupt_pending(&self) -> bool {
+            self.0.load(SeqCst)
+        }
+        fn acknowledge(&self) -> Option<u8> {
+            self.0.swap(false, SeqCst).then_some(0x40)
+        }
+    }
+
+    /// SDM Vol. 3, table 6-2: between two instructions traps of the first come before interrupts,
+    /// and those before an instruction breakpoint on the second.
+    #[test]
+    fn priorities_between_instructions() {
+        let code = &[0xe6, 0x10, NOP, 0x6a, 2, 0x9d, HLT]; // out 10h, al; nop; push 2; popfd; hlt
+        let events = |dr: &[(u8, u64)], flags, budget| {
+            let handler = [0xc1, 0xe3, 4, 0x83, 0xcb, 1, 0xcf]; // shl ebx, 4; or ebx, 1; iretd
+            let mut v = machine(dr, code, &handler);
+            gate(&mut v.cpu, 0x40, CODE0, 0x700, 0x8e, 0);
+            let other = [0xc1, 0xe3, 4, 0x83, 0xcb, 4, 0xcf];
+            v.cpu.mem.write_bytes(0x700, &other);
+            v.cpu.mem.platform = Arc::new(Button::default());
+            v.cpu.set_rflags(flags | rflags::IF);
+            v.run(budget);
+            v.cpu.reg(Reg::RBX)
+        };
+        // After OUT: trap, interrupt; then NOP, PUSH and POPF each a trap.
+        assert_eq!(events(&[], rflags::TF, 60), 0x1_4111);
+        assert_eq!(events(&[(0, 0x10), (7, 2 << 16 | 1)], 0, 60), 0x14);
+        // The breakpoint is hit again and again, as RF is not set; the interrupt came first.
+        assert_eq!(events(&[(0, 0x1236), (7, 1)], 0, 12), 0x411);
     }
 
     /// INT1 is a trap without DR6, and takes no notice of the gate's DPL.

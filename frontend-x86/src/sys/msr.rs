@@ -7,7 +7,7 @@
 //! Source: SDM Vol. 4, chapter 2; Vol. 3, 11.11 and 11.12 (MTRR, PAT), 17.17 (TSC).
 
 use super::cpuid::Features;
-use super::{cr0, cr4, efer, mode, need_canonical, need_cpl0, paging};
+use super::{cr0, cr4, efer, mode, need_canonical_base, need_cpl0, paging};
 use crate::model;
 use emu_core::cpu::{Cpu, Reg};
 use emu_core::fault::{Fault, Guest};
@@ -76,17 +76,12 @@ const ARCH_CAPS: u64 = {
 /// IBRS_ALL of it, which is about `IA32_SPEC_CTRL`.
 const IBRS_ALL: u64 = 1 << 1;
 
-/// `IA32_MISC_ENABLE` after RESET: fast strings; no branch trace store, no PEBS.
-pub const MISC_ENABLE_RESET: u64 = 1 | 1 << 11 | 1 << 12;
-/// Its bit that turns MONITOR and MWAIT on; set after RESET where the CPU has them.
-pub const MISC_ENABLE_MONITOR: u64 = 1 << 18;
+/// `IA32_MISC_ENABLE` after RESET: fast strings, MONITOR; no branch trace store, no PEBS.
+pub const MISC_ENABLE_RESET: u64 = 1 | 1 << 11 | 1 << 12 | MISC_ENABLE_MONITOR;
+/// Its bit that turns MONITOR and MWAIT on.
+const MISC_ENABLE_MONITOR: u64 = 1 << 18;
 /// Its bits that software may change: fast strings, TM1, EIST, MONITOR, limit CPUID, xTPR.
 const MISC_ENABLE_BITS: u64 = 1 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23;
-
-/// Whether software has switched MONITOR and MWAIT off; without the register it cannot.
-pub fn monitor_is_off(cpu: &Cpu) -> bool {
-    model::of(cpu).misc_enable() && cpu.sys.misc_enable & MISC_ENABLE_MONITOR == 0
-}
 
 /// `IA32_PAT` after RESET (SDM Vol. 3, table 11-12).
 pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
@@ -143,6 +138,13 @@ fn exists(cpu: &Cpu, msr: u32) -> bool {
     }
 }
 
+/// Whether MONITOR and MWAIT exist: the feature, not turned off in `IA32_MISC_ENABLE` where there is
+/// one.
+pub fn has_monitor(cpu: &Cpu) -> bool {
+    let switch = model::of(cpu).misc_enable();
+    Features::MONITOR.in_cpu(cpu) && (!switch || cpu.sys.misc_enable & MISC_ENABLE_MONITOR != 0)
+}
+
 /// RDMSR.
 ///
 /// # Errors
@@ -162,7 +164,8 @@ pub fn read(cpu: &mut Cpu, msr: u32) -> Guest<u64> {
         SYSENTER_CS => s.sysenter_cs,
         SYSENTER_ESP => s.sysenter_esp,
         SYSENTER_EIP => s.sysenter_eip,
-        MISC_ENABLE => s.misc_enable,
+        MISC_ENABLE if has_monitor(cpu) => s.misc_enable,
+        MISC_ENABLE => s.misc_enable & !MISC_ENABLE_MONITOR,
         MTRR_PHYSBASE0..=MTRR_PHYSMASK7 => s.mtrr_var[(msr & 15) as usize],
         PAT => s.pat,
         MTRR_DEF_TYPE => s.mtrr_def_type,
@@ -207,8 +210,8 @@ pub fn write(cpu: &mut Cpu, msr: u32, value: u64) -> Guest<()> {
         BIOS_UPDT_TRIG => {}
         BIOS_SIGN_ID => cpu.sys.bios_sign_id = value,
         SYSENTER_CS => cpu.sys.sysenter_cs = value,
-        SYSENTER_ESP => cpu.sys.sysenter_esp = need_canonical(value)?,
-        SYSENTER_EIP => cpu.sys.sysenter_eip = need_canonical(value)?,
+        SYSENTER_ESP => cpu.sys.sysenter_esp = need_canonical_base(cpu, value)?,
+        SYSENTER_EIP => cpu.sys.sysenter_eip = need_canonical_base(cpu, value)?,
         MCG_STATUS => {
             only(0)?;
         }
@@ -238,12 +241,18 @@ pub fn write(cpu: &mut Cpu, msr: u32, value: u64) -> Guest<()> {
         }
         EFER => return write_efer(cpu, value),
         STAR => cpu.sys.star = value,
-        LSTAR => cpu.sys.lstar = need_canonical(value)?,
-        CSTAR => cpu.sys.cstar = need_canonical(value)?,
+        LSTAR => cpu.sys.lstar = need_canonical_base(cpu, value)?,
+        CSTAR => cpu.sys.cstar = need_canonical_base(cpu, value)?,
         FMASK => cpu.sys.sfmask = only(0xffff_ffff)?,
-        FS_BASE => cpu.set_reg(Reg::FS_BASE, need_canonical(value)?),
-        GS_BASE => cpu.set_reg(Reg::GS_BASE, need_canonical(value)?),
-        KERNEL_GS_BASE => cpu.sys.kernel_gs_base = need_canonical(value)?,
+        FS_BASE => {
+            let base = need_canonical_base(cpu, value)?;
+            cpu.set_reg(Reg::FS_BASE, base);
+        }
+        GS_BASE => {
+            let base = need_canonical_base(cpu, value)?;
+            cpu.set_reg(Reg::GS_BASE, base);
+        }
+        KERNEL_GS_BASE => cpu.sys.kernel_gs_base = need_canonical_base(cpu, value)?,
         TSC_AUX => cpu.sys.tsc_aux = only(0xffff_ffff)?,
         APIC_BASE if value & APIC_EXTD != 0 && !Features::X2APIC.in_cpu(cpu) => {
             return Err(Fault::GP0);
@@ -345,6 +354,7 @@ mod tests {
             (SPEC_CTRL, 1, true), (SPEC_CTRL, 4, false), (PRED_CMD, 1, true), (BIOS_SIGN_ID, 0, true),
         ];
         let mut c = testing::cpu(Level::Long);
+        c.features |= Features::MONITOR.0;
         for &(msr, value, ok) in rows {
             assert_eq!(write(&mut c, msr, value).is_ok(), ok, "{msr:#x} = {value:#x}");
         }
