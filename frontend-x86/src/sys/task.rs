@@ -162,7 +162,7 @@ pub fn switch(cpu: &mut Cpu, selector: u16, by: By, rip: u64, rf: u64) -> Guest<
         cpu.tlb.switch(0, false);
     }
     debug::leave_task(cpu);
-    // The upper halves of registers that come out of a 16-bit TSS are set.
+    // The manual does not tell what a 16-bit TSS leaves in the upper halves: they are set.
     let upper = if new.w == W16 { 0xffff_0000 } else { 0 };
     for (r, v) in cpu.regs[..8].iter_mut().zip(&state[2..10]) {
         *r = v | upper;

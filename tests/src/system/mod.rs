@@ -22,6 +22,7 @@ mod long;
 mod paging;
 mod protected;
 mod real;
+mod tasks;
 
 use asm::{Asm, Emit};
 
@@ -86,6 +87,7 @@ pub static CHAPTERS: &[Chapter] = &[
     Chapter { name: "protected", rows: protected::ROWS },
     Chapter { name: "paging", rows: paging::ROWS },
     Chapter { name: "long", rows: long::ROWS },
+    Chapter { name: "tasks", rows: tasks::ROWS },
 ];
 
 /// Expands a table of rows: `"name", Mode, "expected", "source", |s| { op(args); … }`, where each
