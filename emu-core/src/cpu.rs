@@ -653,7 +653,9 @@ impl Cpu {
     /// beyond the canonical addresses, whatever the first page is.
     fn check_crossing(&self, va: u64, in_page: u64) -> Guest<()> {
         let next = self.wrap_linear(va.wrapping_add(in_page));
-        if (next << 16) as i64 >> 16 == next as i64 {
+        // 57 bits with CR4.LA57, else 48.
+        let unused = if self.sys.cr4 & 1 << 12 != 0 { 7 } else { 16 };
+        if (next << unused) as i64 >> unused == next as i64 {
             return Ok(());
         }
         Err(Self::address_fault(false))

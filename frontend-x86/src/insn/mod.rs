@@ -133,6 +133,7 @@ fn feature(f: CpuidFeature) -> Option<Features> {
         C::POPCNT     => Features::POPCNT,
         C::CMPXCHG16B => Features::CX16,
         C::SYSCALL    => Features::SYSCALL,
+        C::PKU        => Features::PKU,
         C::RDTSCP     => Features::RDTSCP,
         C::XSAVE      => Features::XSAVE,
         C::XSAVEOPT   => Features::XSAVEOPT,

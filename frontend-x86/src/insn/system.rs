@@ -82,6 +82,8 @@ rows! {
     Invpcid: PRIV, Control, invpcid;
     Invd:    PRIV, Control, |_| Ok(());
     Wbinvd:  PRIV, Control, |_| Ok(());
+    Rdpkru:  NONE, Behaviour, |l| plain(l, &h::RDPKRU, 0);
+    Wrpkru:  NONE, Control, |l| plain(l, &h::WRPKRU, 0);
     Xgetbv:  NONE, Behaviour, |l| plain(l, &h::XGETBV, 0);
     Xsetbv:  NONE, Control, |l| leave(l, &h::XSETBV, Reg::ZERO, 0);
     // ---- MSRs, time, identification -------------------------------------------------------------------

@@ -39,6 +39,8 @@ pub static NEEDS: &[(F, &[F])] = &[
     (F::LAHF, &[F::LM]),
     (F::PDPE1GB, &[F::LM]),
     (F::PCID, &[F::LM]),
+    (F::LA57, &[F::LM]),
+    (F::PKU, &[F::LM, F::XSAVE]),
     (F::FSGSBASE, &[F::LM]),
     (F::SEP, &[F::MSR]),
     (F::MTRR, &[F::MSR]),

@@ -90,6 +90,7 @@ static PROBES: &[(Features, Probe)] = &[
     (Features::XGETBV1,    Ask(xgetbv1)),
     (Features::PSE36,      Ask(pse36)),
     (Features::PDPE1GB,    Ask(gib_page)),
+    (Features::LA57,       Ask(la57)),
     (Features::LZCNT,      Ask(|c| Some(lifts_to(c, &[0xf3, 0x0f, 0xbd, 0xc1], Op::Lzcnt)))),
     // A NOP where 64-bit mode exists.
     (Features::PREFETCHW,  Ask(|c| {
@@ -155,6 +156,17 @@ fn pse36(c: &mut Cpu) -> Option<bool> {
     (c.sys.cr0, c.sys.cr4, c.sys.cr3) = old;
     c.tlb.flush_all(true);
     Some(at == Ok(1 << 32))
+}
+
+/// CR4.LA57, which can be set outside long mode only.
+fn la57(c: &mut Cpu) -> Option<bool> {
+    let old = (c.sys.cr0, c.sys.efer);
+    (c.sys.cr0, c.sys.efer) = (old.0 & !cr0::PG, 0);
+    mode::update(c);
+    let done = set_cr4(c, cr4::LA57);
+    (c.sys.cr0, c.sys.efer) = old;
+    mode::update(c);
+    Some(done)
 }
 
 /// A 1-GByte page.
@@ -229,8 +241,13 @@ fn what_cpuid_tells_is_what_works() {
                     }
                 }
                 for (bit, feature) in control::CR4_BITS {
-                    // CR4.PCIDE can be set in long mode only.
-                    let mode = *bit != cr4::PCIDE || c.mode & m::LONG != 0;
+                    // CR4.PCIDE can be set in long mode only, CR4.LA57 only outside.
+                    let long = c.mode & m::LONG != 0;
+                    let mode = match *bit {
+                        cr4::PCIDE => long,
+                        cr4::LA57 => !long,
+                        _ => true,
+                    };
                     let there = feature.in_cpu(&c) && mode;
                     assert_eq!(set_cr4(&mut c, *bit), there, "{text}: CR4 {bit:#x}");
                 }
@@ -256,6 +273,11 @@ fn highest_leaves() {
             assert_eq!(cpuid(&c, 0x8000_0000, 0), last, "{}", m.name);
         }
     }
+    // IA32_MISC_ENABLE, "Limit CPUID Maxval".
+    let mut c = cpu(CpuModel::default(), true);
+    msr::write(&mut c, msr::addr::MISC_ENABLE, msr::MISC_ENABLE_RESET | 1 << 22).unwrap();
+    assert_eq!((cpuid(&c, 0, 0)[0], cpuid(&c, 7, 0)), (3, [0; 4]));
+    assert_eq!(cpuid(&c, 0x8000_0000, 0)[0], 0x8000_0008);
     let top = |text: &str| cpuid(&cpu(text.parse().unwrap(), true), 0, 0)[0];
     assert_eq!((top("i486"), top("pentium")), (1, 1));
     assert_eq!((top("pentium3"), top("pentium3,-arch_capabilities")), (7, 2));
@@ -365,7 +387,7 @@ fn xsave_areas() {
         }
         c.sys.cr4 |= cr4::OSXSAVE;
         let all = u64::from(cpuid(&c, 0xd, 0)[0]);
-        for mask in 0..16 {
+        for mask in (0..16).chain([0x200, 0x201, 0x203, 0x207, 0x400]) {
             let valid = mask & 1 != 0 && mask & !all == 0 && mask & 6 != xcr0::AVX;
             assert_eq!(control::xsetbv(&mut c, 0, mask).is_ok(), valid, "{} {mask}", m.name);
         }
@@ -373,12 +395,13 @@ fn xsave_areas() {
             control::xsetbv(&mut c, 0, mask).unwrap();
             let [_, now, most, _] = cpuid(&c, 0xd, 0);
             c.v = [[u64::MAX; 4]; 24];
-            for at in 0..1024 {
+            c.sys.pkru = u32::MAX;
+            for at in 0..4096 {
                 c.mem.write(0x5000 + at, W8, 0);
             }
             xsave::xsave(&mut c, 0x5000, u64::MAX, true, false).unwrap();
-            let last = (0..1024u64).rev().find(|at| c.mem.read(0x5000 + at, W8) != 0).unwrap();
-            let end = if last >= 576 { last as u32 + 1 } else { 576 };
+            let last = (0..4096u64).rev().find(|at| c.mem.read(0x5000 + at, W8) != 0).unwrap();
+            let end = if last >= 576 { (last as u32 + 8) & !7 } else { 576 };
             assert_eq!((end, now <= most), (now, true), "{} {mask}", m.name);
         }
     }

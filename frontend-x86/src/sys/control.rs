@@ -44,6 +44,8 @@ pub(crate) static CR4_BITS: &[(u64, Features)] = &[
     (cr4::OSXSAVE,    Features::XSAVE),
     (cr4::SMEP,       Features::SMEP),
     (cr4::SMAP,       Features::SMAP),
+    (cr4::LA57,       Features::LA57),
+    (cr4::PKE,        Features::PKU),
 ];
 
 /// Bits of CR4 that this CPU has; without any it has no CR4.
@@ -162,7 +164,7 @@ fn write_cr4(cpu: &mut Cpu, value: u64) -> Guest<()> {
     let (old, long) = (cpu.sys.cr4, cpu.mode & m::LONG != 0);
     let changed = old ^ value;
     ok_if(value & !allowed == 0)?;
-    ok_if(!long || value & cr4::PAE != 0)?;
+    ok_if(!long || value & cr4::PAE != 0 && changed & cr4::LA57 == 0)?;
     if changed & value & cr4::PCIDE != 0 {
         ok_if(long && cpu.sys.cr3 & 0xfff == 0)?;
     }
@@ -171,10 +173,14 @@ fn write_cr4(cpu: &mut Cpu, value: u64) -> Guest<()> {
         paging::load_pdptes(cpu, cpu.sys.cr3)?;
     }
     cpu.sys.cr4 = value;
-    if changed & (cr4::PGE | cr4::PAE | cr4::PSE) != 0 || changed & old & cr4::PCIDE != 0 {
+    // SDM Vol. 3, 4.10.4.1.
+    let flush = changed & (cr4::PGE | cr4::PAE | cr4::PSE)
+        | changed & old & cr4::PCIDE
+        | changed & value & cr4::SMEP;
+    if flush != 0 {
         cpu.tlb.flush_all(true);
         cpu.tlb.switch(if value & cr4::PCIDE != 0 { cpu.sys.cr3 as u16 & 0xfff } else { 0 }, true);
-    } else if changed & (cr4::SMEP | cr4::SMAP) != 0 {
+    } else if changed & (cr4::SMEP | cr4::SMAP | cr4::PKE) != 0 {
         cpu.tlb.clear_level1();
     }
     if changed & cr4::DE != 0 {
@@ -248,7 +254,7 @@ pub fn invpcid(cpu: &mut Cpu, kind: u64, va: u64) -> Guest<()> {
     ok_if(kind > 1 || pcid == 0 || cpu.sys.cr4 & cr4::PCIDE != 0)?;
     match kind {
         0 => {
-            ok_if(canonical(address))?;
+            ok_if(canonical(cpu, address))?;
             cpu.tlb.invalidate(address, Some(pcid as u16));
         }
         1 => cpu.tlb.flush_pcid(pcid as u16),
@@ -261,7 +267,9 @@ pub fn invpcid(cpu: &mut Cpu, kind: u64, va: u64) -> Guest<()> {
 
 /// Components that XCR0 may enable on this CPU.
 pub fn xcr0_supported(cpu: &Cpu) -> u64 {
-    xcr0::X87 | xcr0::SSE | if Features::AVX.in_cpu(cpu) { xcr0::AVX } else { 0 }
+    let rows = [(xcr0::AVX, Features::AVX), (xcr0::PKRU, Features::PKU)];
+    let there = rows.iter().filter(|(_, feature)| feature.in_cpu(cpu));
+    there.fold(xcr0::X87 | xcr0::SSE, |all, (bit, _)| all | bit)
 }
 
 fn need_osxsave(cpu: &Cpu) -> Guest<()> {
@@ -291,6 +299,40 @@ pub fn xsetbv(cpu: &mut Cpu, n: u32, value: u64) -> Guest<()> {
     cpu.sys.xcr0 = value;
     mode::update(cpu);
     Ok(())
+}
+
+// ---- protection keys (SDM Vol. 3, 4.6.2) -------------------------------------------------------
+
+fn need_pke(cpu: &Cpu) -> Guest<()> {
+    if cpu.sys.cr4 & cr4::PKE != 0 { Ok(()) } else { Err(Fault::UD) }
+}
+
+/// RDPKRU; `ecx` must be zero.
+///
+/// # Errors
+/// #UD unless CR4.PKE, #GP(0).
+pub fn rdpkru(cpu: &Cpu, ecx: u32) -> Guest<u32> {
+    need_pke(cpu)?;
+    ok_if(ecx == 0)?;
+    Ok(cpu.sys.pkru)
+}
+
+/// WRPKRU of the low half of `value` (EDX:EAX); `ecx` and the high half must be zero.
+///
+/// # Errors
+/// #UD unless CR4.PKE, #GP(0).
+pub fn wrpkru(cpu: &mut Cpu, ecx: u32, value: u64) -> Guest<()> {
+    need_pke(cpu)?;
+    ok_if(ecx == 0 && value >> 32 == 0)?;
+    set_pkru(cpu, value as u32);
+    Ok(())
+}
+
+/// Assigns PKRU. The keys are in the rights of level-1 entries, so these go.
+pub(super) fn set_pkru(cpu: &mut Cpu, value: u32) {
+    if std::mem::replace(&mut cpu.sys.pkru, value) != value && cpu.sys.cr4 & cr4::PKE != 0 {
+        cpu.tlb.clear_level1();
+    }
 }
 
 // ---- interrupts and flags ----------------------------------------------------------------------

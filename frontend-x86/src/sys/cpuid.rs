@@ -161,8 +161,10 @@ features! {
     SMAP         Ebx7 20;
     SHA          Ebx7 29 "sha_ni";
     UMIP         Ecx7 2;
+    PKU          Ecx7 3;
     VAES         Ecx7 9;
     VPCLMULQDQ   Ecx7 10;
+    LA57         Ecx7 16;
     RDPID        Ecx7 22;
     FSRM         Edx7 4;
     SPEC_CTRL    Edx7 26 "ibrs ibpb spec_ctrl";
@@ -261,7 +263,17 @@ fn text(s: &[u8], at: usize) -> u32 {
 
 /// Size in bytes of an XSAVE area with the components `mask` (SDM Vol. 1, 13.5).
 fn xsave_size(mask: u64) -> u32 {
-    if mask & xcr0::AVX != 0 { 832 } else { 576 }
+    match (mask & xcr0::PKRU != 0, mask & xcr0::AVX != 0) {
+        (true, _) => 2696,
+        (false, true) => 832,
+        _ => 576,
+    }
+}
+
+/// The same in the compacted format.
+fn compacted_size(mask: u64) -> u32 {
+    let size = |bit, bytes| if mask & bit != 0 { bytes } else { 0 };
+    576 + size(xcr0::AVX, 256) + size(xcr0::PKRU, 8)
 }
 
 /// Leaf 4 for the `n`th cache (SDM Vol. 2, CPUID, leaf 04H): one core and one thread share it.
@@ -283,11 +295,6 @@ fn l2(caches: &[Cache]) -> u32 {
         };
         c.kib << 16 | ways << 12 | c.line
     })
-}
-
-/// Bits of a linear address.
-fn linear_bits(cpu: &Cpu) -> u32 {
-    if Features::LM.in_cpu(cpu) { 48 } else { 32 }
 }
 
 /// The highest leaf of a range: `of_model`, or that of the last feature that `cpu` has in `range`.
@@ -341,7 +348,11 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
         // Monitored lines have 64 bytes; there are no extensions.
         5 if has(Features::MONITOR) => [64, 64, 0, 0],
         6 => [word(Word::Eax6), 0, 0, 0],
-        7 if sub == 0 => [0, word(Word::Ebx7), word(Word::Ecx7), word(Word::Edx7)],
+        7 if sub == 0 => {
+            let ospke = cpu.sys.cr4 & cr4::PKE != 0;
+            let ecx = word(Word::Ecx7) | u32::from(ospke) << 4;
+            [0, word(Word::Ebx7), ecx, word(Word::Edx7)]
+        }
         // One thread, one core, x2APIC id 0.
         0xb if has(Features::X2APIC) => match sub {
             0 => [0, 1, 1 << 8, 0],
@@ -355,9 +366,12 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
                     let size = xsave_size(cpu.sys.xcr0);
                     [supported as u32, size, xsave_size(supported), (supported >> 32) as u32]
                 }
-                1 if has(Features::XSAVEC) => [word(Word::EaxD1), xsave_size(cpu.sys.xcr0), 0, 0],
+                1 if has(Features::XSAVEC) => {
+                    [word(Word::EaxD1), compacted_size(cpu.sys.xcr0), 0, 0]
+                }
                 1 => [word(Word::EaxD1), 0, 0, 0],
                 2 if supported & xcr0::AVX != 0 => [256, 576, 0, 0],
+                9 if supported & xcr0::PKRU != 0 => [8, 2688, 0, 0],
                 _ => [0; 4],
             }
         }
@@ -381,7 +395,7 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
         }
         0x8000_0006 => [0, 0, l2(m.caches), 0],
         0x8000_0007 => [0, 0, 0, word(Word::Edx87)],
-        0x8000_0008 => [linear_bits(cpu) << 8 | model::phys_bits(cpu), 0, 0, 0],
+        0x8000_0008 => [super::linear_bits(cpu) << 8 | model::phys_bits(cpu), 0, 0, 0],
         _ => [0; 4],
     }
 }

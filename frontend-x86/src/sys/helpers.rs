@@ -124,7 +124,7 @@ helpers! {
     /// WRFSBASE, WRGSBASE: segment register `imm`, `a` value.
     WR_BASE "wr_base" |cpu, x| {
         segment::need_fsgsbase(cpu)?;
-        let base = super::need_canonical(x.w.zext(cpu.reg(x.a)))?;
+        let base = super::need_canonical_base(cpu, x.w.zext(cpu.reg(x.a)))?;
         cpu.set_reg(seg(x.imm).base(), base);
         Ok(())
     };
@@ -263,6 +263,14 @@ helpers! {
         set_edx_eax(cpu, value);
         Ok(())
     };
+    /// RDPKRU.
+    RDPKRU "rdpkru" |cpu, _x| {
+        let value = control::rdpkru(cpu, ecx(cpu))?;
+        set_edx_eax(cpu, value.into());
+        Ok(())
+    };
+    /// WRPKRU.
+    WRPKRU "wrpkru" |cpu, _x| control::wrpkru(cpu, ecx(cpu), edx_eax(cpu));
     /// CPUID.
     CPUID "cpuid" |cpu, _x| {
         let r = cpuid::cpuid(cpu, cpu.reg(Reg::RAX) as u32, ecx(cpu));
@@ -319,7 +327,7 @@ helpers! {
 
 /// A non-canonical address `a` in the stack segment (`k` = 1) is #SS, not #GP.
 fn located(r: Guest<()>, cpu: &Cpu, x: Args) -> Guest<()> {
-    let stack = x.k != 0 && !super::canonical(cpu.reg(x.a));
+    let stack = x.k != 0 && !super::canonical(cpu, cpu.reg(x.a));
     r.map_err(|f| if f == Fault::GP0 && stack { Fault::SS0 } else { f })
 }
 

@@ -29,6 +29,7 @@ pub(crate) mod testing;
 
 pub use helpers::HELPERS;
 
+use cpuid::Features;
 use emu_core::cpu::{Cpu, mode as m};
 use emu_core::fault::{Fault, Guest};
 use emu_core::mem::tlb::Privilege;
@@ -65,11 +66,13 @@ pub mod cr4 {
     pub const OSFXSR: u64 = 1 << 9;
     pub const OSXMMEXCPT: u64 = 1 << 10;
     pub const UMIP: u64 = 1 << 11;
+    pub const LA57: u64 = 1 << 12;
     pub const FSGSBASE: u64 = 1 << 16;
     pub const PCIDE: u64 = 1 << 17;
     pub const OSXSAVE: u64 = 1 << 18;
     pub const SMEP: u64 = 1 << 20;
     pub const SMAP: u64 = 1 << 21;
+    pub const PKE: u64 = 1 << 22;
 }
 
 /// Bits of IA32_EFER (SDM Vol. 3, 2.2.1).
@@ -88,19 +91,49 @@ pub mod xcr0 {
     pub const SSE: u64 = 1 << 1;
     pub const AVX: u64 = 1 << 2;
     pub const AVX_SSE: u64 = AVX | SSE;
+    pub const PKRU: u64 = 1 << 9;
 }
 
-/// Whether `va` is canonical for 48-bit linear addresses (SDM Vol. 1, 3.3.7.1).
-pub const fn canonical(va: u64) -> bool {
-    (va << 16) as i64 >> 16 == va as i64
+/// Whether `va` is canonical for linear addresses of `bits` bits (SDM Vol. 1, 3.3.7.1).
+const fn canonical_for(va: u64, bits: u32) -> bool {
+    let unused = 64 - bits;
+    (va << unused) as i64 >> unused == va as i64
 }
 
-/// `va` if it is canonical.
+/// Whether `va` is canonical in the paging mode in force: 57 bits with 5-level paging, else 48.
+pub const fn canonical(cpu: &Cpu, va: u64) -> bool {
+    canonical_for(va, if cpu.sys.cr4 & cr4::LA57 != 0 { 57 } else { 48 })
+}
+
+/// `va` if it is canonical in the paging mode in force: instruction pointers and operands.
 ///
 /// # Errors
 /// #GP(0).
-pub const fn need_canonical(va: u64) -> Guest<u64> {
-    if canonical(va) { Ok(va) } else { Err(Fault::GP0) }
+pub const fn need_canonical(cpu: &Cpu, va: u64) -> Guest<u64> {
+    if canonical(cpu, va) { Ok(va) } else { Err(Fault::GP0) }
+}
+
+/// Bits of a linear address that registers hold, whatever the paging mode (SDM Vol. 2, CPUID leaf
+/// 80000008H).
+pub const fn linear_bits(cpu: &Cpu) -> u32 {
+    match (Features::LM.in_cpu(cpu), Features::LA57.in_cpu(cpu)) {
+        (true, true) => 57,
+        (true, false) => 48,
+        _ => 32,
+    }
+}
+
+/// `base` if it is canonical for this CPU, whatever the paging mode: for registers that hold a
+/// linear address (MSRs, bases of segments and tables; SDM Vol. 3, 4.5.3).
+///
+/// # Errors
+/// #GP(0).
+pub const fn need_canonical_base(cpu: &Cpu, base: u64) -> Guest<u64> {
+    if canonical_for(base, if Features::LA57.in_cpu(cpu) { 57 } else { 48 }) {
+        Ok(base)
+    } else {
+        Err(Fault::GP0)
+    }
 }
 
 /// Checks that CPL is 0.

@@ -1,13 +1,13 @@
 //! Model-specific registers, the time-stamp counter and RDPMC.
 //!
-//! Every MSR that there is is one arm below; whether the CPU has it, [`exists`] says. The rest raise
-//! #GP, which is how operating systems find out. Those of the local APIC are the platform's. MTRRs and PAT are state without
-//! effect: all memory is coherent.
+//! Every MSR is one arm below; whether the CPU has it, [`exists`] says. The rest raise #GP, which
+//! is how operating systems find out. Those of the local APIC are the platform's. MTRRs and PAT are
+//! state without effect: all memory is coherent.
 //!
 //! Source: SDM Vol. 4, chapter 2; Vol. 3, 11.11 and 11.12 (MTRR, PAT), 17.17 (TSC).
 
 use super::cpuid::Features;
-use super::{cr0, cr4, efer, mode, need_canonical, need_cpl0, paging};
+use super::{cr0, cr4, efer, mode, need_canonical_base, need_cpl0, paging};
 use crate::model;
 use emu_core::cpu::{Cpu, Reg};
 use emu_core::fault::{Fault, Guest};
@@ -210,8 +210,8 @@ pub fn write(cpu: &mut Cpu, msr: u32, value: u64) -> Guest<()> {
         BIOS_UPDT_TRIG => {}
         BIOS_SIGN_ID => cpu.sys.bios_sign_id = value,
         SYSENTER_CS => cpu.sys.sysenter_cs = value,
-        SYSENTER_ESP => cpu.sys.sysenter_esp = need_canonical(value)?,
-        SYSENTER_EIP => cpu.sys.sysenter_eip = need_canonical(value)?,
+        SYSENTER_ESP => cpu.sys.sysenter_esp = need_canonical_base(cpu, value)?,
+        SYSENTER_EIP => cpu.sys.sysenter_eip = need_canonical_base(cpu, value)?,
         MCG_STATUS => {
             only(0)?;
         }
@@ -241,12 +241,18 @@ pub fn write(cpu: &mut Cpu, msr: u32, value: u64) -> Guest<()> {
         }
         EFER => return write_efer(cpu, value),
         STAR => cpu.sys.star = value,
-        LSTAR => cpu.sys.lstar = need_canonical(value)?,
-        CSTAR => cpu.sys.cstar = need_canonical(value)?,
+        LSTAR => cpu.sys.lstar = need_canonical_base(cpu, value)?,
+        CSTAR => cpu.sys.cstar = need_canonical_base(cpu, value)?,
         FMASK => cpu.sys.sfmask = only(0xffff_ffff)?,
-        FS_BASE => cpu.set_reg(Reg::FS_BASE, need_canonical(value)?),
-        GS_BASE => cpu.set_reg(Reg::GS_BASE, need_canonical(value)?),
-        KERNEL_GS_BASE => cpu.sys.kernel_gs_base = need_canonical(value)?,
+        FS_BASE => {
+            let base = need_canonical_base(cpu, value)?;
+            cpu.set_reg(Reg::FS_BASE, base);
+        }
+        GS_BASE => {
+            let base = need_canonical_base(cpu, value)?;
+            cpu.set_reg(Reg::GS_BASE, base);
+        }
+        KERNEL_GS_BASE => cpu.sys.kernel_gs_base = need_canonical_base(cpu, value)?,
         TSC_AUX => cpu.sys.tsc_aux = only(0xffff_ffff)?,
         APIC_BASE if value & APIC_EXTD != 0 && !Features::X2APIC.in_cpu(cpu) => {
             return Err(Fault::GP0);

@@ -1,8 +1,8 @@
-//! Linear to guest-physical: the page walk of all four paging modes, behind the soft TLB.
+//! Linear to guest-physical: the page walk of all paging modes, behind the soft TLB.
 //!
-//! One walker serves 32-bit, PAE and 4-level paging; a [`Format`] says what differs. A level-2
-//! entry is trusted only when it allows the access (and is dirty, for a write): the guest may
-//! add rights without INVLPG (SDM Vol. 3, 4.10.4.3), so a denial is always the walk's word.
+//! One walker serves 32-bit, PAE, 4-level and 5-level paging; a [`Format`] says what differs. A
+//! level-2 entry is trusted only when it allows the access (and is dirty, for a write): the guest
+//! may add rights without INVLPG (SDM Vol. 3, 4.10.4.3), so a denial is always the walk's word.
 //! Accessed and dirty bits are set when the access is allowed, and only then.
 //!
 //! PDPTEs of PAE paging are read from memory at each walk, as AMD documents, instead of being
@@ -46,6 +46,7 @@ mod error {
     pub const U: u32 = 1 << 2;
     pub const RSVD: u32 = 1 << 3;
     pub const I: u32 = 1 << 4;
+    pub const PK: u32 = 1 << 5;
 }
 
 /// What a paging mode's structures look like.
@@ -60,6 +61,7 @@ struct Format {
 
 static LEGACY: Format = Format { levels: &[22, 12], width: W32, root: 0xffff_f000 };
 static PAE: Format = Format { levels: &[30, 21, 12], width: W64, root: 0xffff_ffe0 };
+static LEVEL5: Format = Format { levels: &[48, 39, 30, 21, 12], ..LEVEL4 };
 static LEVEL4: Format = Format { levels: &[39, 30, 21, 12], width: W64, root: PHYS & !0xfff };
 
 /// The function for [`emu_core::cpu::Frontend::translate`].
@@ -74,7 +76,7 @@ pub fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
         return Ok(va);
     }
     let va = match cpu.sys.efer & efer::LMA != 0 {
-        true if !canonical(va) => return Err(Fault::GP0),
+        true if !canonical(cpu, va) => return Err(Fault::GP0),
         true => va,
         false => va & 0xffff_ffff,
     };
@@ -115,9 +117,23 @@ fn enter(cpu: &mut Cpu, va: u64, pa: u64, rights: Rights, large: bool) {
     }
 }
 
-/// Whether `t` allows `access` (SDM Vol. 3, 4.6.1).
+/// Whether PKRU denies `access` to a page with the key of `t` (SDM Vol. 3, 4.6.2).
+fn key_denies(cpu: &Cpu, t: &Translation, access: Access, privilege: Privilege) -> bool {
+    let long = cpu.sys.efer & efer::LMA != 0;
+    if cpu.sys.cr4 & cr4::PKE == 0 || !long || !t.user || access == Access::Exec {
+        return false;
+    }
+    let (ad, wd) = (cpu.sys.pkru >> (2 * t.key) & 1 != 0, cpu.sys.pkru >> (2 * t.key) & 2 != 0);
+    let checked = privilege == Privilege::User || cpu.sys.cr0 & cr0::WP != 0;
+    ad || wd && access == Access::Write && checked
+}
+
+/// Whether `t` allows `access` (SDM Vol. 3, 4.6).
 fn allowed(cpu: &Cpu, t: &Translation, access: Access, privilege: Privilege) -> bool {
     let cr4 = cpu.sys.cr4;
+    if key_denies(cpu, t, access, privilege) {
+        return false;
+    }
     if privilege == Privilege::User {
         return t.user
             && match access {
@@ -137,6 +153,7 @@ fn allowed(cpu: &Cpu, t: &Translation, access: Access, privilege: Privilege) -> 
 /// The paging mode in force; paging is on.
 fn format(cpu: &Cpu) -> &'static Format {
     match (cpu.sys.efer & efer::LMA != 0, cpu.sys.cr4 & cr4::PAE != 0) {
+        (true, _) if cpu.sys.cr4 & cr4::LA57 != 0 => &LEVEL5,
         (true, _) => &LEVEL4,
         (false, true) => &PAE,
         (false, false) => &LEGACY,
@@ -150,7 +167,7 @@ fn reserved(cpu: &Cpu, f: &Format, shift: u8, entry: u64, leaf: bool) -> u64 {
         let bits = if Features::PSE36.in_cpu(cpu) { phys_reserved(cpu) >> 19 } else { 0x1f_e000 };
         return if leaf && shift == 22 { bits & 0x1f_e000 | 1 << 21 } else { 0 };
     }
-    let long = f.levels.len() == 4;
+    let long = f.levels.len() > 3;
     let mut bits = phys_reserved(cpu) | if long { 0 } else { 0x7ff << 52 };
     if !long && shift == 30 {
         return bits | pte::XD | 0x1e6;
@@ -159,7 +176,7 @@ fn reserved(cpu: &Cpu, f: &Format, shift: u8, entry: u64, leaf: bool) -> u64 {
         bits |= pte::XD;
     }
     let gib_pages = Features::PDPE1GB.in_cpu(cpu);
-    if shift == 39 || shift == 30 && !gib_pages && entry & pte::PS != 0 {
+    if shift >= 39 || shift == 30 && !gib_pages && entry & pte::PS != 0 {
         bits |= pte::PS;
     }
     if leaf && shift > 12 {
@@ -185,7 +202,7 @@ fn walk(cpu: &mut Cpu, va: u64, access: Access, privilege: Privilege) -> Guest<T
     let mut rights = pte::RW | pte::US;
     let mut exec = true;
     // Where the entries are that get an accessed bit, and their values.
-    let mut used = [(0, 0); 4];
+    let mut used = [(0, 0); 8];
     for (n, &shift) in f.levels.iter().enumerate() {
         let pdpte = shift == 30 && f.levels.len() == 3;
         let index = va >> shift & ((1 << index_bits) - 1);
@@ -207,7 +224,7 @@ fn walk(cpu: &mut Cpu, va: u64, access: Access, privilege: Privilege) -> Guest<T
         if !pdpte {
             rights &= entry;
             exec &= entry & pte::XD == 0;
-            used[n & 3] = (at, entry);
+            used[n & 7] = (at, entry);
         }
         if !leaf {
             table = entry & PHYS & !0xfff;
@@ -226,12 +243,13 @@ fn walk(cpu: &mut Cpu, va: u64, access: Access, privilege: Privilege) -> Guest<T
             exec,
             global: entry & pte::G != 0 && cpu.sys.cr4 & cr4::PGE != 0,
             dirty: access == Access::Write || entry & pte::D != 0,
-            key: 0,
+            key: if f.levels.len() > 3 { (entry >> 59 & 15) as u8 } else { 0 },
         };
         if !allowed(cpu, &t, access, privilege) {
-            return fault(error::P);
+            let key = if key_denies(cpu, &t, access, privilege) { error::PK } else { 0 };
+            return fault(error::P | key);
         }
-        for (i, &(at, entry)) in used[..=n & 3].iter().enumerate() {
+        for (i, &(at, entry)) in used[..=n & 7].iter().enumerate() {
             let dirty = if i == n && access == Access::Write { pte::D } else { 0 };
             let new = entry | pte::A | dirty;
             if entry & pte::P != 0 && new != entry {
@@ -260,8 +278,8 @@ pub fn load_pdptes(cpu: &Cpu, cr3: u64) -> Guest<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mode;
     use super::super::testing::{self, Level};
+    use super::super::{control, mode};
     use super::*;
     use emu_core::flags::rflags;
 
@@ -353,6 +371,47 @@ mod tests {
         assert!(translate(&mut c, 0x40_0000, Access::Write).is_ok());
         user(&mut c);
         assert!(translate(&mut c, 0x40_0000, Access::Write).is_ok());
+    }
+
+    /// 4.6.2: PKRU's AD and WD bits of the page's key, for user pages; a change of PKRU counts at
+    /// once, and rights that level 1 still had are gone.
+    #[test]
+    fn protection_keys() {
+        let mut c = paged(0x20_0000 | 7 | 5 << 59, 7);
+        c.sys.cr4 |= cr4::PKE;
+        assert!(translate(&mut c, 0x40_0000, Access::Write).is_ok());
+        control::wrpkru(&mut c, 0, 1 << 10).unwrap();
+        assert_eq!(c.tlb.read(0x40_0000, 1), None);
+        assert_eq!(pf(&mut c, 0x40_0000, Access::Read), 0x21);
+        assert!(translate(&mut c, 0x40_0000, Access::Exec).is_ok());
+        control::wrpkru(&mut c, 0, 2 << 10).unwrap();
+        assert!(translate(&mut c, 0x40_0000, Access::Write).is_ok(), "CR0.WP = 0");
+        user(&mut c);
+        assert!(translate(&mut c, 0x40_0000, Access::Read).is_ok());
+        assert_eq!(pf(&mut c, 0x40_0000, Access::Write), 0x27);
+        control::wrpkru(&mut c, 0, !(3 << 10) & 0xffff_ffff).unwrap();
+        assert!(translate(&mut c, 0x40_0000, Access::Write).is_ok());
+        assert_eq!(pf(&mut c, 0x40_1000, Access::Read), 4, "no page, no key");
+        assert_eq!(control::wrpkru(&mut c, 0, 1 << 32), Err(Fault::GP0));
+        c.sys.cr4 &= !cr4::PKE;
+        assert_eq!(control::rdpkru(&c, 0), Err(Fault::UD));
+    }
+
+    /// 4.5: one level more; addresses have 57 bits then.
+    #[test]
+    fn five_levels() {
+        let mut c = paged(0x20_0000 | 7, 7);
+        c.mem.write(0x10_4000 + 8, W64, PML4 | 7);
+        assert_eq!(translate(&mut c, 1 << 48, Access::Read), Err(Fault::GP0));
+        (c.sys.cr3, c.sys.cr4) = (0x10_4000, c.sys.cr4 | cr4::LA57);
+        c.tlb.flush_all(true);
+        assert_eq!(translate(&mut c, 1 << 48 | 0x40_0123, Access::Read), Ok(0x20_0123));
+        assert_eq!(c.mem.read(0x10_4008, W64), PML4 | 0x27);
+        assert_eq!(pf(&mut c, 0x40_0000, Access::Read), 0);
+        assert_eq!(pf(&mut c, 0xff << 56, Access::Write), 2);
+        assert_eq!(translate(&mut c, 1 << 56, Access::Read), Err(Fault::GP0));
+        c.mem.write(0x10_4000 + 16, W64, PML4 | 0x87);
+        assert_eq!(pf(&mut c, 2 << 48, Access::Read), 9);
     }
 
     /// Rights that the guest adds need no INVLPG (4.10.4.3).

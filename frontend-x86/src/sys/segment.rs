@@ -2,7 +2,7 @@
 //!
 //! Source: SDM Vol. 3, chapters 3 and 5; Vol. 2 on MOV, LLDT, LTR, LAR, LSL, VERR, SGDT….
 
-use super::{canonical, cr0, cr4, mode, need_canonical, need_cpl0, read_table, write_table};
+use super::{canonical, cr0, cr4, mode, need_canonical_base, need_cpl0, read_table, write_table};
 use emu_core::cpu::{Cpu, Reg, Seg, Segment, TableReg, mode as m};
 use emu_core::fault::{Fault, Guest, vector};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
@@ -252,7 +252,7 @@ pub fn linear(cpu: &mut Cpu, s: Seg, offset: u64, size: u32, write: bool) -> Gue
     if cpu.mode & m::CODE64 != 0 {
         let base = if matches!(s, Seg::Fs | Seg::Gs) { cpu.base(s) } else { 0 };
         let va = base.wrapping_add(offset);
-        return if canonical(va) { Ok(va) } else { fault };
+        return if canonical(cpu, va) { Ok(va) } else { fault };
     }
     let d = &cpu.segs[s as usize];
     let right = if write { d.writable() } else { d.readable() };
@@ -308,7 +308,8 @@ fn system_segment(cpu: &mut Cpu, selector: u16, kinds: &[u16]) -> Guest<Descript
         return Err(selector_fault(vector::GP, selector));
     }
     let d = require(cpu, selector, vector::GP)?;
-    if !d.system().is_some_and(|k| kinds.contains(&k)) || !canonical(d.base) {
+    let of_kind = d.system().is_some_and(|k| kinds.contains(&k));
+    if !of_kind || need_canonical_base(cpu, d.base).is_err() {
         return Err(d.fault(vector::GP));
     }
     if !d.seg.present() {
@@ -390,7 +391,7 @@ pub fn load_table(cpu: &mut Cpu, va: u64, w: Width) -> Guest<TableReg> {
     let at = va.wrapping_add(2);
     let limit = cpu.read(va, W16)? as u16;
     let base = match w {
-        _ if long => need_canonical(cpu.read(at, W64)?)?,
+        _ if long => cpu.read(at, W64).and_then(|base| need_canonical_base(cpu, base))?,
         W16 => cpu.read(at, W32)? & 0xff_ffff,
         _ => cpu.read(at, W32)?,
     };

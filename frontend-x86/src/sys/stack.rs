@@ -88,19 +88,20 @@ impl Stack {
     /// #TS when the TSS is too short, #SS(0) for a non-canonical pointer, #PF.
     pub fn inner_long(cpu: &mut Cpu, offset: u64, seg: Segment, cpl: u8) -> Guest<Stack> {
         let sp = tss_field(cpu, offset, W64)?;
-        if !canonical(sp) {
+        if !canonical(cpu, sp) {
             return Err(Fault::SS0);
         }
         Ok(Stack::long(cpu, seg, sp, cpl))
     }
 
     /// Linear address of `size` bytes at `offset`, which is cut to the stack's width.
-    fn linear(&self, offset: u64, size: u64, write: bool) -> Guest<u64> {
+    fn linear(&self, cpu: &Cpu, offset: u64, size: u64, write: bool) -> Guest<u64> {
         let offset = self.width.zext(offset);
         let fault = Err(Fault::with_error(vector::SS, self.error));
         if self.width == W64 {
             let end = offset.wrapping_add(size - 1);
-            return if canonical(offset) && canonical(end) { Ok(offset) } else { fault };
+            let inside = canonical(cpu, offset) && canonical(cpu, end);
+            return if inside { Ok(offset) } else { fault };
         }
         let usable = self.seg.present() && (self.seg.writable() || !write);
         if !usable || !in_limit(&self.seg, offset, size) {
@@ -114,7 +115,7 @@ impl Stack {
     /// # Errors
     /// #SS, #PF.
     pub fn read(&self, cpu: &mut Cpu, bytes: u64, w: Width) -> Guest<u64> {
-        let va = self.linear(self.sp.wrapping_add(bytes), w.bytes(), false)?;
+        let va = self.linear(cpu, self.sp.wrapping_add(bytes), w.bytes(), false)?;
         with_privilege(cpu, self.privilege, |cpu| cpu.read(va, w))
     }
 
@@ -137,7 +138,7 @@ impl Stack {
         let mut sp = self.sp;
         for (slot, _) in at.iter_mut().zip(values) {
             sp = self.merged(sp.wrapping_sub(n));
-            *slot = self.linear(sp, n, true)?;
+            *slot = self.linear(cpu, sp, n, true)?;
         }
         with_privilege(cpu, self.privilege, |cpu| {
             for (&va, _) in at.iter().zip(values) {

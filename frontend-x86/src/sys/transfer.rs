@@ -27,7 +27,7 @@ pub(super) const fn is_64(cpu: &Cpu, d: &Descriptor) -> bool {
 /// # Errors
 /// #GP(0).
 pub(super) fn check_ip(cpu: &Cpu, cs: &Descriptor, ip: u64) -> Guest<()> {
-    let ok = if is_64(cpu, cs) { canonical(ip) } else { ip <= u64::from(cs.seg.limit) };
+    let ok = if is_64(cpu, cs) { canonical(cpu, ip) } else { ip <= u64::from(cs.seg.limit) };
     if ok { Ok(()) } else { Err(Fault::GP0) }
 }
 
@@ -287,7 +287,7 @@ pub fn sysret(cpu: &mut Cpu, w: Width) -> Guest<()> {
     let star = (cpu.sys.star >> 48) as u16;
     let rcx = cpu.reg(Reg::RCX);
     let (ip, cs) = match w {
-        W64 => (need_canonical(rcx)?, star.wrapping_add(16)),
+        W64 => (need_canonical(cpu, rcx)?, star.wrapping_add(16)),
         _ => (W32.zext(rcx), star),
     };
     flat_segments(cpu, cs, star.wrapping_add(8), 3, w == W64);
@@ -330,8 +330,8 @@ pub fn sysexit(cpu: &mut Cpu, w: Width) -> Guest<()> {
     let cut = if wide { W64 } else { W32 };
     let (ip, sp) = (cut.zext(cpu.reg(Reg::RDX)), cut.zext(cpu.reg(Reg::RCX)));
     if wide {
-        need_canonical(ip)?;
-        need_canonical(sp)?;
+        need_canonical(cpu, ip)?;
+        need_canonical(cpu, sp)?;
     }
     cpu.set_rip(ip);
     cpu.set_reg(Reg::RSP, sp);

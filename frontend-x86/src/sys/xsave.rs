@@ -1,17 +1,18 @@
 //! FXSAVE, FXRSTOR, XSAVE, XSAVEC, XRSTOR and MXCSR.
 //!
 //! The area is built as bytes and written in one go, or read whole and checked before the first
-//! register is assigned. All components count as in use (XINUSE), as the manual allows. The only
-//! component beyond the legacy region being AVX, it has the same place in the compacted format as
-//! in the standard one.
+//! register is assigned. All components count as in use (XINUSE), as the manual allows. AVX state,
+//! the first beyond the legacy region, has the same place in both formats; PKRU, the only other
+//! one, follows it at once in the compacted format.
 //!
 //! Source: SDM Vol. 1, 10.5 and chapter 13.
 
 use super::cpuid::Features;
-use super::{cr0, cr4, xcr0};
+use super::{control, cr0, cr4, xcr0};
 use emu_core::cpu::{Cpu, St, X87, mode as m};
 use emu_core::fault::{Fault, Guest};
 use emu_core::mem::tlb::Access;
+use emu_core::width::Width::W64;
 
 /// Bits of MXCSR that exist: what FXSAVE stores as `MXCSR_MASK`. DAZ came with SSE2.
 const fn mxcsr_mask(cpu: &Cpu) -> u32 {
@@ -27,6 +28,10 @@ const ST: usize = 32;
 const XMM: usize = 160;
 /// Offset of the upper halves of YMM0–15 in an XSAVE area.
 const YMM_HIGH: usize = 576;
+/// Size of an area with them: what is built or read in one go.
+const AREA: usize = 832;
+/// Offset of PKRU in the standard format.
+const PKRU: u64 = 2688;
 /// Bit of XCOMP_BV: the area is in the compacted format.
 const COMPACT: u64 = 1 << 63;
 
@@ -177,6 +182,12 @@ pub fn fxrstor(cpu: &mut Cpu, va: u64, rex_w: bool) -> Guest<()> {
     Ok(())
 }
 
+/// Linear address of PKRU in the area at `va`; `components` are those of the compacted format.
+fn pkru_at(va: u64, compact: bool, components: u64) -> u64 {
+    let after = if components & xcr0::AVX != 0 { AREA } else { YMM_HIGH };
+    va.wrapping_add(if compact { after as u64 } else { PKRU })
+}
+
 /// XSAVE (XSAVE64 if `rex_w`) of the components in `mask` (EDX:EAX) to linear address `va` (SDM
 /// Vol. 1, 13.7). XSAVEOPT may do the same. With `compact` it is XSAVEC (13.10).
 ///
@@ -188,10 +199,15 @@ pub fn xsave(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool, compact: bool) -> G
     let avx = rfbm & xcr0::AVX != 0;
     let vectors = 16 * xmm_count(cpu);
     let end = if avx { YMM_HIGH + vectors } else { LEGACY + 64 };
+    let pkru = (rfbm & xcr0::PKRU != 0).then(|| pkru_at(va, compact, rfbm));
     cpu.probe(va, end as u64, Access::Write)?;
+    if let Some(at) = pkru {
+        cpu.probe(at, 8, Access::Write)?;
+        cpu.write(at, W64, cpu.sys.pkru.into())?;
+    }
     let old = u64::from_le_bytes(cpu.read_array(va.wrapping_add(LEGACY as u64))?);
     let kept = if compact { 0 } else { old & !rfbm };
-    let mut area = [0; 832];
+    let mut area = [0; AREA];
     put_x87(&mut area, &cpu.x87, rex_w);
     put_mxcsr(&mut area, cpu);
     put_vectors(&mut area, XMM, cpu, 0);
@@ -222,7 +238,7 @@ pub fn xsave(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool, compact: bool) -> G
 pub fn xrstor(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool) -> Guest<()> {
     check(cpu, va, true)?;
     let rfbm = cpu.sys.xcr0 & mask;
-    let mut area = [0; 832];
+    let mut area = [0; AREA];
     let (legacy, rest) = area.split_at_mut(LEGACY + 64);
     legacy.copy_from_slice(&cpu.read_array::<{ LEGACY + 64 }>(va)?);
     let (present, comp) = (get_u64(legacy, LEGACY), get_u64(legacy, LEGACY + 8));
@@ -239,6 +255,10 @@ pub fn xrstor(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool) -> Guest<()> {
     if rfbm & present & xcr0::AVX != 0 {
         rest.copy_from_slice(&cpu.read_array::<256>(va.wrapping_add(YMM_HIGH as u64))?);
     }
+    let pkru = match rfbm & present & xcr0::PKRU {
+        0 => 0,
+        _ => cpu.read(pkru_at(va, compact, comp), W64)? as u32,
+    };
     let from = |bit: u64| (present & bit != 0).then_some(&area[..]);
     if compact && rfbm & !present & xcr0::SSE != 0 {
         cpu.mxcsr = MXCSR_RESET;
@@ -254,6 +274,9 @@ pub fn xrstor(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool) -> Guest<()> {
     if rfbm & xcr0::AVX != 0 {
         get_vectors(from(xcr0::AVX), YMM_HIGH, cpu, 1);
     }
+    if rfbm & xcr0::PKRU != 0 {
+        control::set_pkru(cpu, pkru);
+    }
     Ok(())
 }
 
@@ -262,7 +285,7 @@ mod tests {
     use super::super::mode;
     use super::super::testing::{self, Level};
     use super::*;
-    use emu_core::width::Width::{W8, W16, W32, W64};
+    use emu_core::width::Width::{W8, W16, W32};
 
     fn filled() -> Cpu {
         let mut c = testing::cpu(Level::Long);

@@ -302,6 +302,12 @@ impl<'k> Asm<'k> {
         self.show(eax)
     }
 
+    /// REP (REPE) before the next instruction.
+    pub fn repeat(&mut self) -> Emit {
+        let _: &mut CodeAssembler = self.code.rep();
+        Ok(())
+    }
+
     // --- control transfer between segments ---
 
     /// `JMP selector:offset`, 16- and 32-bit code only.

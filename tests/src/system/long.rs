@@ -55,26 +55,26 @@ rows! {
     "a non-canonical stack", Long, "#SS(0) #SS(0)", "SDM Vol. 3, 6.15 (#SS)", |s| {
         gate64(12, gate(CODE64, s.addr_in("", "long 12"), 0x8e, 1));
         mov(rbp, BAD); guard(); mov(eax, dword_ptr(rbp)); caught();
-        guard(); mov(rsp, rbp); push(rax); caught();
+        guard(); lea(rsp, byte_ptr(rbp + 0x1000)); push(rax); caught();
     }
     "the last canonical byte", Long, "#GP(0) #PF(0)@7fffffffffff", "SDM Vol. 1, 3.3.7.1", |s| {
         mov(rbx, BAD - 1); guard(); mov(ax, word_ptr(rbx + 1)); caught();
         guard(); mov(al, byte_ptr(rbx)); caught();
     }
-    "MSRs hold canonical addresses", Long, "#GP(0) #GP(0) #GP(0) #GP(0) #GP(0) #GP(0) #GP(0)",
+    "MSRs hold canonical addresses of the CPU's width", Long, "#GP(0) #GP(0) #GP(0) #GP(0) #GP(0) #GP(0) #GP(0)",
     "SDM Vol. 2, WRMSR", |s| {
-        guard(); set_msr(LSTAR, BAD); caught();
-        guard(); set_msr(CSTAR, BAD); caught();
-        guard(); set_msr(FS_BASE, BAD); caught();
-        guard(); set_msr(GS_BASE, BAD); caught();
-        guard(); set_msr(KERNEL_GS_BASE, BAD); caught();
-        guard(); set_msr(SYSENTER_EIP, BAD); caught();
-        guard(); set_msr(SYSENTER_ESP, BAD); caught();
+        guard(); set_msr(LSTAR, BAD << 9); caught();
+        guard(); set_msr(CSTAR, BAD << 9); caught();
+        guard(); set_msr(FS_BASE, BAD << 9); caught();
+        guard(); set_msr(GS_BASE, BAD << 9); caught();
+        guard(); set_msr(KERNEL_GS_BASE, BAD << 9); caught();
+        guard(); set_msr(SYSENTER_EIP, BAD << 9); caught();
+        guard(); set_msr(SYSENTER_ESP, BAD << 9); caught();
     }
     "INVLPG of a non-canonical address", Long, "ok", "SDM Vol. 2, INVLPG", |s| {
         mov(rbx, BAD); guard(); invlpg(byte_ptr(rbx)); caught();
     }
-    "SYSCALL and SYSRET", LongUser, "10 18 2 403 33 2b 3 6000", "SDM Vol. 2, SYSCALL, SYSRET", |s| {
+    "SYSCALL and SYSRET", LongUser, "10 18 3 403 33 2b 3 6000", "SDM Vol. 2, SYSCALL, SYSRET", |s| {
         with(fast_calls); ring3(); push(0x403); popfq(); mov(rbx, u64::from(s.addr("entry")));
         jmp(s.label("call"));
         here("entry"); show(cs); show(ss); show_flags(0x403);
@@ -92,7 +92,8 @@ rows! {
         here("entry");
     }
     "SYSRET to a non-canonical address", Long, "#GP(0) 10", "SDM Vol. 2, SYSRET", |s| {
-        with(fast_calls); mov(rcx, BAD); mov(r11, 2u64); guard(); sysretq(); here("entry"); caught();
+        with(fast_calls); mov(rcx, BAD); mov(r11, 2u64); guard(); sysretq(); here("entry");
+        caught();
         show_at(AT_CS);
     }
     "SYSCALL without EFER.SCE", Long, "#UD #UD", "SDM Vol. 2, SYSCALL", |s| {
@@ -123,8 +124,10 @@ rows! {
     }
     "opcodes that 64-bit mode has not", Long, "#UD #UD #UD #UD #UD #UD #UD #UD",
     "SDM Vol. 2, appendix A", |s| {
-        guard(); db(&[0x06]); caught(); guard(); db(&[0x0e]); caught(); guard(); db(&[0x27]); caught();
-        guard(); db(&[0x37]); caught(); guard(); db(&[0x60]); caught(); guard(); db(&[0xce]); caught();
+        guard(); db(&[0x06]); caught(); guard(); db(&[0x0e]); caught(); guard(); db(&[0x27]);
+        caught();
+        guard(); db(&[0x37]); caught(); guard(); db(&[0x60]); caught(); guard(); db(&[0xce]);
+        caught();
         guard(); db(&[0x9a, 0, 0, 0, 0, 8, 0]); caught();
         guard(); db(&[0xea, 0, 0, 0, 0, 8, 0]); caught();
     }
@@ -137,7 +140,8 @@ rows! {
         db(&[0x64, 0x8b, 0x04, 0x25, 0x10, 0, 0, 0]); show(eax);
     }
     "L and D together", Long, "#GP(80)", "SDM Vol. 3, 5.2.1", |s| {
-        gdt(FREE, segment(0, 0xf_ffff, 0xe09b)); guard(); push(FREE as i32); push(0); retf(); caught();
+        gdt(FREE, segment(0, 0xf_ffff, 0xe09b)); guard(); push(FREE as i32); push(0); retf();
+        caught();
     }
     "the stack is aligned for a handler", Long, "INT 21 6fc8 6ff9", "SDM Vol. 3, 6.14.2", |s| {
         mov(rsp, 0x6ff9u64); guard(); int(0x21); caught(); show_at(AT_HANDLER_SP); show_at(AT_SP);
@@ -187,7 +191,7 @@ rows! {
     "descriptors of 16 bytes", Long, "#GP(80) #GP(80)", "SDM Vol. 3, 8.2.3 and 3.5.2", |s| {
         gdt(FREE, segment(0, 0x67, 0x89)); gdt(FREE + 8, 1 << 40); mov(eax, FREE);
         guard(); ltr(ax); caught();
-        gdt(FREE, segment(0, 0x67, 0x82)); gdt(FREE + 8, 0x8000); mov(eax, FREE);
+        gdt(FREE, segment(0, 0x67, 0x82)); gdt(FREE + 8, 1 << 24); mov(eax, FREE);
         guard(); lldt(ax); caught();
     }
     "compatibility mode sees 4 GiB", Compat, "5a 8", "SDM Vol. 3, 3.3.7", |s| {
@@ -206,7 +210,8 @@ rows! {
     "segments count in compatibility mode", Compat, "#GP(0) #SS(0)", "SDM Vol. 3, 3.2.4", |s| {
         gdt(FREE, segment(0, 0xfff, 0x40f3)); gdt(FREE + 8, segment(0, 0x7fff, 0x4093));
         mov(eax, FREE); mov(ds, ax); guard(); mov(eax, dword_ptr(0x1000)); caught();
-        mov(eax, FREE + 8); mov(ss, ax); guard(); mov(ebp, 0x8000); mov(eax, dword_ptr(ebp)); caught();
+        mov(eax, FREE + 8); mov(ss, ax); guard(); mov(ebp, 0x8000); mov(eax, dword_ptr(ebp));
+        caught();
     }
     "privileged instructions", Long3, "#GP(0) #GP(0) #GP(0) #GP(0) #GP(0)", "SDM Vol. 3, 5.9", |s| {
         guard(); hlt(); caught(); guard(); mov(rax, cr3); caught(); guard(); wbinvd(); caught();

@@ -18,11 +18,16 @@ pub mod image;
 pub mod layout;
 pub mod run;
 
+mod interrupts;
+mod keys;
 mod long;
 mod paging;
 mod protected;
 mod real;
+mod registers;
+mod strings;
 mod tasks;
+mod virtual8086;
 
 use asm::{Asm, Emit};
 
@@ -86,8 +91,13 @@ pub static CHAPTERS: &[Chapter] = &[
     Chapter { name: "real", rows: real::ROWS },
     Chapter { name: "protected", rows: protected::ROWS },
     Chapter { name: "paging", rows: paging::ROWS },
+    Chapter { name: "keys", rows: keys::ROWS },
     Chapter { name: "long", rows: long::ROWS },
     Chapter { name: "tasks", rows: tasks::ROWS },
+    Chapter { name: "virtual8086", rows: virtual8086::ROWS },
+    Chapter { name: "interrupts", rows: interrupts::ROWS },
+    Chapter { name: "registers", rows: registers::ROWS },
+    Chapter { name: "strings", rows: strings::ROWS },
 ];
 
 /// Expands a table of rows: `"name", Mode, "expected", "source", |s| { op(args); … }`, where each

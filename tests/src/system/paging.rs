@@ -104,13 +104,15 @@ fn remap(s: &mut Asm) -> Emit {
 }
 
 rows! {
-    "32-bit: P, W/R", Legacy, "#PF(0)@30000 #PF(2)@30004 ok ok #PF(3)@31000", "SDM Vol. 3, 4.7", |s| {
+    "32-bit: P, W/R", Legacy, "#PF(0)@30000 #PF(2)@30004 ok ok #PF(3)@31000",
+    "SDM Vol. 3, 4.7", |s| {
         with(protection);
     }
     "PAE: P, W/R", Pae, "#PF(0)@30000 #PF(2)@30004 ok ok #PF(3)@31000", "SDM Vol. 3, 4.7", |s| {
         with(protection);
     }
-    "4-level: P, W/R", Long, "#PF(0)@30000 #PF(2)@30004 ok ok #PF(3)@31000", "SDM Vol. 3, 4.7", |s| {
+    "4-level: P, W/R", Long, "#PF(0)@30000 #PF(2)@30004 ok ok #PF(3)@31000",
+    "SDM Vol. 3, 4.7", |s| {
         with(protection);
     }
     "compatibility mode: P, W/R", Compat, "#PF(0)@30000 #PF(2)@30004 ok ok #PF(3)@31000",
@@ -146,7 +148,8 @@ rows! {
     "XD is reserved without EFER.NXE", Long, "#PF(9)@30000 #PF(b)@30004", "SDM Vol. 3, 4.5.4", |s| {
         pte(PAGE, MAPPED | 3 | XD); with(read_write);
     }
-    "reserved bits count before rights", Long3, "#PF(d)@30000 #PF(f)@30004", "SDM Vol. 3, 4.7", |s| {
+    "reserved bits count before rights", Long3, "#PF(d)@30000 #PF(f)@30004",
+    "SDM Vol. 3, 4.7", |s| {
         pte(PAGE, MAPPED | 1 | 1 << 51); with(read_write);
     }
     "bits below a large page", Long, "#PF(9)@200000", "SDM Vol. 3, table 4-18", |s| {
@@ -161,7 +164,8 @@ rows! {
         poke(IMAGE + PD32 + 4, 0x60_0083); invlpg(byte_ptr(0x40_0000));
         guard(); mov(eax, dword_ptr(0x40_0000)); caught();
     }
-    "a PDPTE that is not present", Pae, "#PF(0)@40000000 #PF(2)@40000004", "SDM Vol. 3, 4.4.2", |s| {
+    "a PDPTE that is not present", Pae, "#PF(0)@40000000 #PF(2)@40000004",
+    "SDM Vol. 3, 4.4.2", |s| {
         guard(); mov(eax, dword_ptr(0x4000_0000)); caught();
         guard(); mov(dword_ptr(0x4000_0004), eax); caught();
     }
@@ -188,7 +192,8 @@ rows! {
         guard(); mov(eax, dword_ptr(PAGE)); caught();
     }
     "SMAP", Long, "ok ok #PF(1)@30000 #PF(3)@30004 ok ok ok", "SDM Vol. 3, 4.6.1", |s| {
-        with(put_ret); pte(PAGE, MAPPED | 7); with(read_write); set_cr4(SMAP); with(read_write);
+        with(put_ret); pte(PAGE, MAPPED | 7); invlpg(byte_ptr(PAGE));
+        with(read_write); set_cr4(SMAP); with(read_write);
         stac(); with(read_write); clac(); with(fetch);
     }
     "SMAP and an implicit access", Long, "#PF(1)@30008", "SDM Vol. 3, 4.6.1", |s| {
@@ -217,14 +222,16 @@ rows! {
         with(two_pages); with(show_page); with(remap); invlpg(byte_ptr(PAGE)); with(show_page);
     }
     "INVLPG by any address of the page", Legacy, "1 2", "SDM Vol. 3, 4.10.4.1", |s| {
-        with(two_pages); with(show_page); with(remap); invlpg(byte_ptr(PAGE + 0xfff)); with(show_page);
+        with(two_pages); with(show_page); with(remap); invlpg(byte_ptr(PAGE + 0xfff));
+        with(show_page);
     }
     "INVLPG of a global page", Long, "1 2", "SDM Vol. 3, 4.10.4.1", |s| {
         with(two_pages); set_cr4(PGE); pte(PAGE, MAPPED | 0x103); with(show_page);
         with(remap); invlpg(byte_ptr(PAGE)); with(show_page);
     }
     "MOV to CR3", Long, "1 2", "SDM Vol. 3, 4.10.4.1", |s| {
-        with(two_pages); with(show_page); with(remap); mov(rax, cr3); mov(cr3, rax); with(show_page);
+        with(two_pages); with(show_page); with(remap); mov(rax, cr3); mov(cr3, rax);
+        with(show_page);
     }
     "a change of CR4.PGE", Long, "1 2", "SDM Vol. 3, 4.10.4.1", |s| {
         with(two_pages); set_cr4(PGE); pte(PAGE, MAPPED | 0x103); with(show_page);
@@ -251,14 +258,16 @@ rows! {
         with(show_page); with(remap); mov(cr3, rax); with(show_page);
         mov(rax, cr3); and(rax, -8); mov(cr3, rax); with(show_page);
     }
-    "P set needs no invalidation", Long, "#PF(0)@30000 #PF(2)@30004 ok ok", "SDM Vol. 3, 4.10.4.3", |s| {
+    "P set needs no invalidation", Long, "#PF(0)@30000 #PF(2)@30004 ok ok",
+    "SDM Vol. 3, 4.10.4.3", |s| {
         pte(PAGE, 0); with(read_write); pte(PAGE, MAPPED | 3); with(read_write);
     }
     "the upper half", Long, "1", "SDM Vol. 3, 4.5", |s| {
         with(two_pages); mov(rbx, 0xffff_8000_0000_0000_u64 + MAPPED);
         mov(eax, dword_ptr(rbx)); show(eax);
     }
-    "CR2 is kept by other exceptions", Long, "#PF(0)@30000 #UD 30000", "SDM Vol. 3, 2.5 (CR2)", |s| {
+    "CR2 is kept by other exceptions", Long, "#PF(0)@30000 #UD 30000",
+    "SDM Vol. 3, 2.5 (CR2)", |s| {
         pte(PAGE, 0); guard(); mov(eax, dword_ptr(PAGE)); caught();
         guard(); ud2(); caught(); mov(rax, cr2); show(rax);
     }

@@ -183,10 +183,12 @@ rows! {
         jmp(s.label("back")); here("conforming"); show(cs); retf(); here("back"); show(cs);
     }
     "conforming code of an outer ring", Protected, "#GP(80)", "SDM Vol. 3, 5.8.1.2", |s| {
-        gdt(FREE, flat(0xf_ffff, 0xc0ff)); guard(); far_call(FREE, s.addr("x")); here("x"); caught();
+        gdt(FREE, flat(0xf_ffff, 0xc0ff)); guard(); far_call(FREE, s.addr("x")); here("x");
+        caught();
     }
     "code that is not present", Protected, "#NP(80)", "SDM Vol. 3, 6.15 (#NP)", |s| {
-        gdt(FREE, flat(0xf_ffff, 0xc01b)); guard(); far_call(FREE, s.addr("x")); here("x"); caught();
+        gdt(FREE, flat(0xf_ffff, 0xc01b)); guard(); far_call(FREE, s.addr("x")); here("x");
+        caught();
     }
     "a target beyond the limit of CS", Protected, "#GP(0) 8", "SDM Vol. 2, JMP", |s| {
         gdt(FREE, flat(0xfff, 0x409b)); guard(); far_jmp(FREE, 0x1_0000); caught(); show_at(AT_CS);
