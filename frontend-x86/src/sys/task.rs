@@ -402,7 +402,7 @@ mod tests {
             (6, 0, Some((11, 0)), f(ts, 0)),
             (6, desc(0, 0xf_ffff, 0xc093), Some((11, 0x30)), f(ts, 0x30)),   // not code
             (6, desc(0, 0xf_ffff, 0xc0fb), Some((11, 0x30)), f(ts, 0x30)),   // DPL is not RPL
-            (6, desc(0, 0xf_ffff, 0xc0ff), Some((11, 0x30)), f(ts, 0x30)),   // conforming, above RPL
+            (6, desc(0, 0xf_ffff, 0xc0ff), Some((11, 0x30)), f(ts, 0x30)),   // conforming
             (6, desc(0, 0xf_ffff, 0xc01b), Some((11, 0x30)), f(np, 0x30)),
             (6, 0, Some((12, 0)), f(ts, 0)),
             (6, desc(0, 0xf_ffff, 0xc091), Some((12, 0x30)), f(ts, 0x30)),   // SS not writable

@@ -72,7 +72,8 @@ rows! {
         show_at(IMAGE + GDT + TSS32_SELECTOR + 4); show_at(IMAGE + GDT + FREE + 4);
         show_flags(0x4000); show_at(IMAGE + TSS32 + 40);
     }
-    "CALL nests and IRET goes back", Protected, "48 8902 4000 48 8b01 2", "SDM Vol. 3, 7.3, 7.4", |s| {
+    "CALL nests and IRET goes back", Protected, "48 8902 4000 48 8b01 2",
+    "SDM Vol. 3, 7.3, 7.4", |s| {
         with(task); far_call(FREE, 0);
         str(eax); show(eax); show_at(IMAGE + GDT + FREE + 4); jmp(s.label("end"));
         here("new"); show_flags(0x4000); show_at(SCRATCH);
@@ -98,7 +99,8 @@ rows! {
         with(task); mov(dword_ptr(IMAGE + TSS32), FREE); guard(); push(0x4002); popfd(); iretd();
         here("new"); caught();
     }
-    "a bad GS is the new task's fault", Protected, "#TS(100) 80 0", "SDM Vol. 3, 7.3, table 7-1", |s| {
+    "a bad GS is the new task's fault", Protected, "#TS(100) 80 0",
+    "SDM Vol. 3, 7.3, table 7-1", |s| {
         with(task); mov(dword_ptr(SCRATCH + 92), 0x100); guard(); far_jmp(FREE, 0);
         here("new"); here("start"); caught(); str(eax); show(eax); with(show_where);
     }
@@ -118,7 +120,8 @@ rows! {
     }
     "a task of 16 bits", Protected, "80 5000 1234", "SDM Vol. 3, 7.6", |s| {
         with(task16); mov(ebx, 0x7777_1234); far_jmp(FREE, 0);
-        here("new"); movzx(esp, sp); mov(ecx, DATA3); mov(fs, cx); str(ecx); show(ecx); movzx(ecx, sp); show(ecx);
+        here("new"); movzx(esp, sp); mov(ecx, DATA3); mov(fs, cx); str(ecx); show(ecx);
+        movzx(ecx, sp); show(ecx);
         movzx(ecx, word_ptr(IMAGE + TSS32 + 52)); show(ecx);
     }
     "the debug trap flag of a TSS", Protected, "#DB 8000 0", "SDM Vol. 3, 17.3.1.5", |s| {
@@ -158,7 +161,8 @@ rows! {
     "INT1", Protected, "#DB 0 1", "SDM Vol. 2, INT1", |s| {
         guard(); here("start"); int1(); nop(); caught(); with(show_dr6); with(show_where);
     }
-    "alignment checking at CPL 3", Protected, "ok #AC(0) ok #AC(0) ok", "SDM Vol. 3, 6.15 (#AC)", |s| {
+    "alignment checking at CPL 3", Protected, "ok #AC(0) ok #AC(0) ok",
+    "SDM Vol. 3, 6.15 (#AC)", |s| {
         set_cr0(1 << 18); push(0x4_0002); popfd();
         guard(); mov(eax, dword_ptr(SCRATCH + 1)); caught(); ring3();
         guard(); mov(eax, dword_ptr(SCRATCH + 1)); caught();
