@@ -113,7 +113,8 @@ mod tests {
         #[rustfmt::skip]
         let rows = [
             (0x2000, 4, true, 0), (0x2001, 4, true, 2), (0x2007, 1, true, 2), (0x2007, 1, false, 0),
-            (0x2004, 8, true, 10), (0x200f, 1, false, 8), (0x2010, 8, true, 0), (0x1000, 1, true, 0),
+            (0x2004, 8, true, 10), (0x200f, 1, false, 8), (0x2010, 8, true, 0),
+            (0x1000, 1, true, 0),
         ];
         for (va, n, write, hits) in rows {
             w.hits = 0;

@@ -69,6 +69,7 @@ macro_rules! sensitive {
 }
 
 const UMIP: Trap = Switch("CR4.UMIP = 1");
+const PKE: Trap = Switch("CR4.PKE = 0");
 
 #[rustfmt::skip]
 sensitive! {
@@ -121,6 +122,8 @@ sensitive! {
     "invd, wbinvd": Invd | Wbinvd, any, Control, [Always, Always, Always], "", "privileged";
     "rdmsr": Rdmsr, any, Behaviour, [Always, Always, Always], "", "privileged";
     "wrmsr": Wrmsr, any, Control, [Always, Always, Always], "", "privileged";
+    "rdpkru": Rdpkru, any, Behaviour, [PKE, PKE, PKE], "", "new (2015): tells the protection keys of ring 3, its own affair";
+    "wrpkru": Wrpkru, any, Control, [PKE, PKE, PKE], "", "new (2015): sets them";
     "monitor, mwait": Monitor | Mwait, any, Control, [Always, Always, Always], "", "new (2004), and privileged";
     "xsetbv": Xsetbv, any, Control, [Always, Always, Always], "", "new (2008), and privileged";
     "swapgs": Swapgs, any, Control, [Absent, Absent, Always], "", "new with 64-bit code, and privileged";

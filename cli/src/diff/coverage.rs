@@ -72,7 +72,7 @@ tests! {
     Lgdt | Lidt => "frontend-x86/src/sys/segment.rs" ["table_registers"];
     Lldt | Ltr => "frontend-x86/src/sys/segment.rs" ["task_and_ldt_registers"];
     Clts | Lmsw => "frontend-x86/src/sys/control.rs" ["cr0_rules"];
-    Mov => "frontend-x86/src/sys/control.rs" ["cr0_rules", "cr4_rules", "pcids", "task_priority_and_debug_registers"];
+    Mov => "frontend-x86/src/sys/control.rs" ["cr0_rules", "cr4_rules", "pcids", "task_priority"];
     Invlpg | Invpcid => "frontend-x86/src/sys/control.rs" ["pcids"];
     Invd | Wbinvd => "frontend-x86/src/insn/tests.rs" ["caches_are_coherent"];
     Xsetbv => "frontend-x86/src/sys/control.rs" ["xcr0_rules"];

@@ -524,8 +524,8 @@ mod tests {
         }
     }
 
-    /// LOCK is #UD on all that does not read and write memory in one of the listed ways (SDM Vol. 2,
-    /// LOCK).
+    /// LOCK is #UD on all that does not read and write memory in one of the listed ways (SDM Vol.
+    /// 2, LOCK).
     #[test]
     fn lock() {
         for bytes in [

@@ -216,12 +216,15 @@ mod tests {
         let x87: &[u8] = &[0xdd, 0x35, 0xa0, 0x4f, 0, 0]; // fnsave [4fa0h]: up to 500bh
         #[rustfmt::skip]
         let rows: [(&[u8], u64, u64, bool); 18] = [
-            (store, 0x5004, w, true),       (store, 0x5007, w, true),       (store, 0x5008, rw, false),
-            (store, 0x5003, w, false),      (store, 0x5003, w | b2, false), (store, 0x5003, w | b4, false),
-            (store, 0x5002, w | b8, true),  (store, 0x5001, w | b8, true),  (load, 0x5004, w, false),
-            (load, 0x5004, rw, true),       (load, 0x5005, rw, false),      (load, 0x5006, rw | b4, true),
-            (rmw, 0x5004, w, true),         (push, STACK - 1, w, true),     (call, STACK - 4, w | b4, true),
-            (sse, 0x500c, w | b4, true),    (x87, 0x5008, w | b4, true),    (store, 0x1234, rw, false),
+            (store, 0x5004, w, true), (store, 0x5007, w, true),
+            (store, 0x5008, rw, false), (store, 0x5003, w, false),
+            (store, 0x5003, w | b2, false), (store, 0x5003, w | b4, false),
+            (store, 0x5002, w | b8, true), (store, 0x5001, w | b8, true),
+            (load, 0x5004, w, false), (load, 0x5004, rw, true),
+            (load, 0x5005, rw, false), (load, 0x5006, rw | b4, true),
+            (rmw, 0x5004, w, true), (push, STACK - 1, w, true),
+            (call, STACK - 4, w | b4, true), (sse, 0x500c, w | b4, true),
+            (x87, 0x5008, w | b4, true), (store, 0x1234, rw, false),
         ];
         for (code, dr0, dr7, hits) in rows {
             let bytes = [code, &[NOP, HLT]].concat();

@@ -138,8 +138,8 @@ fn exists(cpu: &Cpu, msr: u32) -> bool {
     }
 }
 
-/// Whether MONITOR and MWAIT exist: the feature, not turned off in `IA32_MISC_ENABLE` where there is
-/// one.
+/// Whether MONITOR and MWAIT exist: the feature, not turned off in `IA32_MISC_ENABLE` where there
+/// is one.
 pub fn has_monitor(cpu: &Cpu) -> bool {
     let switch = model::of(cpu).misc_enable();
     Features::MONITOR.in_cpu(cpu) && (!switch || cpu.sys.misc_enable & MISC_ENABLE_MONITOR != 0)

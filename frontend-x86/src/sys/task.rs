@@ -162,7 +162,7 @@ pub fn switch(cpu: &mut Cpu, selector: u16, by: By, rip: u64, rf: u64) -> Guest<
         cpu.tlb.switch(0, false);
     }
     debug::leave_task(cpu);
-    // The upper halves of registers that come out of a 16-bit TSS are set.
+    // The manual does not tell what a 16-bit TSS leaves in the upper halves: they are set.
     let upper = if new.w == W16 { 0xffff_0000 } else { 0 };
     for (r, v) in cpu.regs[..8].iter_mut().zip(&state[2..10]) {
         *r = v | upper;
@@ -402,7 +402,7 @@ mod tests {
             (6, 0, Some((11, 0)), f(ts, 0)),
             (6, desc(0, 0xf_ffff, 0xc093), Some((11, 0x30)), f(ts, 0x30)),   // not code
             (6, desc(0, 0xf_ffff, 0xc0fb), Some((11, 0x30)), f(ts, 0x30)),   // DPL is not RPL
-            (6, desc(0, 0xf_ffff, 0xc0ff), Some((11, 0x30)), f(ts, 0x30)),   // conforming, above RPL
+            (6, desc(0, 0xf_ffff, 0xc0ff), Some((11, 0x30)), f(ts, 0x30)),   // conforming
             (6, desc(0, 0xf_ffff, 0xc01b), Some((11, 0x30)), f(np, 0x30)),
             (6, 0, Some((12, 0)), f(ts, 0)),
             (6, desc(0, 0xf_ffff, 0xc091), Some((12, 0x30)), f(ts, 0x30)),   // SS not writable

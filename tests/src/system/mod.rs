@@ -26,6 +26,7 @@ mod protected;
 mod real;
 mod registers;
 mod strings;
+mod tasks;
 mod virtual8086;
 
 use asm::{Asm, Emit};
@@ -92,6 +93,7 @@ pub static CHAPTERS: &[Chapter] = &[
     Chapter { name: "paging", rows: paging::ROWS },
     Chapter { name: "keys", rows: keys::ROWS },
     Chapter { name: "long", rows: long::ROWS },
+    Chapter { name: "tasks", rows: tasks::ROWS },
     Chapter { name: "virtual8086", rows: virtual8086::ROWS },
     Chapter { name: "interrupts", rows: interrupts::ROWS },
     Chapter { name: "registers", rows: registers::ROWS },
