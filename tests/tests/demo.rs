@@ -18,7 +18,7 @@ fn the_story_is_complete() {
     let end = demo(ClockKind::Host);
     let success = roms::DEMO_SUCCESS_STATUS as u32;
     assert_eq!(end.outcome, Outcome::DebugExit(success), "{}", end.console);
-    assert_eq!(end.console, String::from_utf8_lossy(roms::demo_serial()));
+    assert_eq!(end.console, String::from_utf8_lossy(&roms::demo_serial()));
 }
 
 #[test]

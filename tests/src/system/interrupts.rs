@@ -60,7 +60,7 @@ fn pic(s: &mut Asm) -> Emit {
         (0xa1, 0xff),
     ] {
         s.mov(al, value)?;
-        s.out(port as i32, al)?;
+        s.out(port, al)?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ pub mod image;
 pub mod layout;
 pub mod run;
 
+mod debug;
 mod interrupts;
 mod keys;
 mod long;
@@ -26,6 +27,7 @@ mod protected;
 mod real;
 mod registers;
 mod strings;
+mod tasks;
 mod virtual8086;
 
 use asm::{Asm, Emit};
@@ -94,6 +96,8 @@ pub static CHAPTERS: &[Chapter] = &[
     Chapter { name: "long", rows: long::ROWS },
     Chapter { name: "virtual8086", rows: virtual8086::ROWS },
     Chapter { name: "interrupts", rows: interrupts::ROWS },
+    Chapter { name: "tasks", rows: tasks::ROWS },
+    Chapter { name: "debug", rows: debug::ROWS },
     Chapter { name: "registers", rows: registers::ROWS },
     Chapter { name: "strings", rows: strings::ROWS },
 ];
