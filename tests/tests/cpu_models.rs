@@ -35,6 +35,11 @@ fn amd64_on_the_baseline() {
 }
 
 #[test]
+fn amd64_on_the_default() {
+    check(Arch::Amd64, "x86-64-v3", "x86_64", "Ring3 x86-64-v3 CPU", "fxsr pae sse2 lm avx2");
+}
+
+#[test]
 fn i386_without_pae_on_pentium3() {
     check(Arch::I386, "pentium3", "i686", "Pentium III (Coppermine)", "fxsr pae");
 }

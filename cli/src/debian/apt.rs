@@ -3,8 +3,8 @@
 //! apt knows what a program should not guess: mirrors, proxies, keys. `apt-get download` needs no
 //! rights, but package lists, which a fresh container lacks and which go stale. So there are two
 //! attempts: with the system's lists, then with lists of our own below the cache folder, made by
-//! `apt-get update` from the same sources, proxies and keys. For packages of another architecture than
-//! the host's the system has no lists, and the second attempt is the only one.
+//! `apt-get update` from the same sources, proxies and keys. For packages of another architecture
+//! than the host's the system has no lists, and the second attempt is the only one.
 //!
 //! Source: apt-get(8), apt.conf(5), apt's `doc/progress-reporting.md`.
 

@@ -64,6 +64,11 @@ impl Generator {
         }
     }
 
+    /// Starts over with another seed.
+    pub fn reseed(&mut self, seed: u64) {
+        self.rng = Rng::new(seed);
+    }
+
     /// The encodings it chooses among.
     #[must_use]
     pub fn codes(&self) -> &[Code] {
@@ -80,7 +85,7 @@ impl Generator {
         while (draft.insns as u64) < count && draft.code.len() + MAX_LEN <= CODE_MAX {
             if self.random_bytes && self.rng.one_in(24) {
                 let suits = |e: &Encoded, d: &Draft| rules::read(&e.insn) & d.undefined == 0;
-                if let Some(e) = self.of_bytes(draft.ip()).filter(|e| suits(e, &draft)) {
+                if let Some(e) = self.random_insn(draft.ip()).filter(|e| suits(e, &draft)) {
                     let illegal = e.insn.is_invalid();
                     draft.add(&e, &mut self.info, &mut self.rng);
                     if illegal {
@@ -110,7 +115,7 @@ impl Generator {
     }
 
     /// Random bytes that are illegal, or an instruction of the model.
-    fn of_bytes(&mut self, ip: u64) -> Option<Encoded> {
+    fn random_insn(&mut self, ip: u64) -> Option<Encoded> {
         let mut bytes = Vec::new();
         let prefixes = [0x66, 0xf2, 0xf3, 0xf0, 0x48, 0x41, 0x2e, 0x64];
         // Few prefixes: beyond 15 bytes it is #GP, and the length of what is illegal is not told.

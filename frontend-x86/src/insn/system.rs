@@ -560,6 +560,7 @@ mod tests {
         let code: &[u8] = &[0x0f, 0x01, 0xc8, 0x0f, 0x01, 0xc9, 0xff, 0xc3, 0xf4];
         let run = |rax, rcx, msr, user| {
             let mut c = testing::cpu(Level::Long);
+            c.features |= Features::MONITOR.0;
             c.sys.misc_enable = msr;
             for v in [6, 13, 14] {
                 testing::gate(&mut c, v, testing::CODE0, 0x600 + v, 0x8e, 0);
@@ -573,7 +574,7 @@ mod tests {
             assert_eq!(v.run(100), Stop::Halted);
             v
         };
-        let on = crate::sys::msr::MISC_ENABLE_MONITOR;
+        let on = 1 << 18;
         let mut v = run(0x5000, 0, on, false);
         assert_eq!((v.cpu.rip(), v.cpu.reg(Reg::RBX)), (0x123a, 0));
         assert_eq!((v.run(100), v.cpu.reg(Reg::RBX)), (Stop::Halted, 1));
@@ -588,6 +589,8 @@ mod tests {
         }
         let mut c = testing::cpu(Level::Long);
         let bit = |c: &emu_core::cpu::Cpu| crate::sys::cpuid::cpuid(c, 1, 0)[2] >> 3 & 1;
+        assert_eq!(bit(&c), 0, "not in this model");
+        c.features |= Features::MONITOR.0;
         assert_eq!((bit(&c), crate::sys::cpuid::cpuid(&c, 5, 0)), (1, [64, 64, 0, 0]));
         crate::sys::msr::write(&mut c, crate::sys::msr::addr::MISC_ENABLE, 0).unwrap();
         assert_eq!(bit(&c), 0);

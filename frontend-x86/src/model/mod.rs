@@ -5,9 +5,10 @@
 //! it (`core2,+avx,-nx`). A feature brings what it needs and takes along what needs it, by the one
 //! table in [`needs`]. Everything else follows from features and model: what a CPU lacks is #UD
 //! ([`crate::insn::enabled`]), a bit without its feature is #GP ([`crate::sys::control`],
-//! [`crate::sys::msr`]), and CPUID says so ([`crate::sys::cpuid`]). A test holds the three together.
+//! [`crate::sys::msr`]), and CPUID says so ([`crate::sys::cpuid`]). A test holds the three
+//! together.
 //!
-//! The default models `x86-64-v1` to `-v3` and `max` are no CPU that was ever sold: they have the
+//! The models `x86-64-v1` to `-v3` and `max` are no CPU that was ever sold: they have the
 //! signature of Westmere, for which operating systems know no erratum that would matter here. The
 //! others are CPUs as they were, but for one bit: those that did leak (Meltdown and its kin) say
 //! through `IA32_ARCH_CAPABILITIES` that they do not, since nothing here runs ahead of itself. A

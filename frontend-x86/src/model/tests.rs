@@ -273,6 +273,11 @@ fn highest_leaves() {
             assert_eq!(cpuid(&c, 0x8000_0000, 0), last, "{}", m.name);
         }
     }
+    // IA32_MISC_ENABLE, "Limit CPUID Maxval".
+    let mut c = cpu(CpuModel::default(), true);
+    msr::write(&mut c, msr::addr::MISC_ENABLE, msr::MISC_ENABLE_RESET | 1 << 22).unwrap();
+    assert_eq!((cpuid(&c, 0, 0)[0], cpuid(&c, 7, 0)), (3, [0; 4]));
+    assert_eq!(cpuid(&c, 0x8000_0000, 0)[0], 0x8000_0008);
     let top = |text: &str| cpuid(&cpu(text.parse().unwrap(), true), 0, 0)[0];
     assert_eq!((top("i486"), top("pentium")), (1, 1));
     assert_eq!((top("pentium3"), top("pentium3,-arch_capabilities")), (7, 2));

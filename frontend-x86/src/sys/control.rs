@@ -355,7 +355,7 @@ pub fn hlt(cpu: &mut Cpu, next_rip: u64) -> Guest<()> {
 
 /// What MONITOR and MWAIT have in common: there are no hints in ECX.
 fn check_monitor(cpu: &Cpu) -> Guest<()> {
-    if cpu.sys.misc_enable & msr::MISC_ENABLE_MONITOR == 0 {
+    if !msr::has_monitor(cpu) {
         return Err(Fault::UD);
     }
     ok_if(register_width(cpu).zext(cpu.reg(Reg::RCX)) == 0)

@@ -337,8 +337,8 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
         0 => [basic, text(m.vendor, 0), text(m.vendor, 8), text(m.vendor, 4)],
         1 => {
             let osxsave = cpu.sys.cr4 & cr4::OSXSAVE != 0;
-            let off = cpu.sys.misc_enable & msr::MISC_ENABLE_MONITOR == 0;
-            let ecx = word(Word::Ecx1) & !(u32::from(off) << 3) | u32::from(osxsave) << 27;
+            let off = has(Features::MONITOR) && !msr::has_monitor(cpu);
+            let ecx = word(Word::Ecx1) ^ u32::from(off) << 3 | u32::from(osxsave) << 27;
             // CLFLUSH line of 8 quadwords, one logical processor, APIC id 0.
             let line = if has(Features::CLFSH) { 8 << 8 | 1 << 16 } else { 0 };
             [m.signature(), u32::from(m.brand_index) | line, ecx, word(Word::Edx1)]

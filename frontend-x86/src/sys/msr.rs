@@ -1,8 +1,8 @@
 //! Model-specific registers, the time-stamp counter and RDPMC.
 //!
-//! Every MSR that there is is one arm below; whether the CPU has it, [`exists`] says. The rest raise
-//! #GP, which is how operating systems find out. Those of the local APIC are the platform's. MTRRs and PAT are state without
-//! effect: all memory is coherent.
+//! Every MSR is one arm below; whether the CPU has it, [`exists`] says. The rest raise #GP, which
+//! is how operating systems find out. Those of the local APIC are the platform's. MTRRs and PAT are
+//! state without effect: all memory is coherent.
 //!
 //! Source: SDM Vol. 4, chapter 2; Vol. 3, 11.11 and 11.12 (MTRR, PAT), 17.17 (TSC).
 
@@ -76,10 +76,10 @@ const ARCH_CAPS: u64 = {
 /// IBRS_ALL of it, which is about `IA32_SPEC_CTRL`.
 const IBRS_ALL: u64 = 1 << 1;
 
-/// `IA32_MISC_ENABLE` after RESET: fast strings; no branch trace store, no PEBS.
-pub const MISC_ENABLE_RESET: u64 = 1 | 1 << 11 | 1 << 12;
-/// Its bit that turns MONITOR and MWAIT on; set after RESET where the CPU has them.
-pub const MISC_ENABLE_MONITOR: u64 = 1 << 18;
+/// `IA32_MISC_ENABLE` after RESET: fast strings, MONITOR; no branch trace store, no PEBS.
+pub const MISC_ENABLE_RESET: u64 = 1 | 1 << 11 | 1 << 12 | MISC_ENABLE_MONITOR;
+/// Its bit that turns MONITOR and MWAIT on.
+const MISC_ENABLE_MONITOR: u64 = 1 << 18;
 /// Its bits that software may change: fast strings, TM1, EIST, MONITOR, limit CPUID, xTPR.
 const MISC_ENABLE_BITS: u64 = 1 | 1 << 3 | 1 << 16 | 1 << 18 | 1 << 22 | 1 << 23;
 
@@ -138,6 +138,13 @@ fn exists(cpu: &Cpu, msr: u32) -> bool {
     }
 }
 
+/// Whether MONITOR and MWAIT exist: the feature, not turned off in `IA32_MISC_ENABLE` where there is
+/// one.
+pub fn has_monitor(cpu: &Cpu) -> bool {
+    let switch = model::of(cpu).misc_enable();
+    Features::MONITOR.in_cpu(cpu) && (!switch || cpu.sys.misc_enable & MISC_ENABLE_MONITOR != 0)
+}
+
 /// RDMSR.
 ///
 /// # Errors
@@ -157,7 +164,8 @@ pub fn read(cpu: &mut Cpu, msr: u32) -> Guest<u64> {
         SYSENTER_CS => s.sysenter_cs,
         SYSENTER_ESP => s.sysenter_esp,
         SYSENTER_EIP => s.sysenter_eip,
-        MISC_ENABLE => s.misc_enable,
+        MISC_ENABLE if has_monitor(cpu) => s.misc_enable,
+        MISC_ENABLE => s.misc_enable & !MISC_ENABLE_MONITOR,
         MTRR_PHYSBASE0..=MTRR_PHYSMASK7 => s.mtrr_var[(msr & 15) as usize],
         PAT => s.pat,
         MTRR_DEF_TYPE => s.mtrr_def_type,
@@ -346,6 +354,7 @@ mod tests {
             (SPEC_CTRL, 1, true), (SPEC_CTRL, 4, false), (PRED_CMD, 1, true), (BIOS_SIGN_ID, 0, true),
         ];
         let mut c = testing::cpu(Level::Long);
+        c.features |= Features::MONITOR.0;
         for &(msr, value, ok) in rows {
             assert_eq!(write(&mut c, msr, value).is_ok(), ok, "{msr:#x} = {value:#x}");
         }

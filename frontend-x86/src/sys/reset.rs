@@ -33,11 +33,7 @@ pub fn reset(cpu: &mut Cpu) {
     cpu.v = [[0; 4]; 24];
     cpu.mxcsr = xsave::MXCSR_RESET;
     cpu.x87 = X87 { cw: 0x40, full: 0xff, st: [St::default(); 8], ..X87::default() };
-    let monitor = Features::MONITOR.in_cpu(cpu);
-    let misc_enable = match model::of(cpu).misc_enable() {
-        true => msr::MISC_ENABLE_RESET | if monitor { msr::MISC_ENABLE_MONITOR } else { 0 },
-        false => 0,
-    };
+    let misc_enable = if model::of(cpu).misc_enable() { msr::MISC_ENABLE_RESET } else { 0 };
     cpu.sys = SysRegs {
         cr0: 0x6000_0010,
         xcr0: xcr0::X87,
