@@ -102,6 +102,8 @@ sensitive! {
     "rdpid": Rdpid, any, Behaviour, [Free, Free, Free], "", "new (2017): tells the real IA32_TSC_AUX";
     "cpuid": Cpuid, any, Behaviour, [Free, Free, Free], "", "tells the real CPU; not in the list, for a Pentium's answer was no resource; later CPUs can make it trap";
     "xgetbv": Xgetbv, any, Behaviour, [Switch("CR4.OSXSAVE = 0"), Switch("CR4.OSXSAVE = 0"), Switch("CR4.OSXSAVE = 0")], "", "new (2008): tells the real XCR0; #UD only where XSAVE is off";
+    "rdpkru": Rdpkru, any, Behaviour, [Switch("CR4.PKE = 0"), Switch("CR4.PKE = 0"), Switch("CR4.PKE = 0")], "", "new (2016): tells the real PKRU; #UD only where keys are off";
+    "wrpkru": Wrpkru, any, Control, [Switch("CR4.PKE = 0"), Switch("CR4.PKE = 0"), Switch("CR4.PKE = 0")], "", "new (2016): changes rights to user pages, those of a kernel in ring 3 too";
     "rdfsbase, rdgsbase": Rdfsbase | Rdgsbase, any, Behaviour, [Absent, Absent, Switch("CR4.FSGSBASE = 0")], "", "new (2012): tells a base that only kernels could read before";
     "wrfsbase, wrgsbase": Wrfsbase | Wrgsbase, any, Control, [Absent, Absent, Switch("CR4.FSGSBASE = 0")], "", "new (2012): sets a base that only kernels could set before";
     "syscall": Syscall, any, Control, [Absent, Absent, Switch("EFER.SCE = 0")], "", "new (1998): enters the real kernel, not the guest's";

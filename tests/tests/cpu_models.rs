@@ -54,3 +54,17 @@ fn i386_with_pae_on_the_default() {
     let flags = "fxsr pae sse2 lm avx2";
     check(Arch::I386Pae, "x86-64-v3", "i686", "Ring3 x86-64-v3 CPU", flags);
 }
+
+/// With every feature the kernel uses 5-level paging, keeps PKRU by XSAVE, and SMAP.
+#[test]
+fn amd64_with_five_levels_and_protection_keys() {
+    let command = "grep -o 'address sizes.*' /proc/cpuinfo; \
+        for f in la57 pku ospke smap; do grep -q \" $f \" /proc/cpuinfo && echo $f; done";
+    let guest = debian_for(Arch::Amd64, command);
+    let end = boot_on("max".parse().unwrap(), &guest, None, ClockKind::Host);
+    assert_eq!(end.outcome, Outcome::PowerOff, "{}", end.console);
+    let (output, _) = command_output(&end);
+    let output = output.lines().collect::<Vec<_>>().join(" ");
+    let sizes = "address sizes\t: 40 bits physical, 57 bits virtual";
+    assert_eq!(output, format!("{sizes} la57 pku ospke smap"), "{}", end.console);
+}

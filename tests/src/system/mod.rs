@@ -18,6 +18,7 @@ pub mod image;
 pub mod layout;
 pub mod run;
 
+mod debug;
 mod interrupts;
 mod keys;
 mod long;
@@ -26,6 +27,7 @@ mod protected;
 mod real;
 mod registers;
 mod strings;
+mod switches;
 mod tasks;
 mod virtual8086;
 
@@ -93,9 +95,11 @@ pub static CHAPTERS: &[Chapter] = &[
     Chapter { name: "paging", rows: paging::ROWS },
     Chapter { name: "keys", rows: keys::ROWS },
     Chapter { name: "long", rows: long::ROWS },
-    Chapter { name: "tasks", rows: tasks::ROWS },
     Chapter { name: "virtual8086", rows: virtual8086::ROWS },
     Chapter { name: "interrupts", rows: interrupts::ROWS },
+    Chapter { name: "tasks", rows: tasks::ROWS },
+    Chapter { name: "switches", rows: switches::ROWS },
+    Chapter { name: "debug", rows: debug::ROWS },
     Chapter { name: "registers", rows: registers::ROWS },
     Chapter { name: "strings", rows: strings::ROWS },
 ];

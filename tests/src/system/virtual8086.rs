@@ -199,6 +199,12 @@ rows! {
         mov(eax, ds); mov(ebx, es); mov(ecx, fs); mov(edx, gs);
         mov(esi, DATA3); mov(fs, esi); show(eax); show(ebx); show(ecx); show(edx);
     }
+    "VME: CLI and STI at IOPL 0 are VIF", Protected, "ok 3202 ok 3002",
+    "SDM Vol. 3, 21.3.3, 21.4", |s| {
+        mov(byte_ptr(IMAGE + TSS32 + IO_MAP - 28), 1); set_cr4(1); with(enter); guard(); sti();
+        caught(); pushf(); pop(ax); show(ax);
+        guard(); cli(); caught(); pushf(); pop(ax); show(ax);
+    }
     "IRET to virtual-8086 mode needs CPL 0", Protected3, "0", "SDM Vol. 2, IRET", |s| {
         push(VM as i32 | 2); push(CODE32_3 as i32); push(s.addr("to") as i32); iretd(); here("to");
         show_flags(VM);
