@@ -308,7 +308,8 @@ impl Report {
         let bits = encode::bitness(campaign.bits);
         format!(
             "{{\n  \"seed\": {}, \"bits\": {bits}, \"samples\": {}, \"mismatches\": {}, \
-             \"encodings\": {},\n  \"families\": {{{families}\n  }},\n  \"codes\": {{{codes}\n  }}\n}}\n",
+             \"encodings\": {},\n  \"families\": {{{families}\n  }},\n  \
+             \"codes\": {{{codes}\n  }}\n}}\n",
             campaign.seed,
             self.samples,
             self.mismatches,
