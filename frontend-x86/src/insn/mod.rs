@@ -40,8 +40,8 @@ macro_rules! families {
 }
 
 families! {
-    arith avx bits bmi branch crypto data flags fma mmx sse sse2 sse3 ssse3 sse41 sse42 string system
-    x87
+    arith avx bits bmi branch crypto data flags fma mmx sse sse2 sse3 ssse3 sse41 sse42 string
+    system x87
 }
 
 /// All helpers, by family.
