@@ -122,19 +122,25 @@ pub fn table() -> String {
     for s in TABLE {
         row([s.name, class(s), word(s.ring3[0]), word(s.ring3[1]), word(s.ring3[2])]);
     }
-    text += "\ntraps: privileged. by IOPL, by port: traps unless the system allows it. A bit: traps\n\
-             while the bit is so. runs: sensitive, but unprivileged. -: no such instruction there.\n\
-             \nSensitive, but unprivileged\n\n";
+    text += "
+traps: privileged. by IOPL, by port: traps unless the system allows it. A bit: traps while
+the bit is so. runs: sensitive, but unprivileged. -: no such instruction there.
+
+Sensitive, but unprivileged
+
+";
     for s in TABLE.iter().filter(|s| open(s)) {
         let robin = if s.robin.is_empty() { "" } else { "*" };
         let _ = writeln!(text, "{robin:<2}{:<24}{}", s.name, s.why);
     }
-    text += "\n* One of those that Robin and Irvine found on the Pentium in 2000. They speak of 17; the\n  \
-             list, as it is cited, has 18 names, here too. None of them is privileged today. Five\n  \
-             (SGDT, SIDT, SLDT, STR, SMSW) trap where the system sets CR4.UMIP. In 64-bit code\n  \
-             PUSH and POP have FS and GS left only. The others are as they were.\n  \
-             The rest of the set was not in their list: time and identification, which the\n  \
-             Pentium's systems could hide or did not call a resource, and what came after it.\n";
+    text += "
+* One of those that Robin and Irvine found on the Pentium in 2000. They speak of 17; the
+  list, as it is cited, has 18 names, here too. None of them is privileged today. Five
+  (SGDT, SIDT, SLDT, STR, SMSW) trap where the system sets CR4.UMIP. In 64-bit code
+  PUSH and POP have FS and GS left only. The others are as they were.
+  The rest of the set was not in their list: time and identification, which the
+  Pentium's systems could hide or did not call a resource, and what came after it.
+";
     text
 }
 
@@ -194,8 +200,8 @@ fn report(counts: &Counts) -> String {
     }
     let _ = writeln!(
         text,
-        "\n{all} in all. In ring 3 of the same mode {free} of them would not have trapped, {switch} \
-         only\nby a bit of CR4 or an MSR.\n\
+        "\n{all} in all. In ring 3 of the same mode {free} of them would not have trapped, \
+         {switch} only\nby a bit of CR4 or an MSR.\n\
          micro-ops: translated in line. helper: translated to the call of a function. trapped: it\n\
          raised #GP or #UD in the guest, as on a CPU. All are caught in translation; none has to\n\
          trap for that."

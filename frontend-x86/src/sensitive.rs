@@ -59,7 +59,7 @@ pub struct Sensitive {
 }
 
 macro_rules! sensitive {
-    ($($name:literal: $($m:ident)|+, $form:expr, $class:ident, [$($trap:expr),+], $robin:literal, $why:literal;)*) => {
+    ($($($m:ident)|+: $name:literal, $form:expr, $class:ident, [$($trap:expr),+], $robin:literal, $why:literal;)*) => {
         /// All groups.
         pub static TABLE: &[Sensitive] = &[$(Sensitive {
             name: $name, mnemonics: &[$(Mnemonic::$m),+], form: $form, class: $class,
@@ -73,63 +73,61 @@ const PKE: Trap = Switch("CR4.PKE = 0");
 
 #[rustfmt::skip]
 sensitive! {
-    "sgdt": Sgdt, any, Behaviour, [UMIP, UMIP, UMIP], "SGDT", "tells where the real GDT is; UMIP (2016) makes it trap where the system asks for it";
-    "sidt": Sidt, any, Behaviour, [UMIP, UMIP, UMIP], "SIDT", "tells where the real IDT is; UMIP";
-    "sldt": Sldt, any, Behaviour, [Absent, UMIP, UMIP], "SLDT", "tells the real LDT's selector; UMIP";
-    "str": Str, any, Behaviour, [Absent, UMIP, UMIP], "STR", "tells the real TSS' selector, whose RPL is the ring; UMIP";
-    "smsw": Smsw, any, Behaviour, [UMIP, UMIP, UMIP], "SMSW", "tells the real CR0; UMIP";
-    "pushf": Pushf | Pushfd | Pushfq, any, Behaviour, [Iopl, Free, Free], "PUSHF", "tells the real IF and IOPL";
-    "popf": Popf | Popfd | Popfq, any, Control, [Iopl, Free, Free], "POPF", "changes IF with IOPL, and without silently does not: the guest is not told";
-    "lar": Lar, any, Behaviour, [Absent, Free, Free], "LAR", "tells rights of the real GDT's segments, by the real ring";
-    "lsl": Lsl, any, Behaviour, [Absent, Free, Free], "LSL", "tells limits of the real GDT's segments, by the real ring; Linux keeps the CPU's number in one";
-    "verr": Verr, any, Behaviour, [Absent, Free, Free], "VERR", "tells what the real ring may read";
-    "verw": Verw, any, Behaviour, [Absent, Free, Free], "VERW", "tells what the real ring may write; Linux uses it to clear buffers";
-    "mov from cs, ds, …": Mov, |i| segment(i, 1), Behaviour, [Free, Free, Free], "MOV", "CS and SS tell the real ring in their lowest bits";
-    "mov to ds, ss, …": Mov, |i| segment(i, 0), Control, [Free, Free, Free], "MOV", "loads a descriptor of the real GDT, checked by the real ring";
-    "push cs, ds, …": Push, |i| segment(i, 0), Behaviour, [Free, Free, Free], "PUSH", "CS and SS tell the real ring; in 64-bit code FS and GS are left";
-    "pop ds, ss, …": Pop, |i| segment(i, 0), Control, [Free, Free, Free], "POP", "loads a descriptor of the real GDT; in 64-bit code FS and GS are left";
-    "lds, les, lfs, lgs, lss": Lds | Les | Lfs | Lgs | Lss, any, Control, [Free, Free, Free], "", "as MOV to a segment register, which stands for them in the list";
-    "call far": Call, far, Control, [Free, Free, Free], "CALL", "checks the real ring, changes it by gates";
-    "jmp far": Jmp, far, Control, [Free, Free, Free], "JMP", "checks the real ring; switches tasks";
-    "ret far": Retf, any, Control, [Free, Free, Free], "RET", "checks the real ring; goes to outer ones only";
-    "int n": Int, any, Control, [Iopl, Free, Free], "INT n", "goes through the real IDT, if the gate's DPL allows";
-    "int1, int3, into": Int1 | Int3 | Into, any, Control, [Free, Free, Free], "", "as INT n, which stands for them in the list; not IOPL-sensitive";
-    "iret": Iret | Iretd | Iretq, any, Control, [Iopl, Free, Free], "", "as RET and POPF; the list has it by its parts";
-    "arpl": Arpl, any, Behaviour, [Absent, Free, Absent], "", "computes with RPLs, by which a deprivileged kernel sees its ring; no resource is read";
-    "wait": Wait, any, Behaviour, [Free, Free, Free], "", "raises #NM by CR0.TS and MP, as all x87 and SSE instructions do by CR0.TS: a fault the system asked for";
-    "rdtsc, rdtscp": Rdtsc | Rdtscp, any, Behaviour, [Switch("CR4.TSD = 1"), Switch("CR4.TSD = 1"), Switch("CR4.TSD = 1")], "", "tells the real time; a system may make it trap by TSD, so it is not in the list";
-    "rdpmc": Rdpmc, any, Behaviour, [Switch("CR4.PCE = 0"), Switch("CR4.PCE = 0"), Switch("CR4.PCE = 0")], "", "tells real counters; off unless the system sets PCE";
-    "rdpid": Rdpid, any, Behaviour, [Free, Free, Free], "", "new (2017): tells the real IA32_TSC_AUX";
-    "cpuid": Cpuid, any, Behaviour, [Free, Free, Free], "", "tells the real CPU; not in the list, for a Pentium's answer was no resource; later CPUs can make it trap";
-    "xgetbv": Xgetbv, any, Behaviour, [Switch("CR4.OSXSAVE = 0"), Switch("CR4.OSXSAVE = 0"), Switch("CR4.OSXSAVE = 0")], "", "new (2008): tells the real XCR0; #UD only where XSAVE is off";
-    "rdpkru": Rdpkru, any, Behaviour, [Switch("CR4.PKE = 0"), Switch("CR4.PKE = 0"), Switch("CR4.PKE = 0")], "", "new (2016): tells the real PKRU; #UD only where keys are off";
-    "wrpkru": Wrpkru, any, Control, [Switch("CR4.PKE = 0"), Switch("CR4.PKE = 0"), Switch("CR4.PKE = 0")], "", "new (2016): changes rights to user pages, those of a kernel in ring 3 too";
-    "rdfsbase, rdgsbase": Rdfsbase | Rdgsbase, any, Behaviour, [Absent, Absent, Switch("CR4.FSGSBASE = 0")], "", "new (2012): tells a base that only kernels could read before";
-    "wrfsbase, wrgsbase": Wrfsbase | Wrgsbase, any, Control, [Absent, Absent, Switch("CR4.FSGSBASE = 0")], "", "new (2012): sets a base that only kernels could set before";
-    "syscall": Syscall, any, Control, [Absent, Absent, Switch("EFER.SCE = 0")], "", "new (1998): enters the real kernel, not the guest's";
-    "sysenter": Sysenter, any, Control, [Switch("SYSENTER_CS = 0"), Switch("SYSENTER_CS = 0"), Switch("SYSENTER_CS = 0")], "", "new (Pentium II): enters the real kernel, not the guest's";
-    "sysret, sysexit": Sysret | Sysretq | Sysexit | Sysexitq, any, Control, [Always, Always, Always], "", "privileged";
-    "cli, sti": Cli | Sti, any, Control, [Iopl, Iopl, Iopl], "", "IOPL-sensitive: traps as long as IOPL is 0";
-    "in, out": In | Out, any, Control, [Ports, Ports, Ports], "", "IOPL-sensitive: traps unless the system allows the port";
-    "ins, outs": Insb | Insw | Insd | Outsb | Outsw | Outsd, any, Control, [Ports, Ports, Ports], "", "as IN and OUT";
-    "hlt": Hlt, any, Control, [Always, Always, Always], "", "privileged";
-    "lgdt, lidt": Lgdt | Lidt, any, Control, [Always, Always, Always], "", "privileged";
-    "lldt, ltr": Lldt | Ltr, any, Control, [Absent, Always, Always], "", "privileged";
-    "mov to cr": Mov, |i| i.op0_register().is_cr(), Control, [Always, Always, Always], "", "privileged";
-    "mov from cr": Mov, |i| i.op1_register().is_cr(), Behaviour, [Always, Always, Always], "", "privileged";
-    "mov to dr": Mov, |i| i.op0_register().is_dr(), Control, [Always, Always, Always], "", "privileged";
-    "mov from dr": Mov, |i| i.op1_register().is_dr(), Behaviour, [Always, Always, Always], "", "privileged";
-    "clts, lmsw": Clts | Lmsw, any, Control, [Always, Always, Always], "", "privileged";
-    "invlpg, invpcid": Invlpg | Invpcid, any, Control, [Always, Always, Always], "", "privileged";
-    "invd, wbinvd": Invd | Wbinvd, any, Control, [Always, Always, Always], "", "privileged";
-    "rdmsr": Rdmsr, any, Behaviour, [Always, Always, Always], "", "privileged";
-    "wrmsr": Wrmsr, any, Control, [Always, Always, Always], "", "privileged";
-    "rdpkru": Rdpkru, any, Behaviour, [PKE, PKE, PKE], "", "new (2015): tells the protection keys of ring 3, its own affair";
-    "wrpkru": Wrpkru, any, Control, [PKE, PKE, PKE], "", "new (2015): sets them";
-    "monitor, mwait": Monitor | Mwait, any, Control, [Always, Always, Always], "", "new (2004), and privileged";
-    "xsetbv": Xsetbv, any, Control, [Always, Always, Always], "", "new (2008), and privileged";
-    "swapgs": Swapgs, any, Control, [Absent, Absent, Always], "", "new with 64-bit code, and privileged";
-    "stac, clac": Stac | Clac, any, Control, [Always, Always, Always], "", "new (2014), and privileged: #UD";
+    Sgdt: "sgdt", any, Behaviour, [UMIP, UMIP, UMIP], "SGDT", "tells where the real GDT is; UMIP (2016) makes it trap where the system asks for it";
+    Sidt: "sidt", any, Behaviour, [UMIP, UMIP, UMIP], "SIDT", "tells where the real IDT is; UMIP";
+    Sldt: "sldt", any, Behaviour, [Absent, UMIP, UMIP], "SLDT", "tells the real LDT's selector; UMIP";
+    Str: "str", any, Behaviour, [Absent, UMIP, UMIP], "STR", "tells the real TSS' selector, whose RPL is the ring; UMIP";
+    Smsw: "smsw", any, Behaviour, [UMIP, UMIP, UMIP], "SMSW", "tells the real CR0; UMIP";
+    Pushf | Pushfd | Pushfq: "pushf", any, Behaviour, [Iopl, Free, Free], "PUSHF", "tells the real IF and IOPL";
+    Popf | Popfd | Popfq: "popf", any, Control, [Iopl, Free, Free], "POPF", "changes IF with IOPL, and without silently does not: the guest is not told";
+    Lar: "lar", any, Behaviour, [Absent, Free, Free], "LAR", "tells rights of the real GDT's segments, by the real ring";
+    Lsl: "lsl", any, Behaviour, [Absent, Free, Free], "LSL", "tells limits of the real GDT's segments, by the real ring; Linux keeps the CPU's number in one";
+    Verr: "verr", any, Behaviour, [Absent, Free, Free], "VERR", "tells what the real ring may read";
+    Verw: "verw", any, Behaviour, [Absent, Free, Free], "VERW", "tells what the real ring may write; Linux uses it to clear buffers";
+    Mov: "mov from cs, ds, …", |i| segment(i, 1), Behaviour, [Free, Free, Free], "MOV", "CS and SS tell the real ring in their lowest bits";
+    Mov: "mov to ds, ss, …", |i| segment(i, 0), Control, [Free, Free, Free], "MOV", "loads a descriptor of the real GDT, checked by the real ring";
+    Push: "push cs, ds, …", |i| segment(i, 0), Behaviour, [Free, Free, Free], "PUSH", "CS and SS tell the real ring; in 64-bit code FS and GS are left";
+    Pop: "pop ds, ss, …", |i| segment(i, 0), Control, [Free, Free, Free], "POP", "loads a descriptor of the real GDT; in 64-bit code FS and GS are left";
+    Lds | Les | Lfs | Lgs | Lss: "lds, les, lfs, lgs, lss", any, Control, [Free, Free, Free], "", "as MOV to a segment register, which stands for them in the list";
+    Call: "call far", far, Control, [Free, Free, Free], "CALL", "checks the real ring, changes it by gates";
+    Jmp: "jmp far", far, Control, [Free, Free, Free], "JMP", "checks the real ring; switches tasks";
+    Retf: "ret far", any, Control, [Free, Free, Free], "RET", "checks the real ring; goes to outer ones only";
+    Int: "int n", any, Control, [Iopl, Free, Free], "INT n", "goes through the real IDT, if the gate's DPL allows";
+    Int1 | Int3 | Into: "int1, int3, into", any, Control, [Free, Free, Free], "", "as INT n, which stands for them in the list; not IOPL-sensitive";
+    Iret | Iretd | Iretq: "iret", any, Control, [Iopl, Free, Free], "", "as RET and POPF; the list has it by its parts";
+    Arpl: "arpl", any, Behaviour, [Absent, Free, Absent], "", "computes with RPLs, by which a deprivileged kernel sees its ring; no resource is read";
+    Wait: "wait", any, Behaviour, [Free, Free, Free], "", "raises #NM by CR0.TS and MP, as all x87 and SSE instructions do by CR0.TS: a fault the system asked for";
+    Rdtsc | Rdtscp: "rdtsc, rdtscp", any, Behaviour, [Switch("CR4.TSD = 1"), Switch("CR4.TSD = 1"), Switch("CR4.TSD = 1")], "", "tells the real time; a system may make it trap by TSD, so it is not in the list";
+    Rdpmc: "rdpmc", any, Behaviour, [Switch("CR4.PCE = 0"), Switch("CR4.PCE = 0"), Switch("CR4.PCE = 0")], "", "tells real counters; off unless the system sets PCE";
+    Rdpid: "rdpid", any, Behaviour, [Free, Free, Free], "", "new (2017): tells the real IA32_TSC_AUX";
+    Cpuid: "cpuid", any, Behaviour, [Free, Free, Free], "", "tells the real CPU; not in the list, for a Pentium's answer was no resource; later CPUs can make it trap";
+    Xgetbv: "xgetbv", any, Behaviour, [Switch("CR4.OSXSAVE = 0"), Switch("CR4.OSXSAVE = 0"), Switch("CR4.OSXSAVE = 0")], "", "new (2008): tells the real XCR0; #UD only where XSAVE is off";
+    Rdpkru: "rdpkru", any, Behaviour, [PKE, PKE, PKE], "", "new (2015): tells the real PKRU; #UD only where keys are off";
+    Wrpkru: "wrpkru", any, Control, [PKE, PKE, PKE], "", "new (2015): changes rights to user pages, those of a kernel in ring 3 too";
+    Rdfsbase | Rdgsbase: "rdfsbase, rdgsbase", any, Behaviour, [Absent, Absent, Switch("CR4.FSGSBASE = 0")], "", "new (2012): tells a base that only kernels could read before";
+    Wrfsbase | Wrgsbase: "wrfsbase, wrgsbase", any, Control, [Absent, Absent, Switch("CR4.FSGSBASE = 0")], "", "new (2012): sets a base that only kernels could set before";
+    Syscall: "syscall", any, Control, [Absent, Absent, Switch("EFER.SCE = 0")], "", "new (1998): enters the real kernel, not the guest's";
+    Sysenter: "sysenter", any, Control, [Switch("SYSENTER_CS = 0"), Switch("SYSENTER_CS = 0"), Switch("SYSENTER_CS = 0")], "", "new (Pentium II): enters the real kernel, not the guest's";
+    Sysret | Sysretq | Sysexit | Sysexitq: "sysret, sysexit", any, Control, [Always, Always, Always], "", "privileged";
+    Cli | Sti: "cli, sti", any, Control, [Iopl, Iopl, Iopl], "", "IOPL-sensitive: traps as long as IOPL is 0";
+    In | Out: "in, out", any, Control, [Ports, Ports, Ports], "", "IOPL-sensitive: traps unless the system allows the port";
+    Insb | Insw | Insd | Outsb | Outsw | Outsd: "ins, outs", any, Control, [Ports, Ports, Ports], "", "as IN and OUT";
+    Hlt: "hlt", any, Control, [Always, Always, Always], "", "privileged";
+    Lgdt | Lidt: "lgdt, lidt", any, Control, [Always, Always, Always], "", "privileged";
+    Lldt | Ltr: "lldt, ltr", any, Control, [Absent, Always, Always], "", "privileged";
+    Mov: "mov to cr", |i| i.op0_register().is_cr(), Control, [Always, Always, Always], "", "privileged";
+    Mov: "mov from cr", |i| i.op1_register().is_cr(), Behaviour, [Always, Always, Always], "", "privileged";
+    Mov: "mov to dr", |i| i.op0_register().is_dr(), Control, [Always, Always, Always], "", "privileged";
+    Mov: "mov from dr", |i| i.op1_register().is_dr(), Behaviour, [Always, Always, Always], "", "privileged";
+    Clts | Lmsw: "clts, lmsw", any, Control, [Always, Always, Always], "", "privileged";
+    Invlpg | Invpcid: "invlpg, invpcid", any, Control, [Always, Always, Always], "", "privileged";
+    Invd | Wbinvd: "invd, wbinvd", any, Control, [Always, Always, Always], "", "privileged";
+    Rdmsr: "rdmsr", any, Behaviour, [Always, Always, Always], "", "privileged";
+    Wrmsr: "wrmsr", any, Control, [Always, Always, Always], "", "privileged";
+    Monitor | Mwait: "monitor, mwait", any, Control, [Always, Always, Always], "", "new (2004), and privileged";
+    Xsetbv: "xsetbv", any, Control, [Always, Always, Always], "", "new (2008), and privileged";
+    Swapgs: "swapgs", any, Control, [Absent, Absent, Always], "", "new with 64-bit code, and privileged";
+    Stac | Clac: "stac, clac", any, Control, [Always, Always, Always], "", "new (2014), and privileged: #UD";
 }
 
 fn any(_: &Instruction) -> bool {

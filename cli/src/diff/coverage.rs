@@ -250,7 +250,8 @@ pub fn page(evidence: &Evidence) -> String {
         };
         let _ = writeln!(text, "| {m} | {} |", list(*tests));
     }
-    text += "\n## All encodings\n\nSamples judged and, after a slash, cases; – where tests judge.\n\n```\n";
+    text += "\n## All encodings\n\n\
+             Samples judged and, after a slash, cases; – where tests judge.\n\n```\n";
     let mut last = String::new();
     for (code, judge) in &model {
         let first = format!("{:?}", code.mnemonic()).to_lowercase();
