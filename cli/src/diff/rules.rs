@@ -117,7 +117,7 @@ pub fn is_prefix(b: u8, bits: Bits) -> bool {
 #[must_use]
 pub fn alone(m: Mnemonic) -> bool {
     use Mnemonic::*;
-    matches!(m, Popf | Popfd | Popfq | Ldmxcsr | Vldmxcsr)
+    matches!(m, Popf | Popfd | Popfq | Iret | Iretd | Iretq | Ldmxcsr | Vldmxcsr)
         || in_parts(m)
         || approximate(m).is_some()
 }

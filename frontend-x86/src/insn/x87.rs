@@ -132,11 +132,8 @@ fn call(l: &mut Lift, h: &'static HelperDef, k: u8, pops: u8) -> Guest<()> {
     // FCOMPP and FUCOMPP compare with ST(1) without naming it.
     let src = if pops == 2 { 1 } else { st(l.i.op_count().saturating_sub(1)) };
     let form = Form { fop: opcode(l), seg: segment(l), format, dst: st(0), src, pops };
-    let other = matches!(l.segment(), Seg::Cs | Seg::Fs | Seg::Gs);
-    let flat = l.code64() || l.mode & mode::FLAT != 0 && !other;
-    if format != Format::St && !flat {
-        // A pending exception comes before what is wrong with the operand's segment.
-        l.b.helper(&x87::CHECK, W64, 0, Reg::ZERO, Reg::ZERO, Reg::ZERO, 0);
+    if format != Format::St {
+        check_before_segment(l);
     }
     let a = match format {
         Format::St => Reg::ZERO,
@@ -154,6 +151,15 @@ fn call(l: &mut Lift, h: &'static HelperDef, k: u8, pops: u8) -> Guest<()> {
     Ok(())
 }
 
+/// A pending exception comes before what is wrong with the operand's segment.
+fn check_before_segment(l: &mut Lift) {
+    let other = matches!(l.segment(), Seg::Cs | Seg::Fs | Seg::Gs);
+    let flat = l.code64() || l.mode & mode::FLAT != 0 && !other;
+    if !flat {
+        l.b.helper(&x87::CHECK, W64, 0, Reg::ZERO, Reg::ZERO, Reg::ZERO, 0);
+    }
+}
+
 /// Ends the block after a helper that has written memory: it may have written code.
 fn stored(l: &mut Lift) {
     let (w, to) = (l.rip_width(), l.b.next_offset());
@@ -166,6 +172,10 @@ fn segment(l: &Lift) -> u8 {
 
 /// A control instruction on memory of `bytes` or on none.
 fn call_control(l: &mut Lift, h: &'static HelperDef, k: u8, bytes: u32, write: bool) {
+    if bytes != 0 && !write {
+        // FLDCW, FLDENV and FRSTOR; what stores does not wait.
+        check_before_segment(l);
+    }
     let a = if bytes == 0 { Reg::ZERO } else { l.mem_address(bytes, write) };
     let form = Form { fop: 0, seg: segment(l), format: Format::St, dst: 0, src: 0, pops: 0 };
     l.b.helper(h, W64, k, Reg::ZERO, a, Reg::ZERO, form.pack());
