@@ -219,7 +219,8 @@ macro_rules! for_each_op {
     /// Checks that `k` bytes may be written, without writing.
     Chkw    "chkw"   Store   Load [0] [0];
     /// Linear address of offset `a` in segment `k & 7`, `w` bytes, for reading (`k` bit 3 clear)
-    /// or writing: limit and type checks of the non-flat case; the number of bytes is in `imm`.
+    /// or writing: limit and type checks of the non-flat case; the number of bytes is in `imm`. With
+    /// none, for CS in 64-bit code: `a` as an instruction pointer, or #GP(0) if not canonical.
     Lin     "lin"    Linear  MayFault [0] [0];
     // ---- vectors -----------------------------------------------------------------------------------
     /// Vector load of `k & 127` bytes, upper bits zeroed; `k` bit 7: #GP unless aligned.
@@ -736,6 +737,11 @@ pub struct Uop {
 }
 
 impl Uop {
+    /// Whether it is the check of an instruction pointer; see [`Op::Lin`].
+    pub fn checks_rip(&self) -> bool {
+        self.op == Op::Lin && self.w == Width::W64 && self.k == 1 && self.imm == 0
+    }
+
     /// An op with nothing in its fields but width `w`; flags: all that its row can write.
     pub fn new(op: Op, w: Width) -> Uop {
         Uop {

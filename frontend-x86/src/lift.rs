@@ -172,10 +172,16 @@ pub fn lift_bytes(bytes: &[u8], mode: u32, features: u128, most: usize) -> (Bloc
 /// Whether `bytes` are an instruction that only its prefixes make invalid, by making it longer
 /// than 15 bytes: that is #GP and not #UD.
 fn too_long(bytes: &[u8], bits: u32) -> bool {
-    let prefix = |b: &&u8| matches!(**b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf2 | 0xf3);
+    let rex = 0x40..=if bits == 64 { 0x4f } else { 0x3f };
+    let prefix = |b: &&u8| {
+        matches!(**b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)
+            || rex.contains(*b)
+    };
     let prefixes = bytes.iter().take_while(prefix).count();
     (1..=prefixes).any(|n| {
-        let mut decoder = Decoder::with_ip(bits, &bytes[n..], 0, DecoderOptions::NONE);
+        // Whether LOCK may stand there comes after the length.
+        let options = DecoderOptions::NO_INVALID_CHECK;
+        let mut decoder = Decoder::with_ip(bits, &bytes[n..], 0, options);
         let code = decoder.decode().code();
         code != Code::INVALID || decoder.last_error() == DecoderError::NoMoreBytes
     })

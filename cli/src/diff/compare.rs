@@ -119,17 +119,6 @@ fn last(sample: &Sample, rip: u64) -> Mnemonic {
     at(sample, rip).mnemonic()
 }
 
-/// Whether the CPU refused a branch to a non-canonical address, and the model the address: there
-/// #GP(0) is raised once the branch is done.
-fn refused_branch(sample: &Sample, cpu: &Judged, model: &Judged) -> bool {
-    let gp = Outcome::Fault { vector: 13, error: 0, address: 0 };
-    let to = model.state.rip;
-    seen(cpu.outcome, sample.bits) == gp
-        && seen(model.outcome, sample.bits) == gp
-        && (to as i64) << 16 >> 16 != to as i64
-        && rules::branches(&at(sample, cpu.state.rip))
-}
-
 /// Whether the model refuses an operand for its alignment that only this vendor's CPUs take.
 fn refused_alignment(sample: &Sample, model: &Judged) -> bool {
     let gp = matches!(model.outcome, Outcome::Fault { vector: 12 | 13, error: 0, .. });
@@ -184,6 +173,14 @@ fn near_singles(a: &[u64; 4], b: &[u64; 4]) -> bool {
         .all(|(&a, &b)| near(a as u32, b as u32) && near((a >> 32) as u32, (b >> 32) as u32))
 }
 
+/// Whether a branch led into the middle of an instruction, and there to one that is not compared.
+fn strayed(sample: &Sample, end: &Judged) -> bool {
+    let rip = end.state.rip;
+    let Some(bytes) = sample.code.get(rip.wrapping_sub(CODE) as usize..) else { return false };
+    at(sample, rip).is_invalid()
+        && rules::excluded(&decode(bytes, sample.bits, rip).insn, u128::MAX).is_some()
+}
+
 /// What differs between `cpu` and `model`, both the outcome of `sample`.
 #[must_use]
 pub fn compare(sample: &Sample, cpu: &Judged, model: &Judged) -> Vec<Difference> {
@@ -193,7 +190,7 @@ pub fn compare(sample: &Sample, cpu: &Judged, model: &Judged) -> Vec<Difference>
         // There is a page where the model has none.
         return all;
     }
-    if refused_branch(sample, cpu, model) || refused_alignment(sample, model) {
+    if refused_alignment(sample, model) || strayed(sample, cpu) || strayed(sample, model) {
         return all;
     }
     let near = instructions(sample).first().and_then(|e| rules::approximate(e.insn.mnemonic()));

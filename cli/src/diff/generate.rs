@@ -139,8 +139,11 @@ impl Generator {
             let prefix = |b: &&u8| rules::is_prefix(**b, self.bits);
             let first = bytes.iter().take_while(prefix).count().min(MAX_LEN);
             let late = bytes[..first].contains(&0xf0) && bytes[first..].starts_with(&[0x0f, 0x00]);
-            let host =
-                late || vector_prefix.contains(&bytes[first]) || maybe_host_only(&bytes, self.bits);
+            // Among these are instructions for the hypervisor beneath the host.
+            let host = late
+                || bytes[first..].starts_with(&[0x0f, 0x01])
+                || vector_prefix.contains(&bytes[first])
+                || maybe_host_only(&bytes, self.bits);
             if !self.random_bytes || host {
                 return None;
             }
@@ -322,6 +325,7 @@ impl Draft {
             let value = |r: Register, _: usize, _: usize| self.value(r);
             let Some(now) = m.virtual_address(0, value) else { continue };
             let delta = target.wrapping_sub(now);
+            let mut moved = false;
             match base {
                 Some(b) if self.fixed & 1 << b == 0 && Some(b) != index => {
                     let r = &mut self.state.gpr[b];
@@ -330,10 +334,12 @@ impl Draft {
                         *r &= 0xffff_ffff;
                     }
                 }
-                None => self.patch(e, start, target, now),
-                Some(_) => {}
+                None if self.patch(e, start, target, now) => moved = true,
+                _ => {}
             }
-            if let Some(at) = m.virtual_address(0, |r, _, _| self.value(r)) {
+            let at =
+                if moved { Some(target) } else { m.virtual_address(0, |r, _, _| self.value(r)) };
+            if let Some(at) = at {
                 self.clear.extend(
                     rules::cleared(i.mnemonic())
                         .iter()
@@ -482,21 +488,23 @@ impl Draft {
         }
     }
 
-    /// Makes an operand without a base register lead to `target` by its displacement.
-    fn patch(&mut self, e: &Encoded, start: usize, target: u64, now: u64) {
+    /// Makes an operand without a base register lead to `target` by its displacement, if it has
+    /// one that may be changed.
+    fn patch(&mut self, e: &Encoded, start: usize, target: u64, now: u64) -> bool {
         let c = &e.constants;
         if !c.has_displacement() || !e.insn.memory_base().is_ip() && e.insn.op_count() == 0 {
-            return;
+            return false;
         }
         let (at, size) = (start + c.displacement_offset(), c.displacement_size());
         if size < 4 || at + size > self.code.len() {
-            return;
+            return false;
         }
         let field = &mut self.code[at..at + size];
         let mut old = [0; 8];
         old[..size].copy_from_slice(field);
         let new = u64::from_le_bytes(old).wrapping_add(target.wrapping_sub(now));
         field.copy_from_slice(&new.to_le_bytes()[..size]);
+        true
     }
 
     fn finish(mut self, rng: &mut Rng) -> Sample {

@@ -226,12 +226,12 @@ pub fn enters_mmx_early(m: Mnemonic) -> bool {
     matches!(m, Cvtpi2ps | Cvtpd2pi | Cvtps2pi | Cvttpd2pi | Cvttps2pi | Maskmovq)
 }
 
-/// Whether `i` reads two places, of which CPUs look at either first, or checks a selector before
-/// or after it reads the rest of a stack frame.
+/// Whether `i` reads two places, of which CPUs look at either first, or checks a selector or target
+/// before or after it reads or writes the rest of a stack frame.
 #[must_use]
 pub fn two_places(m: Mnemonic) -> bool {
     use Mnemonic::*;
-    matches!(m, Cmpsb | Cmpsw | Cmpsd | Cmpsq | Retf | Iret | Iretd | Iretq)
+    matches!(m, Cmpsb | Cmpsw | Cmpsd | Cmpsq | Call | Retf | Iret | Iretd | Iretq)
 }
 
 /// Whether, where `i` faults, CPUs differ in which of its pushes and pops are done.

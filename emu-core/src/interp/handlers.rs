@@ -3,7 +3,7 @@
 //! stored.
 
 use super::{Handler, Leave, Rec, TAIL};
-use crate::cpu::{Cpu, Jump, Reg, mode};
+use crate::cpu::{Cpu, Jump, Reg, Seg, mode};
 use crate::fault::{Fault, vector};
 use crate::flags::{Flags, OSZAPC};
 use crate::mem::tlb::Access;
@@ -566,6 +566,48 @@ pub fn jmpi(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     indirect(cpu, code, ip)
 }
 
+/// Whether 64-bit code may go on at `va`; if not, the fault is noted.
+#[inline(always)]
+fn may_go(cpu: &mut Cpu, va: u64) -> bool {
+    (va << 16) as i64 >> 16 == va as i64 || may_go_far(cpu, va)
+}
+
+/// The same for what is not canonical in 48 bits.
+#[cold]
+#[inline(never)]
+fn may_go_far(cpu: &mut Cpu, va: u64) -> bool {
+    match (cpu.frontend.linear)(cpu, Seg::Cs, va, 0, false) {
+        Ok(_) => true,
+        Err(f) => {
+            cpu.fault = f;
+            false
+        }
+    }
+}
+
+/// `d` = the instruction pointer `a` of 64-bit code, if it is canonical.
+pub fn canonical(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
+    let va = r(cpu, x.a);
+    if !may_go(cpu, va) {
+        return Leave::Fault.at(ip);
+    }
+    cpu.regs[x.d as usize & 63] = va;
+    go(cpu, code, ip + 1)
+}
+
+/// Fused 64-bit indirect jump to register `a`; `i` is the instruction count.
+pub fn jmpi64(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
+    let va = r(cpu, x.a);
+    if !may_go(cpu, va) {
+        return Leave::Fault.at(ip);
+    }
+    cpu.regs[RIP] = va;
+    if !charge(cpu, x.i.into()) {
+        return Leave::Budget.at(ip);
+    }
+    indirect(cpu, code, ip)
+}
+
 /// Fused 64-bit near call: `i` is the return address's distance, `imm` the target's, `d` the
 /// instruction count.
 pub fn call<const S: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
@@ -585,6 +627,9 @@ pub fn call<const S: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u
 pub fn ret<const S: bool>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     let va = cpu.regs[RSP];
     let v = load!(cpu, code, ip, x, va, Width::W64, STACK, S, ret::<true>);
+    if !may_go(cpu, v) {
+        return Leave::Fault.at(ip);
+    }
     cpu.regs[RSP] = va.wrapping_add(x.imm);
     cpu.regs[RIP] = v;
     if !charge(cpu, x.i.into()) {

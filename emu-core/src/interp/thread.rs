@@ -258,6 +258,10 @@ impl Threader<'_> {
             Op::Ld | Op::Ldz | Op::Lds | Op::Ldw | Op::Lea => self.load(&u),
             Op::St | Op::Stw => self.store(&u),
             Op::Helper => self.helper(&u),
+            // In 64-bit code: see the op table.
+            Op::Lin if u.checks_rip() => {
+                self.emit(Rec { run: h::canonical, d: dst(u.d), a: u.a.0, ..BLANK }, 1);
+            }
             _ if u.op.row().effect == Effect::End => self.end(&u),
             _ if u.op.row().eval.is_some() => self.alu(&u),
             _ => {
@@ -389,6 +393,7 @@ impl Threader<'_> {
             Op::St => self.fuse_push(u),
             Op::Ldw => self.fuse_rmw(u),
             Op::Add => self.fuse_call(u),
+            Op::Lin => self.fuse_jump(u),
             _ => false,
         }
     }
@@ -557,20 +562,37 @@ impl Threader<'_> {
         true
     }
 
+    /// Whether the micro-op `n` ahead checks that `a` is canonical; where the address is then.
+    fn checked(&self, n: usize, a: Reg) -> Option<Reg> {
+        let u = self.peek(n)?;
+        let here = u.checks_rip() && u.a == a && !u.d.is_architectural();
+        here.then_some(u.d)
+    }
+
+    /// Whether the micro-op `n` ahead, of the same instruction, is a 64-bit jump to `a`.
+    fn jumps_to(&self, n: usize, a: Reg) -> bool {
+        let jumps = |u: &Uop| u.op == Op::Jmpi && u.a == a && u.w == W64;
+        self.same_insn(n) && self.peek(n).is_some_and(jumps)
+    }
+
     fn fuse_ret(&mut self, u: &Uop) -> bool {
-        let Some(j) = self.peek(2).copied() else { return false };
-        let (Some(by), true) = (self.moves_rsp(1), self.same_insn(2)) else { return false };
-        let whole = u.w == W64
-            && !u.d.is_architectural()
-            && Self::is_stack(&u.mem, 0)
-            && j.op == Op::Jmpi
-            && j.a == u.d
-            && j.w == W64;
-        if !whole {
+        let (Some(to), Some(by)) = (self.checked(1, u.d), self.moves_rsp(2)) else { return false };
+        let whole = u.w == W64 && !u.d.is_architectural() && Self::is_stack(&u.mem, 0);
+        if !whole || !self.jumps_to(3, to) {
             return false;
         }
         let i = self.insn_count() as i32;
-        self.emit(Rec { run: h::ret::<false>, imm: by as u64, i, ..BLANK }, 3);
+        self.emit(Rec { run: h::ret::<false>, imm: by as u64, i, ..BLANK }, 4);
+        true
+    }
+
+    /// The check of an indirect jump's target, and the jump.
+    fn fuse_jump(&mut self, u: &Uop) -> bool {
+        if !u.checks_rip() || !self.jumps_to(1, u.d) {
+            return false;
+        }
+        let i = self.insn_count() as i32;
+        self.emit(Rec { run: h::jmpi64, a: u.a.0, i, ..BLANK }, 2);
         true
     }
 }

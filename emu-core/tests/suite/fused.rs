@@ -153,11 +153,17 @@ fn stack() {
         let ret = records(|x| {
             rsp(x);
             x.load(Op::Ldz, W64, Reg::T0, top(0));
+            x.op_k(Op::Lin, W64, Reg(17), Reg::T0, 0, 1);
             x.op_nf(Op::Add, W64, Reg::RSP, Reg::RSP, by);
-            x.jmpi(W64, Reg::T0);
+            x.jmpi(W64, Reg(17));
         });
         assert_eq!(ret, 2);
     }
+    let jump = records(|x| {
+        x.op_k(Op::Lin, W64, Reg::T0, Reg::RAX, 0, 1);
+        x.jmpi(W64, Reg::T0);
+    });
+    assert_eq!(jump, 1);
     for w in [Width::W16, Width::W32] {
         // Narrow ones are not fused.
         let n = records(|x| {

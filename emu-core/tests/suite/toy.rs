@@ -119,6 +119,10 @@ fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
 
 /// Segments have a limit of 1 MiB; stores into CS don't do.
 fn linear(cpu: &mut Cpu, seg: Seg, off: u64, size: u32, write: bool) -> Guest<u64> {
+    if size == 0 {
+        // An instruction pointer of 64-bit code.
+        return if (off << 16) as i64 >> 16 == off as i64 { Ok(off) } else { Err(Fault::GP0) };
+    }
     let last = off.checked_add(u64::from(size).saturating_sub(1));
     if last.is_none_or(|l| l >> 20 != 0) || write && seg == Seg::Cs {
         return Err(Fault::GP0);

@@ -3,7 +3,7 @@
 use super::system;
 use crate::lift::Lift;
 use crate::rows;
-use emu_core::cpu::Reg;
+use emu_core::cpu::{Reg, Seg};
 use emu_core::fault::Guest;
 use emu_core::uop::{Op, Src};
 use emu_core::width::Width::{self, W16, W32, W64};
@@ -71,9 +71,21 @@ fn jmp(l: &mut Lift) -> Guest<()> {
         l.b.goto(w, to);
     } else {
         let t = l.read_reg(0);
-        l.b.jmpi(w, t);
+        let to = canonical(l, t);
+        l.b.jmpi(w, to);
     }
     Ok(())
+}
+
+/// `to` as an instruction pointer: in 64-bit code #GP(0) unless it is canonical, before anything has
+/// changed (SDM Vol. 2, JMP, CALL, RET).
+fn canonical(l: &mut Lift, to: Reg) -> Reg {
+    if !l.code64() {
+        return to;
+    }
+    let rip = l.b.temp();
+    l.b.op_k(Op::Lin, W64, rip, to, 0, Seg::Cs as u8);
+    rip
 }
 
 fn call(l: &mut Lift) -> Guest<()> {
@@ -87,7 +99,8 @@ fn call(l: &mut Lift) -> Guest<()> {
         let to = target(l, w);
         l.b.goto(w, to);
     } else {
-        let mut to = l.read_reg(0);
+        let t = l.read_reg(0);
+        let mut to = canonical(l, t);
         if to == Reg::RSP {
             to = l.b.temp();
             l.b.mov(W64, to, Reg::RSP);
@@ -101,7 +114,8 @@ fn call(l: &mut Lift) -> Guest<()> {
 
 fn ret(l: &mut Lift) -> Guest<()> {
     let w = l.ip_width(size16(l));
-    let to = l.top(w);
+    let top = l.top(w);
+    let to = canonical(l, top);
     let extra = if l.i.op_count() > 0 { i64::from(l.i.immediate16()) } else { 0 };
     l.move_sp(w.bytes() as i64 + extra);
     l.b.jmpi(w, to);
@@ -195,8 +209,10 @@ fn loop_(l: &mut Lift, cc: Option<u8>) -> Guest<()> {
 #[cfg(test)]
 mod tests {
     use crate::sys::testing::{self, Level};
+    use crate::sys::testing::{CODE0, STACK, gate};
     use emu_core::cpu::Reg;
     use emu_core::vcpu::Stop;
+    use emu_core::width::Width::W64;
 
     /// Loops whose branch on RCX goes backwards, in code of each size: the count of turns.
     #[test]
@@ -230,6 +246,35 @@ mod tests {
                 let c = &v.cpu;
                 assert_eq!((c.rip(), c.reg(Reg::RBX)), (at + code.len() as u64, turns));
             }
+        }
+    }
+
+    /// SDM Vol. 2, JMP, CALL, RET: #GP(0) at the branch, nothing pushed or popped.
+    #[test]
+    fn targets_are_canonical() {
+        const HLT: u8 = 0xf4;
+        let bad = 0x8000_0000_0000;
+        // ret; ret 8; jmp rax; call rax; jmp [rsp]; call [rsp]
+        let rows: [&[u8]; 6] = [
+            &[0xc3],
+            &[0xc2, 8, 0],
+            &[0xff, 0xe0],
+            &[0xff, 0xd0],
+            &[0xff, 0x24, 0x24],
+            &[0xff, 0x14, 0x24],
+        ];
+        for code in rows {
+            let mut c = testing::cpu(Level::Long);
+            gate(&mut c, 13, CODE0, 0x7000, 0x8e, 0);
+            c.mem.write(STACK, W64, bad);
+            c.set_reg(Reg::RAX, bad);
+            c.set_rip(0x5000);
+            let mut v = testing::vcpu(c, &[(0x5000, code), (0x7000, &[HLT])]);
+            assert_eq!(v.run(1000), Stop::Halted, "{code:x?}");
+            let c = &v.cpu;
+            let frame: Vec<u64> =
+                (0..5).map(|n| c.mem.read(c.reg(Reg::RSP) + 8 * n, W64)).collect();
+            assert_eq!((frame[0], frame[1], frame[4]), (0, 0x5000, STACK), "{code:x?}");
         }
     }
 }
