@@ -246,6 +246,8 @@ impl Vcpu {
             self.note(format_args!("debug trap {bits:#x} at {rip:#x}"));
         }
         (self.cpu.frontend.single_step)(&mut self.cpu);
+        // They are told. Left standing they would stop each repeated string instruction.
+        self.cpu.watch.hits = 0;
     }
 
     /// The #DB of an instruction breakpoint at RIP, if there is one.

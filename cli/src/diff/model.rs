@@ -7,6 +7,7 @@ use emu_core::cpu::{Cpu, Frontend, Reg, Seg, Segment, St, TableReg, X87};
 use emu_core::fault::{Fault, vector};
 use emu_core::mem::PhysMem;
 use emu_core::vcpu::{Stop, Vcpu};
+use emu_core::watch::Watch;
 use emu_core::width::Width::{W16, W64};
 use frontend_x86::sys::cpuid::Features;
 use frontend_x86::{FRONTEND, sys};
@@ -185,6 +186,7 @@ impl Model {
             cpu.x87.st[(top + i) & 7] = St { mant, se };
         }
         (cpu.shutdown, cpu.halted, cpu.shadow, cpu.cpl) = (false, false, false, 3);
+        cpu.watch = Watch::default();
         sys::mode::update(cpu);
     }
 }

@@ -67,6 +67,10 @@ rows! {
     "INT1 leaves DR6", Protected, "#DB 0", "SDM Vol. 3, 17.3.1", |s| {
         guard(); db(&[0xf1]); caught(); with(show_dr6);
     }
+    "a repeated string after a trap", Protected, "#DB 0", "SDM Vol. 3, 17.3.1", |s| {
+        guard(); db(&[0xf1]); caught();
+        mov(edi, PAGE); mov(ecx, 16); repeat(); stosb(); show(ecx);
+    }
     "an I/O breakpoint", Protected, "#DB 1", "SDM Vol. 3, 17.3.1.2", |s| {
         set_cr4(8); with(|s| breakpoint(s, 0x61, 0x2_0001)); guard(); in_(al, 0x61); nop();
         caught();
