@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub use arch::Arch;
+pub use cpio::Cpio;
 pub use deb::DebError;
 pub use exec::ExecOutput;
 pub use vmlinux::{ImageError, version, vmlinux};

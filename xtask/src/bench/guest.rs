@@ -6,15 +6,9 @@
 use super::emulator::Guest;
 use super::{MARKER, target};
 use anyhow::Context;
-use cpio::Cpio;
 use flate2::{Compression, write::GzEncoder};
-use ring3::debian::{Options, linux_guest};
+use ring3::debian::{Cpio, Options, linux_guest};
 use std::io::Write;
-
-/// The writer of archives that `ring3 linux` uses.
-#[allow(dead_code)]
-#[path = "../../../cli/src/debian/cpio.rs"]
-mod cpio;
 
 /// The first process: says that it is there, runs `command`, and powers off. Only a console's last
 /// close waits until all output has left.
