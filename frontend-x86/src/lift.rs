@@ -178,13 +178,14 @@ fn too_long(bytes: &[u8], bits: u32) -> bool {
             || rex.contains(*b)
     };
     let prefixes = bytes.iter().take_while(prefix).count();
-    (1..=prefixes).any(|n| {
-        // Whether LOCK may stand there comes after the length.
-        let options = DecoderOptions::NO_INVALID_CHECK;
+    // Whether LOCK may stand there comes after the length.
+    let options = DecoderOptions::NO_INVALID_CHECK;
+    let fits = |n: usize| {
         let mut decoder = Decoder::with_ip(bits, &bytes[n..], 0, options);
         let code = decoder.decode().code();
         code != Code::INVALID || decoder.last_error() == DecoderError::NoMoreBytes
-    })
+    };
+    !fits(0) && (1..=prefixes).any(fits)
 }
 
 /// F3 90 with REX.B is no PAUSE but XCHG R8, RAX, whose F3 does nothing; the decoder does not tell.
@@ -252,4 +253,29 @@ fn lift_checked(l: &mut Lift) -> Guest<()> {
         return Err(Fault::NM);
     }
     (row.lift)(l)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use emu_core::cpu::mode;
+    use emu_core::uop::Op;
+
+    /// SDM Vol. 2, 2.3.11 (length) and LOCK.
+    #[test]
+    fn length_comes_before_lock() {
+        let raised = |bytes: &[u8]| {
+            let mut code = bytes.to_vec();
+            code.resize(32, 0x90);
+            let (block, _) = lift_bytes(&code, mode::CODE64 | mode::LONG | mode::FLAT, 0, 1);
+            (block.uops[0].op == Op::Raise).then_some(block.uops[0].imm as u8)
+        };
+        // lock imul eax, [disp], imm32 with three prefixes more: 15 bytes, then 16
+        let imul = [0xf0, 0x2e, 0x2e, 0x2e, 0x69, 0x04, 0xa5, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(raised(&imul), Some(vector::UD));
+        assert_eq!(raised(&[&[0x2e], &imul[..]].concat()), Some(vector::GP));
+        // The same without LOCK.
+        assert_eq!(raised(&[&[0x2e; 4], &imul[4..]].concat()), None);
+        assert_eq!(raised(&[&[0x2e; 5], &imul[4..]].concat()), Some(vector::GP));
+    }
 }

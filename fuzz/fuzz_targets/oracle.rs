@@ -7,6 +7,7 @@
 //! out.
 #![no_main]
 
+use frontend_x86::model::CpuModel;
 use iced_x86::{Mnemonic, Register};
 use libfuzzer_sys::fuzz_target;
 use oracle::{Bits, CODE_MAX, MEMORY, Oracle, Outcome, Sample};
@@ -49,7 +50,7 @@ thread_local! {
         let mut oracle = Oracle::new().ok();
         let noise = oracle.as_mut().map_or(0..0, noise);
         let states = [Bits::B64, Bits::B32].map(|bits| Generator::new(0, bits, MODEL.0, None));
-        Both { model: Model::with(MODEL), oracle, states, noise }
+        Both { model: Model::new(CpuModel::default()), oracle, states, noise }
     });
 }
 
