@@ -219,8 +219,9 @@ macro_rules! for_each_op {
     /// Checks that `k` bytes may be written, without writing.
     Chkw    "chkw"   Store   Load [0] [0];
     /// Linear address of offset `a` in segment `k & 7`, `w` bytes, for reading (`k` bit 3 clear)
-    /// or writing: limit and type checks of the non-flat case; the number of bytes is in `imm`. With
-    /// none, for CS in 64-bit code: `a` as an instruction pointer, or #GP(0) if not canonical.
+    /// or writing: limit and type checks of the non-flat case; the number of bytes is in `imm`.
+    /// With none, for CS in 64-bit code: `a` as an instruction pointer, or #GP(0) if it is not
+    /// canonical.
     Lin     "lin"    Linear  MayFault [0] [0];
     // ---- vectors -----------------------------------------------------------------------------------
     /// Vector load of `k & 127` bytes, upper bits zeroed; `k` bit 7: #GP unless aligned.

@@ -173,12 +173,16 @@ fn near_singles(a: &[u64; 4], b: &[u64; 4]) -> bool {
         .all(|(&a, &b)| near(a as u32, b as u32) && near((a >> 32) as u32, (b >> 32) as u32))
 }
 
-/// Whether a branch led into the middle of an instruction, and there to one that is not compared.
+/// Whether a branch led into the middle of an instruction, and there to one that is compared only
+/// with care.
 fn strayed(sample: &Sample, end: &Judged) -> bool {
     let rip = end.state.rip;
     let Some(bytes) = sample.code.get(rip.wrapping_sub(CODE) as usize..) else { return false };
-    at(sample, rip).is_invalid()
-        && rules::excluded(&decode(bytes, sample.bits, rip).insn, u128::MAX).is_some()
+    let i = decode(bytes, sample.bits, rip).insn;
+    let careful = rules::excluded(&i, u128::MAX).is_some()
+        || rules::two_places(i.mnemonic())
+        || rules::in_parts(i.mnemonic());
+    at(sample, rip).is_invalid() && careful
 }
 
 /// What differs between `cpu` and `model`, both the outcome of `sample`.

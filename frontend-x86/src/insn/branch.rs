@@ -77,8 +77,8 @@ fn jmp(l: &mut Lift) -> Guest<()> {
     Ok(())
 }
 
-/// `to` as an instruction pointer: in 64-bit code #GP(0) unless it is canonical, before anything has
-/// changed (SDM Vol. 2, JMP, CALL, RET).
+/// `to` as an instruction pointer: in 64-bit code #GP(0) unless it is canonical, before anything
+/// has changed (SDM Vol. 2, JMP, CALL, RET).
 fn canonical(l: &mut Lift, to: Reg) -> Reg {
     if !l.code64() {
         return to;
