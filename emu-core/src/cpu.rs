@@ -9,6 +9,7 @@ use crate::fault::{Fault, Guest, vector};
 use crate::flags::{Flags, OSZAPC, rflags};
 use crate::mem::PhysMem;
 use crate::mem::tlb::{Access, Tlb};
+use crate::native::Native;
 use crate::uop::{Block, HelperDef};
 use crate::watch::Watch;
 use crate::width::Width::{self, W8, W16, W32, W64};
@@ -417,6 +418,8 @@ pub struct Cpu {
     pub helpers: Vec<&'static HelperDef>,
     /// Micro-ops that translated code executes from their canonical form, by index.
     pub rare: Vec<crate::uop::Uop>,
+    /// What translated host code keeps here.
+    pub native: Native,
     /// State of the generator behind RDRAND and RDSEED: seeded with a constant, so that a run can
     /// be repeated.
     pub random: u64,
@@ -468,6 +471,7 @@ impl Cpu {
             jumps: Box::new([Jump::NONE; JUMPS]),
             helpers: Vec::new(),
             rare: Vec::new(),
+            native: Native::default(),
             random: 0,
             vectors: Box::new([0; 256]),
             audit: Vec::new(),
