@@ -7,7 +7,7 @@ use crate::cpu::{Cpu, Jump, Reg, Seg, mode};
 use crate::fault::{Fault, vector};
 use crate::flags::{Flags, OSZAPC};
 use crate::mem::tlb::Access;
-use crate::uop::{Args, PureOp};
+use crate::uop::{Args, Op, PureOp, Uop};
 use crate::width::Width;
 
 /// Flag handling of an ALU handler: no flags, all six, or a merge under the mask in `Rec::t`.
@@ -427,13 +427,35 @@ pub fn rare(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
 #[inline(never)]
 fn run_rare(cpu: &mut Cpu, n: usize) -> Slow {
     let u = &cpu.rare[n].clone();
+    step(cpu, u)
+}
+
+/// Runs a micro-op that does not end its block from its canonical form; `Some` is why the block
+/// must be left ([`Leave::Fault`] with [`Cpu::fault`] set, or [`Leave::Smc`]; nothing was changed).
+/// For translated code, where there is nothing faster.
+pub fn run_canonical(cpu: &mut Cpu, u: &Uop) -> Option<Leave> {
+    match step(cpu, u) {
+        Slow::Done => None,
+        Slow::Fault => Some(Leave::Fault),
+        Slow::Smc => Some(Leave::Smc),
+    }
+}
+
+fn step(cpu: &mut Cpu, u: &Uop) -> Slow {
     if crate::rare::misaligned(cpu, u) {
         cpu.fault = Fault::GP0;
         return Slow::Fault;
     }
-    if u.op == crate::uop::Op::Vst {
+    let stored = match u.op {
+        Op::Vst => Some(u64::from(u.k & 127)),
+        Op::St | Op::Stw | Op::Ldw => Some(u.w.bytes()),
+        _ => None,
+    };
+    if let Some(n) = stored {
         let va = crate::rare::address(cpu, &u.mem);
-        match hits_code(cpu, va, u64::from(u.k & 127)) {
+        // A page that stores go to by the fast path has no code.
+        let hit = if cpu.tlb.write(va, n).is_some() { Ok(false) } else { hits_code(cpu, va, n) };
+        match hit {
             Ok(true) => return Slow::Smc,
             Ok(false) => {}
             Err(f) => {
@@ -660,6 +682,30 @@ pub fn guard(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
         return go(cpu, code, x.t as usize);
     }
     Leave::Lookup.at(ip)
+}
+
+/// The first record of a block that may be translated: counts down its runs, in the counter `imm`.
+pub fn count(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
+    if let Some(left) = cpu.heat.get_mut(x.imm as usize) {
+        *left = left.wrapping_sub(1);
+        if *left == 0 {
+            return Leave::Warm.at(ip);
+        }
+    }
+    go(cpu, code, ip + 1)
+}
+
+/// The first record of a translated block: enters its host code at `imm`.
+pub fn native(cpu: &mut Cpu, code: &[Rec], _ip: usize, x: &Rec) -> u64 {
+    let word = enter(cpu, x.imm);
+    if word as u8 == Leave::Next as u8 { go(cpu, code, (word >> 8) as usize) } else { word }
+}
+
+#[inline(never)]
+fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
+    // Only exits that end a block change the address space or the privilege.
+    cpu.native.tlb = cpu.tlb.table_address();
+    (cpu.enter)(cpu, entry)
 }
 
 /// The first record of a block that is no longer valid.
