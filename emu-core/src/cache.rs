@@ -9,6 +9,8 @@
 //!   lift it again is cheap and happens to one block in many; to keep the micro-ops of all would
 //!   cost more memory than all else here. Blocks that must be looked up each time, or that are one
 //!   instruction, are not counted.
+//! - When the generator's buffer is full its translations go, but no block does: which stores hit
+//!   code, and by that where blocks begin and runs end, is the same on all engines.
 //! - Blocks are found per page, so that a store into code invalidates just those that overlap the
 //!   64-byte granules it touched.
 
@@ -19,8 +21,8 @@ use crate::native::{Place, Target, Translator};
 use crate::uop::{Block, Op};
 use rustc_hash::FxHashMap;
 
-/// Records the arena holds before it is emptied (32 bytes each).
-pub const ARENA: usize = 448 << 10;
+/// Records the arena holds before it is emptied (32 bytes each), not counting those that count.
+const ARENA: usize = 448 << 10;
 
 /// RAM offset that code outside RAM is entered under: beyond any RAM.
 pub const OUTSIDE: u64 = !4095;
@@ -42,6 +44,8 @@ pub struct Entry {
     last: u32,
     /// Whether it is still valid.
     live: bool,
+    /// Whether it is valid and translated.
+    native: bool,
     /// Per guest instruction: its first record (from `ip`) and its distance in bytes.
     marks: Box<[(u16, u16)]>,
 }
@@ -88,6 +92,8 @@ pub struct Cache {
     by_key: FxHashMap<(u64, u32), u32>,
     by_page: FxHashMap<u64, Vec<u32>>,
     warm: Option<Warm>,
+    /// Records that count runs, or did.
+    counted: usize,
     /// Counters.
     pub stats: CacheStats,
 }
@@ -120,6 +126,7 @@ impl Cache {
             cpu.heat.push(warm.runs);
             if second.is_none() && off != OUTSIDE && mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
                 self.code.push(thread::count(n));
+                self.counted += 1;
                 for m in &mut marks {
                     m.0 += 1;
                 }
@@ -146,14 +153,24 @@ impl Cache {
             }
         }
         let marks = marks.into_boxed_slice();
-        self.entries.push(Entry { off, second, mode, len, ip, last, live: true, marks });
+        self.entries.push(Entry {
+            off,
+            second,
+            mode,
+            len,
+            ip,
+            last,
+            live: true,
+            native: false,
+            marks,
+        });
         ip
     }
 
     /// Takes block `n` out of use; `next` is the first record of its successor.
     fn kill(&mut self, cpu: &mut Cpu, n: u32, next: Option<u32>) {
         let e = &mut self.entries[n as usize];
-        e.live = false;
+        (e.live, e.native) = (false, false);
         self.code[e.ip as usize] = next.map_or_else(thread::stale, thread::forward);
         if let Some(warm) = &mut self.warm {
             warm.translator.kill(e.ip);
@@ -167,6 +184,7 @@ impl Cache {
     /// Drops everything.
     pub fn clear(&mut self, cpu: &mut Cpu) {
         self.code.clear();
+        self.counted = 0;
         self.entries.clear();
         self.by_key.clear();
         self.by_page.clear();
@@ -242,24 +260,19 @@ impl Cache {
         found.is_some_and(|e| e.live && e.ip as usize == ip)
     }
 
-    /// Translates the block that starts at record `ip`; `block` is it, lifted again. False: there
-    /// was no room, and everything was dropped.
-    pub fn translate(&mut self, cpu: &mut Cpu, ip: usize, block: &Block) -> bool {
-        let (Some(n), Some(warm)) = (self.number(ip), &mut self.warm) else { return true };
-        let e = &self.entries[n];
-        let same = block.insns.iter().map(|i| i.offset).eq(e.marks.iter().map(|m| m.1));
-        debug_assert!(same, "a block changed without being invalidated");
-        if !same {
-            return true;
-        }
-        let insns: Vec<u32> = e.marks.iter().map(|m| e.ip + u32::from(m.0)).collect();
-        let (first, last) = (e.ip, e.last);
-        let place = Place { first, last, insns: &insns, off: e.off, mode: e.mode };
-        let Some(entry) = warm.translator.translate(cpu, block, &place) else {
-            self.clear(cpu);
-            self.stats.flushes += 1;
-            return false;
+    /// Translates the block that starts at record `ip`; `block` is it, lifted again. Gives where
+    /// to go on. When there is no room in the generator's buffer, all translations are dropped.
+    pub fn translate(&mut self, cpu: &mut Cpu, ip: usize, block: &Block) -> usize {
+        let entry = self.host_code(cpu, ip, block).or_else(|| {
+            self.drop_host_code(cpu);
+            self.host_code(cpu, ip, block)
+        });
+        let (Some(entry), Some(n)) = (entry, self.number(ip)) else {
+            return self.cool(cpu, ip);
         };
+        let e = &mut self.entries[n];
+        e.native = true;
+        let (first, last) = (e.ip, e.last);
         self.code[ip] = thread::native(entry);
         let end = self.code[last as usize];
         let linked = match block.uops.last().map(|u| u.op) {
@@ -272,15 +285,39 @@ impl Cache {
                 self.tell_link(first, taken, t);
             }
         }
-        true
+        ip
     }
 
-    /// The block that starts at record `ip` could not be translated now: counts its runs anew.
-    pub fn cool(&self, cpu: &mut Cpu, ip: usize) {
+    /// Has the block that starts at record `ip` translated; gives its entry.
+    fn host_code(&mut self, cpu: &mut Cpu, ip: usize, block: &Block) -> Option<u64> {
+        let e = &self.entries[self.number(ip)?];
+        let same = block.insns.iter().map(|i| i.offset).eq(e.marks.iter().map(|m| m.1));
+        debug_assert!(same, "a block changed without being invalidated");
+        let insns: Vec<u32> = e.marks.iter().map(|m| e.ip + u32::from(m.0)).collect();
+        let place = Place { first: e.ip, last: e.last, insns: &insns, off: e.off, mode: e.mode };
+        let warm = self.warm.as_mut().filter(|_| same)?;
+        warm.translator.translate(cpu, block, &place)
+    }
+
+    /// Drops all translations; the blocks stay, and are counted anew.
+    fn drop_host_code(&mut self, cpu: &mut Cpu) {
+        let Some(warm) = &mut self.warm else { return };
+        warm.translator.clear();
+        for (n, e) in self.entries.iter_mut().enumerate().filter(|(_, e)| e.native) {
+            e.native = false;
+            self.code[e.ip as usize] = thread::count(n as u32);
+            cpu.heat[n] = warm.runs;
+        }
+    }
+
+    /// The block that starts at record `ip` cannot be translated now: counts its runs anew. Gives
+    /// where to go on.
+    pub fn cool(&self, cpu: &mut Cpu, ip: usize) -> usize {
         let n = self.number(ip).unwrap_or(usize::MAX);
         if let (Some(warm), Some(left)) = (&self.warm, cpu.heat.get_mut(n)) {
             *left = warm.runs;
         }
+        ip + 1
     }
 
     /// Tells the code generator that an exit of the block whose first record is `from` is linked
@@ -328,6 +365,11 @@ impl Cache {
     pub fn append(&mut self, rec: Rec) -> u32 {
         self.code.push(rec);
         self.code.len() as u32 - 1
+    }
+
+    /// Whether it must be emptied before another block: at the same block on all engines.
+    pub fn is_full(&self) -> bool {
+        self.code.len() - self.counted > ARENA
     }
 
     /// Bytes the cache takes, roughly.

@@ -87,7 +87,7 @@ pub struct NativeStats {
     pub ns: u64,
     /// Exits linked to host code.
     pub links: u64,
-    /// Times that everything was dropped because the buffer was full.
+    /// Times that all translations were dropped because the buffer was full.
     pub flushes: u64,
 }
 
@@ -99,7 +99,8 @@ pub trait Translator: Send {
     /// How to enter what it makes.
     fn enter(&self) -> Enter;
 
-    /// Translates `block`; gives its entry. `None`: the buffer is full, and everything must go.
+    /// Translates `block`; gives its entry. `None`: the buffer is full. Then the generator is
+    /// [cleared](Self::clear) and asked once more.
     fn translate(&mut self, cpu: &mut Cpu, block: &Block, place: &Place) -> Option<u64>;
 
     /// The entry of the block whose first record is `first`, if it is translated.

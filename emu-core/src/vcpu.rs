@@ -288,10 +288,7 @@ impl Vcpu {
                     None => return,
                 },
                 Leave::Lookup => return,
-                Leave::Warm => match self.warm(at) {
-                    Some(next) => ip = next,
-                    None => return,
-                },
+                Leave::Warm => ip = self.warm(at),
                 _ => return self.left(why, at),
             }
         }
@@ -316,20 +313,18 @@ impl Vcpu {
         }
     }
 
-    /// Translates the block at RIP, which starts at record `at`; gives where to go on. `None`: the
-    /// dispatcher must look.
-    fn warm(&mut self, at: usize) -> Option<usize> {
+    /// Translates the block at RIP, which starts at record `at`; gives where to go on.
+    fn warm(&mut self, at: usize) -> usize {
         let (va, m) = (self.cpu.linear_rip(), self.cpu.mode);
         let off = self.cpu.tlb.exec(va);
         // What lies in memory is what was lifted, unless a store is still to be told.
         let quiet = self.cpu.smc.is_empty() && !self.cpu.mem.code.is_dirty();
         let known = quiet && off.is_some_and(|off| self.cache.starts(at, off, m));
         let Some(mut block) = known.then(|| self.lift_at_rip(m).ok()).flatten() else {
-            self.cache.cool(&mut self.cpu, at);
-            return Some(at + 1);
+            return self.cache.cool(&mut self.cpu, at);
         };
         passes::run(&mut block);
-        self.cache.translate(&mut self.cpu, at, &block).then_some(at)
+        self.cache.translate(&mut self.cpu, at, &block)
     }
 
     /// RIP of the instruction that record `at` belongs to; charges those before it.
@@ -427,7 +422,7 @@ impl Vcpu {
 
     /// Empties the cache when its arena is full.
     fn make_room(&mut self) {
-        if self.cache.code.len() > crate::cache::ARENA {
+        if self.cache.is_full() {
             self.cache.clear(&mut self.cpu);
             self.cache.stats.flushes += 1;
         }
