@@ -427,35 +427,17 @@ pub fn rare(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
 #[inline(never)]
 fn run_rare(cpu: &mut Cpu, n: usize) -> Slow {
     let u = &cpu.rare[n].clone();
-    step(cpu, u)
+    run_one(cpu, u)
 }
 
-/// Runs a micro-op that does not end its block from its canonical form; `Some` is why the block
-/// must be left ([`Leave::Fault`] with [`Cpu::fault`] set, or [`Leave::Smc`]; nothing was changed).
-/// For translated code, where there is nothing faster.
-pub fn run_canonical(cpu: &mut Cpu, u: &Uop) -> Option<Leave> {
-    match step(cpu, u) {
-        Slow::Done => None,
-        Slow::Fault => Some(Leave::Fault),
-        Slow::Smc => Some(Leave::Smc),
-    }
-}
-
-fn step(cpu: &mut Cpu, u: &Uop) -> Slow {
+fn run_one(cpu: &mut Cpu, u: &Uop) -> Slow {
     if crate::rare::misaligned(cpu, u) {
         cpu.fault = Fault::GP0;
         return Slow::Fault;
     }
-    let stored = match u.op {
-        Op::Vst => Some(u64::from(u.k & 127)),
-        Op::St | Op::Stw | Op::Ldw => Some(u.w.bytes()),
-        _ => None,
-    };
-    if let Some(n) = stored {
+    if u.op == Op::Vst {
         let va = crate::rare::address(cpu, &u.mem);
-        // A page that stores go to by the fast path has no code.
-        let hit = if cpu.tlb.write(va, n).is_some() { Ok(false) } else { hits_code(cpu, va, n) };
-        match hit {
+        match hits_code(cpu, va, u64::from(u.k & 127)) {
             Ok(true) => return Slow::Smc,
             Ok(false) => {}
             Err(f) => {
@@ -470,6 +452,62 @@ fn step(cpu: &mut Cpu, u: &Uop) -> Slow {
             cpu.fault = f;
             Slow::Fault
         }
+    }
+}
+
+/// What host code calls where it has no code of its own. An error is why it must leave; then the
+/// fault is in [`Cpu::fault`].
+pub mod slow {
+    use super::*;
+
+    fn stack_bit(stack: bool) -> u8 {
+        if stack { STACK } else { 0 }
+    }
+
+    fn done(s: Slow) -> Result<(), Leave> {
+        match s {
+            Slow::Done => Ok(()),
+            Slow::Fault => Err(Leave::Fault),
+            Slow::Smc => Err(Leave::Smc),
+        }
+    }
+
+    /// A load that the TLB has no answer for. `stack`: see [`Mem::stack`](crate::uop::Mem::stack).
+    ///
+    /// # Errors
+    /// [`Leave::Fault`].
+    pub fn load(cpu: &mut Cpu, va: u64, w: Width, stack: bool) -> Result<u64, Leave> {
+        load_slow(cpu, va, w, stack_bit(stack)).ok_or(Leave::Fault)
+    }
+
+    /// The load of a read-modify-write.
+    ///
+    /// # Errors
+    /// [`Leave::Fault`], or [`Leave::Smc`] when its store would hit translated code.
+    pub fn load_rmw(cpu: &mut Cpu, va: u64, w: Width, stack: bool) -> Result<u64, Leave> {
+        load_rmw_slow(cpu, va, w, stack_bit(stack))
+            .ok_or_else(|| if cpu.fault.vector == SMC_TO_COME { Leave::Smc } else { Leave::Fault })
+    }
+
+    /// A store.
+    ///
+    /// # Errors
+    /// As [`load_rmw`].
+    pub fn store(cpu: &mut Cpu, va: u64, w: Width, v: u64, stack: bool) -> Result<(), Leave> {
+        done(store_slow(cpu, va, w, v, stack_bit(stack)))
+    }
+
+    /// A micro-op that is no plain load or store, and ends a block only by a fault.
+    ///
+    /// # Errors
+    /// As [`load_rmw`].
+    pub fn run(cpu: &mut Cpu, u: &Uop) -> Result<(), Leave> {
+        if u.op == Op::Raise {
+            let error = (u.k != 0).then_some(0);
+            cpu.fault = Fault { error, ..Fault::new(u.imm as u8) };
+            return Err(Leave::Fault);
+        }
+        done(run_one(cpu, u))
     }
 }
 

@@ -7,9 +7,10 @@
 use emu_core::cpu::{Cpu, Jump};
 use emu_core::fault::Fault;
 use emu_core::interp::Leave;
-use emu_core::interp::handlers::run_canonical;
+use emu_core::interp::handlers::slow;
 use emu_core::native::{Enter, NativeStats, Place, Target, Translator};
-use emu_core::uop::{Block, Effect, Op, Uop};
+use emu_core::rare;
+use emu_core::uop::{Block, Effect, Op, Src, Uop};
 use emu_core::vcpu::Vcpu;
 use emu_core::width::Width;
 use std::cell::{Cell, RefCell};
@@ -163,6 +164,23 @@ fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
     }
 }
 
+/// Runs a micro-op that does not end its block.
+fn run(cpu: &mut Cpu, u: &Uop) -> Result<(), Leave> {
+    let (va, stack) = (rare::address(cpu, &u.mem), u.mem.stack);
+    // Pages that stores go to by the fast path have no code.
+    let fast = cpu.tlb.write(va, u.w.bytes()).is_some();
+    match (u.op, u.b) {
+        (Op::St | Op::Stw, Src::Reg(b)) if !fast => slow::store(cpu, va, u.w, cpu.reg(b), stack),
+        (Op::St | Op::Stw, Src::Imm(v)) if !fast => slow::store(cpu, va, u.w, v as u64, stack),
+        (Op::Ldw, _) if !fast => {
+            let v = slow::load_rmw(cpu, va, u.w, stack)?;
+            cpu.write_reg(u.d, Width::W64, v);
+            Ok(())
+        }
+        _ => slow::run(cpu, u),
+    }
+}
+
 impl Made {
     /// Gives the first record of the block to go on at, or the exit word.
     fn run(&self, cpu: &mut Cpu) -> Result<u32, u64> {
@@ -173,7 +191,7 @@ impl Made {
             if u.op.row().effect == Effect::End {
                 return self.end(cpu, u);
             }
-            if let Some(why) = run_canonical(cpu, u) {
+            if let Err(why) = run(cpu, u) {
                 let insn = self.block.insns.partition_point(|m| m.uop as usize <= n) - 1;
                 return Err(why.at(self.insns[insn] as usize));
             }
