@@ -6,7 +6,7 @@ use crate::audit::Counts;
 use anyhow::Context;
 use clap::ValueEnum;
 use emu_core::vcpu::Trace;
-use machine::{Boot, ClockKind, CpuModel, MachineConfig};
+use machine::{Boot, ClockKind, CpuModel, Engine, MachineConfig};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ pub struct MachineOptions {
     #[arg(long, value_name = "MODEL[,±FEATURE]…", default_value = CPU, value_parser = parse_cpu)]
     pub cpu: CpuChoice,
 
-    /// How guest code runs: interp is the micro-op interpreter, auto the best there is. A
-    /// translator to host code (jit) is not in this build, so auto is interp
+    /// How guest code runs: interp is the micro-op interpreter, jit translates to host code, auto
+    /// is the best there is, today interp
     #[arg(long, value_name = "interp|jit|auto", default_value = "auto", value_parser = parse_engine)]
     pub engine: Engine,
 
@@ -77,6 +77,7 @@ impl MachineOptions {
                 Clock::Host => ClockKind::Host,
                 Clock::Icount => ClockKind::Icount,
             },
+            engine: self.engine,
             ..MachineConfig::new(boot)
         }
     }
@@ -124,15 +125,6 @@ pub(crate) fn parse_cpu(text: &str) -> Result<CpuChoice, machine::ModelError> {
         return Ok(CpuChoice::Help);
     }
     text.parse().map(CpuChoice::Model)
-}
-
-/// How guest code runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
-    /// The micro-op interpreter.
-    Interp,
-    /// The best there is in this build.
-    Auto,
 }
 
 /// See [`ClockKind`].
@@ -221,7 +213,10 @@ pub(crate) fn parse_engine(text: &str) -> Result<Engine, String> {
     match text {
         "interp" => Ok(Engine::Interp),
         "auto" => Ok(Engine::Auto),
-        "jit" => Err("this build has no translator to host code; use interp or auto".to_owned()),
+        "jit" if machine::host_translator().is_none() => {
+            Err(machine::Error::NoTranslator.to_string())
+        }
+        "jit" => Ok(Engine::Jit),
         _ => Err("it must be interp, jit or auto".to_owned()),
     }
 }

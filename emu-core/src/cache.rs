@@ -4,17 +4,28 @@
 //! - Records live in one arena that only grows; when it is full everything is dropped at once.
 //! - A block that dies keeps its records, but the first becomes `stale` (back to the dispatcher),
 //!   and `forward` once the same key has a block again: links into it need no bookkeeping.
+//! - With a translator the first record of a block counts its runs (`count`); when it is warm the
+//!   block is lifted once more where it is being run, and its first record becomes `native`. To
+//!   lift it again is cheap and happens to one block in many; to keep the micro-ops of all would
+//!   cost more memory than all else here. Blocks that must be looked up each time, or that are one
+//!   instruction, are not counted.
+//! - When the generator's buffer is full its translations go, but no block does: which stores hit
+//!   code, and by that where blocks begin and runs end, is the same on all engines.
 //! - Blocks are found per page, so that a store into code invalidates just those that overlap the
 //!   64-byte granules it touched.
 
-use crate::cpu::{Cpu, Jump};
-use crate::interp::{Rec, thread};
+use crate::cpu::{Cpu, Jump, mode};
+use crate::interp::{Rec, UNLINKED, thread};
 use crate::mem::phys::CodeMap;
-use crate::uop::Block;
+use crate::native::{Place, Target, Translator};
+use crate::uop::{Block, Op};
 use rustc_hash::FxHashMap;
 
-/// Records the arena holds before it is emptied (32 bytes each).
-pub const ARENA: usize = 448 << 10;
+/// Records the arena holds before it is emptied (32 bytes each), not counting those that count.
+const ARENA: usize = 448 << 10;
+
+/// RAM offset that code outside RAM is entered under: beyond any RAM.
+pub const OUTSIDE: u64 = !4095;
 
 /// What the cache knows of a block.
 #[derive(Debug)]
@@ -29,8 +40,12 @@ pub struct Entry {
     pub len: u16,
     /// First record.
     pub ip: u32,
+    /// Last record.
+    last: u32,
     /// Whether it is still valid.
     live: bool,
+    /// Whether it is valid and translated.
+    native: bool,
     /// Per guest instruction: its first record (from `ip`) and its distance in bytes.
     marks: Box<[(u16, u16)]>,
 }
@@ -54,6 +69,20 @@ pub struct CacheStats {
     pub links: u64,
 }
 
+/// A code generator, and the runs after which a block is worth its while.
+pub struct Warm {
+    /// The generator.
+    pub translator: Box<dyn Translator>,
+    /// Runs until a block is warm: 1 translates it before it runs at all.
+    pub runs: u16,
+}
+
+impl std::fmt::Debug for Warm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Warm {{ runs: {}, {:?} }}", self.runs, self.translator.stats())
+    }
+}
+
 /// The cache of one CPU.
 #[derive(Debug, Default)]
 pub struct Cache {
@@ -62,6 +91,9 @@ pub struct Cache {
     entries: Vec<Entry>,
     by_key: FxHashMap<(u64, u32), u32>,
     by_page: FxHashMap<u64, Vec<u32>>,
+    warm: Option<Warm>,
+    /// Records that count runs, or did.
+    counted: usize,
     /// Counters.
     pub stats: CacheStats,
 }
@@ -89,7 +121,19 @@ impl Cache {
         self.stats.recs += threaded.recs.len() as u64;
         let ip = self.code.len() as u32;
         let n = self.entries.len() as u32;
+        let mut marks = threaded.marks;
+        if let Some(warm) = &self.warm {
+            cpu.heat.push(warm.runs);
+            if second.is_none() && off != OUTSIDE && mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
+                self.code.push(thread::count(n));
+                self.counted += 1;
+                for m in &mut marks {
+                    m.0 += 1;
+                }
+            }
+        }
         self.code.extend_from_slice(&threaded.recs);
+        let last = self.code.len() as u32 - 1;
         if let Some(old) = self.by_key.insert((off, mode), n) {
             self.kill(cpu, old, Some(ip));
         }
@@ -108,16 +152,29 @@ impl Cache {
                 cpu.tlb.protect(at);
             }
         }
-        let marks = threaded.marks.into_boxed_slice();
-        self.entries.push(Entry { off, second, mode, len, ip, live: true, marks });
+        let marks = marks.into_boxed_slice();
+        self.entries.push(Entry {
+            off,
+            second,
+            mode,
+            len,
+            ip,
+            last,
+            live: true,
+            native: false,
+            marks,
+        });
         ip
     }
 
     /// Takes block `n` out of use; `next` is the first record of its successor.
     fn kill(&mut self, cpu: &mut Cpu, n: u32, next: Option<u32>) {
         let e = &mut self.entries[n as usize];
-        e.live = false;
+        (e.live, e.native) = (false, false);
         self.code[e.ip as usize] = next.map_or_else(thread::stale, thread::forward);
+        if let Some(warm) = &mut self.warm {
+            warm.translator.kill(e.ip);
+        }
         let j = &mut cpu.jumps[Jump::index(e.off)];
         if j.off == e.off && j.mode == e.mode {
             *j = Jump::NONE;
@@ -127,12 +184,17 @@ impl Cache {
     /// Drops everything.
     pub fn clear(&mut self, cpu: &mut Cpu) {
         self.code.clear();
+        self.counted = 0;
         self.entries.clear();
         self.by_key.clear();
         self.by_page.clear();
         cpu.jumps.fill(Jump::NONE);
         cpu.rare.clear();
+        cpu.heat.clear();
         cpu.mem.code.clear();
+        if let Some(warm) = &mut self.warm {
+            warm.translator.clear();
+        }
         // Write tags that were withheld come back by the slow path.
     }
 
@@ -178,10 +240,122 @@ impl Cache {
         }
     }
 
+    /// Lets warm blocks be translated from now on. Everything is dropped: blocks so far aren't
+    /// counted.
+    pub fn set_translator(&mut self, cpu: &mut Cpu, warm: Warm) {
+        self.clear(cpu);
+        cpu.enter = warm.translator.enter();
+        cpu.native.ram = cpu.mem.ram.address();
+        self.warm = Some(warm);
+    }
+
+    /// The code generator, if there is one.
+    pub fn translator(&self) -> Option<&dyn Translator> {
+        self.warm.as_ref().map(|warm| &*warm.translator)
+    }
+
+    /// Whether the block that starts at record `ip` is a live one at RAM offset `off` for `mode`.
+    pub fn starts(&self, ip: usize, off: u64, mode: u32) -> bool {
+        let found = self.get(off, mode);
+        found.is_some_and(|e| e.live && e.ip as usize == ip)
+    }
+
+    /// Translates the block that starts at record `ip`; `block` is it, lifted again. Gives where
+    /// to go on. When there is no room in the generator's buffer, all translations are dropped.
+    pub fn translate(&mut self, cpu: &mut Cpu, ip: usize, block: &Block) -> usize {
+        let entry = self.host_code(cpu, ip, block).or_else(|| {
+            self.drop_host_code(cpu);
+            self.host_code(cpu, ip, block)
+        });
+        let (Some(entry), Some(n)) = (entry, self.number(ip)) else {
+            return self.cool(cpu, ip);
+        };
+        let e = &mut self.entries[n];
+        e.native = true;
+        let (first, last) = (e.ip, e.last);
+        self.code[ip] = thread::native(entry);
+        let end = self.code[last as usize];
+        let linked = match block.uops.last().map(|u| u.op) {
+            Some(Op::Goto) => [end.t, UNLINKED],
+            Some(Op::Jcc | Op::Jrnz) => [end.t, end.f],
+            _ => [UNLINKED; 2],
+        };
+        for (t, taken) in linked.into_iter().zip([true, false]) {
+            if t != UNLINKED {
+                self.tell_link(first, taken, t);
+            }
+        }
+        ip
+    }
+
+    /// Has the block that starts at record `ip` translated; gives its entry.
+    fn host_code(&mut self, cpu: &mut Cpu, ip: usize, block: &Block) -> Option<u64> {
+        let e = &self.entries[self.number(ip)?];
+        let same = block.insns.iter().map(|i| i.offset).eq(e.marks.iter().map(|m| m.1));
+        debug_assert!(same, "a block changed without being invalidated");
+        let insns: Vec<u32> = e.marks.iter().map(|m| e.ip + u32::from(m.0)).collect();
+        let place = Place { first: e.ip, last: e.last, insns: &insns, off: e.off, mode: e.mode };
+        let warm = self.warm.as_mut().filter(|_| same)?;
+        warm.translator.translate(cpu, block, &place)
+    }
+
+    /// Drops all translations; the blocks stay, and are counted anew.
+    fn drop_host_code(&mut self, cpu: &mut Cpu) {
+        let Some(warm) = &mut self.warm else { return };
+        warm.translator.clear();
+        for (n, e) in self.entries.iter_mut().enumerate().filter(|(_, e)| e.native) {
+            e.native = false;
+            self.code[e.ip as usize] = thread::count(n as u32);
+            cpu.heat[n] = warm.runs;
+        }
+    }
+
+    /// The block that starts at record `ip` cannot be translated now: counts its runs anew. Gives
+    /// where to go on.
+    pub fn cool(&self, cpu: &mut Cpu, ip: usize) -> usize {
+        let n = self.number(ip).unwrap_or(usize::MAX);
+        if let (Some(warm), Some(left)) = (&self.warm, cpu.heat.get_mut(n)) {
+            *left = warm.runs;
+        }
+        ip + 1
+    }
+
+    /// Tells the code generator that an exit of the block whose first record is `from` is linked
+    /// to record `to`.
+    pub fn tell_link(&mut self, from: u32, taken: bool, to: u32) {
+        let Some(target) = self.target(to) else { return };
+        if let Some(warm) = &mut self.warm {
+            warm.translator.link(from, taken, target);
+        }
+    }
+
+    /// What record `t`, which an exit is linked to, is: a block's first record, or a guard.
+    fn target(&self, t: u32) -> Option<Target> {
+        let n = self.number(t as usize)?;
+        if self.entries[n].ip == t {
+            return Some(Target::Block(self.heir(n)));
+        }
+        let guard = &self.code[t as usize];
+        let first = self.heir(self.number(guard.t as usize)?);
+        Some(Target::Guarded { guard: t, off: guard.imm, first })
+    }
+
+    /// First record of block `n`; when it is dead, of what has its place.
+    fn heir(&self, n: usize) -> u32 {
+        let e = &self.entries[n];
+        let heir = self.get(e.off, e.mode).filter(|heir| heir.second.is_none());
+        if e.live { e.ip } else { heir.map_or(e.ip, |heir| heir.ip) }
+    }
+
+    /// Number of the block that record `ip` belongs to, or, for one that belongs to none, of one
+    /// before it.
+    fn number(&self, ip: usize) -> Option<usize> {
+        self.entries.partition_point(|e| e.ip as usize <= ip).checked_sub(1)
+    }
+
     /// The block that record `ip` belongs to, and the index of the guest instruction in it.
     pub fn locate(&self, ip: usize) -> Option<(&Entry, usize)> {
-        let n = self.entries.partition_point(|e| e.ip as usize <= ip).checked_sub(1)?;
-        let e = &self.entries[n];
+        let e = &self.entries[self.number(ip)?];
         let rel = (ip - e.ip as usize) as u16;
         let insn = e.marks.partition_point(|m| m.0 <= rel).saturating_sub(1);
         Some((e, insn))
@@ -191,6 +365,11 @@ impl Cache {
     pub fn append(&mut self, rec: Rec) -> u32 {
         self.code.push(rec);
         self.code.len() as u32 - 1
+    }
+
+    /// Whether it must be emptied before another block: at the same block on all engines.
+    pub fn is_full(&self) -> bool {
+        self.code.len() - self.counted > ARENA
     }
 
     /// Bytes the cache takes, roughly.

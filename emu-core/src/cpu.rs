@@ -7,8 +7,10 @@
 use crate::clock::Clock;
 use crate::fault::{Fault, Guest, vector};
 use crate::flags::{Flags, OSZAPC, rflags};
+use crate::interp::Leave;
 use crate::mem::PhysMem;
 use crate::mem::tlb::{Access, Tlb};
+use crate::native::{Enter, Native};
 use crate::uop::{Block, HelperDef};
 use crate::watch::Watch;
 use crate::width::Width::{self, W8, W16, W32, W64};
@@ -417,6 +419,12 @@ pub struct Cpu {
     pub helpers: Vec<&'static HelperDef>,
     /// Micro-ops that translated code executes from their canonical form, by index.
     pub rare: Vec<crate::uop::Uop>,
+    /// What translated host code keeps here.
+    pub native: Native,
+    /// Enters translated host code.
+    pub enter: Enter,
+    /// Runs left of each block of the cache until it is warm; empty without a translator.
+    pub heat: Vec<u16>,
     /// State of the generator behind RDRAND and RDSEED: seeded with a constant, so that a run can
     /// be repeated.
     pub random: u64,
@@ -468,6 +476,9 @@ impl Cpu {
             jumps: Box::new([Jump::NONE; JUMPS]),
             helpers: Vec::new(),
             rare: Vec::new(),
+            native: Native::default(),
+            enter: |_, _| Leave::Lookup.at(0),
+            heat: Vec::new(),
             random: 0,
             vectors: Box::new([0; 256]),
             audit: Vec::new(),

@@ -36,6 +36,7 @@ pub mod flags;
 pub mod fp;
 pub mod interp;
 pub mod mem;
+pub mod native;
 pub mod passes;
 pub mod platform;
 pub mod rare;

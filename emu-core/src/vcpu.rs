@@ -2,12 +2,13 @@
 //! interrupts, and steps over what must be exact (code that overwrites itself, interrupt shadows,
 //! single-stepping).
 
-use crate::cache::{Cache, Entry};
+use crate::cache::{Cache, Entry, OUTSIDE, Warm};
 use crate::cpu::{Cpu, Jump, mode};
 use crate::fault::{Fault, Guest};
 use crate::flags::rflags;
 use crate::interp::{Leave, UNLINKED, execute, thread};
 use crate::mem::tlb::{Access, TlbStats};
+use crate::native::Translator;
 use crate::passes;
 use crate::uop::Block;
 use crate::watch::{BS, BT};
@@ -112,6 +113,12 @@ impl Vcpu {
         }
     }
 
+    /// Translates blocks with `translator` from their run number `runs` on: 1 is the first, so that
+    /// the interpreter runs only what cannot be translated.
+    pub fn set_translator(&mut self, translator: Box<dyn Translator>, runs: u16) {
+        self.cache.set_translator(&mut self.cpu, Warm { translator, runs });
+    }
+
     /// Writes what `what` says to `out` from now on.
     pub fn trace(&mut self, what: Trace, out: Box<dyn Write + Send>) {
         self.tracer = Some(Tracer { what, out });
@@ -175,7 +182,8 @@ impl Vcpu {
             }
             let cpu = &mut self.cpu;
             cpu.budget += std::mem::take(&mut cpu.held);
-            if cpu.budget <= 0 {
+            // As at block ends: whether a block was found by a link must not be seen.
+            if cpu.budget < 0 {
                 return Stop::Budget;
             }
             if cpu.watch.pending != 0 && !cpu.watch.shadow {
@@ -282,6 +290,7 @@ impl Vcpu {
                     None => return,
                 },
                 Leave::Lookup => return,
+                Leave::Warm => ip = self.warm(at),
                 _ => return self.left(why, at),
             }
         }
@@ -302,8 +311,22 @@ impl Vcpu {
             }
             Leave::Budget => self.stats.budget += 1,
             Leave::Exit => self.stats.exits += 1,
-            Leave::Next | Leave::Lookup | Leave::LinkTaken | Leave::LinkFall => {}
+            Leave::Next | Leave::Lookup | Leave::LinkTaken | Leave::LinkFall | Leave::Warm => {}
         }
+    }
+
+    /// Translates the block at RIP, which starts at record `at`; gives where to go on.
+    fn warm(&mut self, at: usize) -> usize {
+        let (va, m) = (self.cpu.linear_rip(), self.cpu.mode);
+        let off = self.cpu.tlb.exec(va);
+        // What lies in memory is what was lifted, unless a store is still to be told.
+        let quiet = self.cpu.smc.is_empty() && !self.cpu.mem.code.is_dirty();
+        let known = quiet && off.is_some_and(|off| self.cache.starts(at, off, m));
+        let Some(mut block) = known.then(|| self.lift_at_rip(m).ok()).flatten() else {
+            return self.cache.cool(&mut self.cpu, at);
+        };
+        passes::run(&mut block);
+        self.cache.translate(&mut self.cpu, at, &block)
     }
 
     /// RIP of the instruction that record `at` belongs to; charges those before it.
@@ -401,7 +424,7 @@ impl Vcpu {
 
     /// Empties the cache when its arena is full.
     fn make_room(&mut self) {
-        if self.cache.code.len() > crate::cache::ARENA {
+        if self.cache.is_full() {
             self.cache.clear(&mut self.cpu);
             self.cache.stats.flushes += 1;
         }
@@ -429,14 +452,14 @@ impl Vcpu {
         self.make_room();
         // The key is beyond any RAM; the next one replaces it.
         let cpu = &mut self.cpu;
-        let ip = self.cache.insert(cpu, !4095, None, &block, mode);
+        let ip = self.cache.insert(cpu, OUTSIDE, None, &block, mode);
         Ok(Found::Unlinkable(ip))
     }
 
     /// Links the end at record `at` to the block at RIP; gives where to go on.
     fn link(&mut self, at: usize, taken: bool) -> Option<usize> {
         let m = self.cpu.mode;
-        let source = self.cache.locate(at).map(|(e, _)| (e.off, e.mode));
+        let source = self.cache.locate(at).map(|(e, _)| (e.off, e.mode, e.ip));
         let generation = self.cache.stats.flushes;
         let found = match self.find(m) {
             Ok(f) => f,
@@ -445,7 +468,7 @@ impl Vcpu {
                 return None;
             }
         };
-        let (Found::Linkable(ip), Some((from, from_mode))) = (&found, source) else {
+        let (Found::Linkable(ip), Some((from, from_mode, first))) = (&found, source) else {
             return Some(found.ip());
         };
         if from_mode == m && self.cache.stats.flushes == generation {
@@ -466,6 +489,7 @@ impl Vcpu {
             }
             debug_assert!(target != UNLINKED);
             self.cache.stats.links += 1;
+            self.cache.tell_link(first, taken, target);
         }
         Some(*ip as usize)
     }

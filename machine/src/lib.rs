@@ -30,6 +30,9 @@ mod report;
 
 pub use control::{Buffer, Control, SERIAL_PORTS};
 pub use frontend_x86::model::{CpuModel, ModelError};
-pub use machine::{Boot, ClockKind, Error, Kernel, MEMORY_MIN, Machine, MachineConfig, Outcome};
+pub use machine::{
+    Boot, ClockKind, Engine, Error, Kernel, MEMORY_MIN, Machine, MachineConfig, Outcome,
+    host_translator,
+};
 pub use pc::DebugExit;
 pub use report::{Stat, Value};

@@ -20,6 +20,7 @@ use emu_core::cpu::{Cpu, Seg};
 use emu_core::flags::rflags;
 use emu_core::mem::phys::Region;
 use emu_core::mem::{GuestRam, PhysMem};
+use emu_core::native::Translator;
 use emu_core::vcpu::{Stop, Trace, Vcpu};
 use frontend_x86::FRONTEND;
 use frontend_x86::model::{CpuModel, of, phys_bits};
@@ -52,6 +53,24 @@ pub enum ClockKind {
     Host,
     /// An instruction takes a nanosecond, time in HLT is skipped: every run is the same.
     Icount,
+}
+
+/// How guest code runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// The micro-op interpreter.
+    Interp,
+    /// Translated to host code before it runs at all.
+    Jit,
+    /// The best there is: the interpreter, as long as no translator is known to be better.
+    #[default]
+    Auto,
+}
+
+/// The code generator for this host; there is none yet.
+#[must_use]
+pub fn host_translator() -> Option<Box<dyn Translator>> {
+    None
 }
 
 /// A kernel to start without firmware.
@@ -88,6 +107,8 @@ pub struct MachineConfig {
     pub memory: u64,
     /// Its clock.
     pub clock: ClockKind,
+    /// How its code runs.
+    pub engine: Engine,
     /// A reset ends the run instead of starting over.
     pub no_reboot: bool,
     /// The port by which a guest ends the run with a status, if it has one.
@@ -106,6 +127,7 @@ impl MachineConfig {
             cpu: CpuModel::default(),
             memory: 512 << 20,
             clock: ClockKind::Host,
+            engine: Engine::default(),
             no_reboot: false,
             debug_exit: None,
             rtc: None,
@@ -116,6 +138,9 @@ impl MachineConfig {
 /// Why a machine cannot be made or cannot go on; each message is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// [`Engine::Jit`] on a host that there is no code generator for.
+    #[error("this build has no translator to host code; use interp or auto")]
+    NoTranslator,
     /// Too little memory, or not in pages.
     #[error(
         "cannot make a machine with {0} bytes of memory: give whole pages of 4 KiB, 2 MiB at least"
@@ -211,7 +236,8 @@ impl Machine {
     /// # Errors
     /// Everything that is wrong with the configuration.
     pub fn new(config: MachineConfig) -> Result<Machine, Error> {
-        let MachineConfig { boot, cpu: model, memory, clock, no_reboot, debug_exit, rtc } = config;
+        let MachineConfig { boot, cpu: model, memory, clock, engine, .. } = config;
+        let MachineConfig { no_reboot, debug_exit, rtc, .. } = config;
         let icount = clock == ClockKind::Icount;
         let clock = Arc::new(if icount { Clock::icount() } else { Clock::host() });
         let rtc = rtc.unwrap_or_else(|| if icount { ICOUNT_RTC } else { host_seconds() });
@@ -239,6 +265,9 @@ impl Machine {
             ran: Duration::ZERO,
             slept: Duration::ZERO,
         };
+        if engine == Engine::Jit {
+            machine.set_translator(host_translator().ok_or(Error::NoTranslator)?, 1);
+        }
         machine.start()?;
         if no_reboot {
             machine.kernel = None;
@@ -283,6 +312,12 @@ impl Machine {
     #[must_use]
     pub fn vcpu(&self) -> &Vcpu {
         &self.vcpu
+    }
+
+    /// Translates code with `translator` from its run number `runs` on (1 is the first), whatever
+    /// the configuration said.
+    pub fn set_translator(&mut self, translator: Box<dyn Translator>, runs: u16) {
+        self.vcpu.set_translator(translator, runs);
     }
 
     /// Writes what `what` names to `out` from now on. A trace that cannot be written ends the run.
@@ -342,24 +377,36 @@ impl Machine {
             if until.is_some_and(|t| Instant::now() >= t) {
                 return Ok(Outcome::Timeout);
             }
-            let now = self.vcpu.cpu.now();
-            self.read_inputs();
-            self.board.receive(&self.control);
-            self.board.advance();
-            let stop = self.vcpu.run(self.slice(now));
-            self.transmit()?;
-            match (self.board.take_event(), stop) {
-                (Some(Event::PowerOff), _) => return Ok(Outcome::PowerOff),
-                (Some(Event::DebugExit(status)), _) => return Ok(Outcome::DebugExit(status)),
-                (Some(Event::Reset), _) if self.no_reboot => return Ok(Outcome::Reset),
-                (Some(Event::Reset), _) => self.start()?,
-                (None, Stop::Shutdown) => {
-                    return Ok(Outcome::Shutdown(report::shutdown(&mut self.vcpu)));
-                }
-                (None, Stop::Halted) => self.idle(until),
-                (None, Stop::Budget) => {}
+            if let Some(outcome) = self.turn(until)? {
+                return Ok(outcome);
             }
         }
+    }
+
+    /// Runs one slice, after which chips and CPU stand still: for what compares machines. Where
+    /// the CPU waits, it waits until `until` at most.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn turn(&mut self, until: Option<Instant>) -> Result<Option<Outcome>, Error> {
+        let now = self.vcpu.cpu.now();
+        self.read_inputs();
+        self.board.receive(&self.control);
+        self.board.advance();
+        let stop = self.vcpu.run(self.slice(now));
+        self.transmit()?;
+        match (self.board.take_event(), stop) {
+            (Some(Event::PowerOff), _) => return Ok(Some(Outcome::PowerOff)),
+            (Some(Event::DebugExit(status)), _) => return Ok(Some(Outcome::DebugExit(status))),
+            (Some(Event::Reset), _) if self.no_reboot => return Ok(Some(Outcome::Reset)),
+            (Some(Event::Reset), _) => self.start()?,
+            (None, Stop::Shutdown) => {
+                return Ok(Some(Outcome::Shutdown(report::shutdown(&mut self.vcpu))));
+            }
+            (None, Stop::Halted) => self.idle(until),
+            (None, Stop::Budget) => {}
+        }
+        Ok(None)
     }
 
     /// Instructions until the loop must look at the chips again.

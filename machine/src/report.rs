@@ -3,6 +3,7 @@
 use crate::pc::BoardStats;
 use emu_core::cpu::{Cpu, Reg, Seg, Segment, mode};
 use emu_core::fault::vector;
+use emu_core::native::Translator;
 use emu_core::vcpu::Vcpu;
 use std::fmt::Write;
 use std::time::Duration;
@@ -86,6 +87,19 @@ pub fn stats(vcpu: &Vcpu, board: BoardStats, busy: Duration) -> Vec<Stat> {
         ("io_ports", count(board.ports)),
         ("io_mmio", count(board.mmio)),
     ];
+    if let Some(native) = vcpu.cache.translator().map(Translator::stats) {
+        rows.extend([
+            ("native_blocks", count(native.blocks)),
+            ("native_insns", count(native.insns)),
+            ("native_uops", count(native.uops)),
+            ("native_uops_called", count(native.called)),
+            ("native_bytes", count(native.bytes)),
+            ("native_bytes_per_insn", ratio(native.bytes, native.insns)),
+            ("native_ns_per_insn", ratio(native.ns, native.insns)),
+            ("native_links", count(native.links)),
+            ("native_flushes", count(native.flushes)),
+        ]);
+    }
     let vector = |v: u8| cpu.vectors[usize::from(v)];
     rows.push(("exceptions", count((0..32).map(vector).sum())));
     rows.extend(EXCEPTIONS.iter().map(|&(v, name)| (name, count(vector(v)))));

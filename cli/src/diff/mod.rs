@@ -14,7 +14,7 @@ pub mod random;
 pub mod rules;
 pub mod shrink;
 
-use crate::options::{CPU, CpuChoice, Engine, parse_cpu, parse_engine, usage};
+use crate::options::{CPU, CpuChoice, parse_cpu, parse_engine, usage};
 use anyhow::Context;
 use clap::ValueEnum;
 use compare::{Difference, compare, instructions};
@@ -23,7 +23,7 @@ use frontend_x86::sys::cpuid::Features;
 use generate::Generator;
 use iced_x86::{Code, Instruction, OpKind};
 use indicatif::{ProgressBar, ProgressStyle};
-use machine::CpuModel;
+use machine::{CpuModel, Engine};
 use model::Model;
 use oracle::{Judged, Oracle, Outcome, Sample};
 use std::collections::BTreeMap;
@@ -369,8 +369,10 @@ impl Diff {
         if self.cpu.model().features.0 & Features::LM.0 == 0 {
             return usage("code is compared in 64-bit mode (lm), which this CPU model lacks");
         }
-        // Either choice is the interpreter in this build.
-        let (Engine::Interp | Engine::Auto) = self.engine;
+        // Either other choice is the interpreter.
+        if self.engine == Engine::Jit {
+            return usage("what is compared is the interpreter: use interp or auto");
+        }
         let campaign = Campaign {
             count: self.count,
             seed: self.seed,

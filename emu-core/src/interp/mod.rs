@@ -81,10 +81,12 @@ pub enum Leave {
     Budget,
     /// RIP is up to date; the mode, halt state or interrupt flag may have changed.
     Exit,
+    /// The block that begins at the record is warm: worth translating. Nothing of it has run.
+    Warm,
 }
 
 impl Leave {
-    const ALL: [Leave; 8] = [
+    const ALL: [Leave; 9] = [
         Leave::Next,
         Leave::Fault,
         Leave::Smc,
@@ -93,6 +95,7 @@ impl Leave {
         Leave::LinkFall,
         Leave::Budget,
         Leave::Exit,
+        Leave::Warm,
     ];
 
     /// The exit word for leaving at record `ip`.
@@ -103,7 +106,7 @@ impl Leave {
 
     /// Takes an exit word apart.
     pub fn decode(word: u64) -> (Leave, usize) {
-        (Self::ALL[(word & 7) as usize], (word >> 8) as usize)
+        (Self::ALL[(word & 15).min(8) as usize], (word >> 8) as usize)
     }
 }
 

@@ -47,6 +47,16 @@ pub fn stale() -> Rec {
     Rec { run: h::stale, t: UNLINKED, ..BLANK }
 }
 
+/// A first record that counts down the runs of its block in counter `n`.
+pub fn count(n: u32) -> Rec {
+    Rec { run: h::count, imm: n.into(), t: UNLINKED, ..BLANK }
+}
+
+/// The first record of a block whose host code begins at `entry`.
+pub fn native(entry: u64) -> Rec {
+    Rec { run: h::native, imm: entry, t: UNLINKED, ..BLANK }
+}
+
 /// A record that goes on at `t`.
 pub fn forward(t: u32) -> Rec {
     Rec { run: h::forward, t, ..BLANK }

@@ -59,6 +59,11 @@ macro_rules! accessors {
 }
 
 impl GuestRam {
+    /// Address of its first byte in this process, for host code.
+    pub fn address(&self) -> u64 {
+        self.map.as_ptr() as u64
+    }
+
     /// RAM of `len` bytes (a multiple of 4096, at least one page), all zero, not yet populated.
     ///
     /// # Errors

@@ -17,7 +17,8 @@
 
 /// log2 of the entries per level-1 table.
 pub const L1_BITS: u32 = 10;
-const L1: usize = 1 << L1_BITS;
+/// Entries of a level-1 table.
+pub const L1: usize = 1 << L1_BITS;
 const L2_SMALL: usize = 4096;
 const L2_LARGE: usize = 256;
 /// Address spaces held at once.
@@ -251,6 +252,13 @@ impl Tlb {
     pub fn exec(&self, va: u64) -> Option<u64> {
         let e = self.entry(va);
         (va.wrapping_sub(e.exec) < 4096).then(|| va.wrapping_add(e.addend))
+    }
+
+    /// Address of the table of [`Entry`]s that [`entry`](Self::entry) looks into at the current
+    /// privilege, for host code. The entry for a page is at its number modulo [`L1`]; the table
+    /// stays where it is as long as the TLB lives.
+    pub fn table_address(&self) -> u64 {
+        self.entries[self.current & (SPACES * 4 - 1)].as_ptr() as u64
     }
 
     /// Selects the privilege of ordinary accesses from now on.

@@ -2,10 +2,19 @@
 //! and the run loop with a toy frontend.
 
 mod fused;
+mod lockstep;
 mod machine;
+mod mock;
+mod native;
 mod passes;
 mod random;
 mod run_loop;
+#[path = "run_loop.rs"]
+#[allow(clippy::duplicate_mod)]
+mod run_loop_translated;
+#[path = "run_loop.rs"]
+#[allow(clippy::duplicate_mod)]
+mod run_loop_warm;
 mod text;
 mod threaded;
 mod toy;

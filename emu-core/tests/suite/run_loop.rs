@@ -1,7 +1,11 @@
 //! The run loop with the toy frontend: linking, the budget, code that changes, pages that move,
 //! single-stepping and interrupts.
+//!
+//! This file is three modules: for the interpreter, for blocks that are translated before they run
+//! at all, and for blocks that are translated when they are warm.
 
 use crate::machine::{RAM, cpu};
+use crate::mock::translated;
 use crate::toy::*;
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, mode};
@@ -28,7 +32,17 @@ fn vcpu(code: &[(u64, Code)]) -> Vcpu {
         cpu.mem.write_bytes(*at, insns.as_flattened());
     }
     cpu.set_rip(code[0].0);
-    Vcpu::new(cpu)
+    around(cpu)
+}
+
+/// A vCPU with this module's engine.
+fn around(cpu: Cpu) -> Vcpu {
+    let v = Vcpu::new(cpu);
+    match module_path!().rsplit("::").next() {
+        Some("run_loop_translated") => translated(v, 1),
+        Some("run_loop_warm") => translated(v, 3),
+        _ => v,
+    }
 }
 
 /// Runs to the halt; every instruction is counted.
@@ -376,7 +390,7 @@ fn an_interrupt_waits_for_the_shadow_to_pass() {
     cpu.mem.write_bytes(0x3000, &[HALT, 0, 0, 0]);
     cpu.set_rip(0x1000);
     (cpu.sys.lstar, cpu.regs[8]) = (0x3000, 0x100c);
-    let mut v = Vcpu::new(cpu);
+    let mut v = around(cpu);
     finish(&mut v);
     assert_eq!((v.cpu.regs[0], v.cpu.sys.cr2, v.cpu.vectors[0x40]), (1, 0x100c, 1));
     assert_eq!(v.stats.interrupts, 1);

@@ -1,0 +1,56 @@
+//! Whole guests on the interpreter and on translated blocks: the same after every slice.
+
+use machine::{Boot, ClockKind, DebugExit, Kernel, Machine, MachineConfig, Outcome};
+use ring3_tests::debian;
+use std::time::Duration;
+
+#[path = "../../machine/tests/engines/mod.rs"]
+mod engines;
+
+const TIME: Duration = Duration::from_secs(300);
+
+#[test]
+fn the_demo_is_the_same_on_both() {
+    for runs in [1, 20] {
+        let make = || {
+            let config = MachineConfig {
+                memory: 16 << 20,
+                clock: ClockKind::Icount,
+                no_reboot: true,
+                debug_exit: Some(DebugExit::default()),
+                ..MachineConfig::new(Boot::Rom(roms::DEMO_ROM.to_vec()))
+            };
+            Machine::new(config).unwrap()
+        };
+        let (end, [a, b]) = engines::in_step(make, runs, TIME, u64::MAX);
+        assert_eq!(end, Some(Outcome::DebugExit(roms::DEMO_SUCCESS_STATUS as u32)));
+        assert_eq!(a.vcpu().cpu.icount(), b.vcpu().cpu.icount());
+        let native = b.vcpu().cache.translator().unwrap().stats();
+        assert!(native.blocks > 50 && native.links > 50, "{native:?}");
+    }
+}
+
+#[test]
+fn debian_is_the_same_on_both() {
+    let guest = debian("uname -m; exit 7");
+    let make = || {
+        let kernel = Kernel {
+            image: guest.kernel.clone(),
+            initrd: Some(guest.initrd.clone()),
+            cmdline: guest.append.clone(),
+            name: guest.kernel_version.clone(),
+        };
+        let config = MachineConfig {
+            memory: 128 << 20,
+            clock: ClockKind::Icount,
+            no_reboot: true,
+            ..MachineConfig::new(Boot::Kernel(kernel))
+        };
+        Machine::new(config).unwrap()
+    };
+    let (end, [a, b]) = engines::in_step(make, 1, TIME, u64::MAX);
+    assert_eq!(end, Some(Outcome::PowerOff));
+    assert_eq!(a.vcpu().cpu.icount(), b.vcpu().cpu.icount());
+    let native = b.vcpu().cache.translator().unwrap().stats();
+    assert!(native.blocks > 1000 && native.links > 1000, "{native:?}");
+}
