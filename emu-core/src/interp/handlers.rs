@@ -7,7 +7,7 @@ use crate::cpu::{Cpu, Jump, Reg, Seg, mode};
 use crate::fault::{Fault, vector};
 use crate::flags::{Flags, OSZAPC};
 use crate::mem::tlb::Access;
-use crate::uop::{Args, PureOp};
+use crate::uop::{Args, Op, PureOp, Uop};
 use crate::width::Width;
 
 /// Flag handling of an ALU handler: no flags, all six, or a merge under the mask in `Rec::t`.
@@ -427,11 +427,15 @@ pub fn rare(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
 #[inline(never)]
 fn run_rare(cpu: &mut Cpu, n: usize) -> Slow {
     let u = &cpu.rare[n].clone();
+    run_one(cpu, u)
+}
+
+fn run_one(cpu: &mut Cpu, u: &Uop) -> Slow {
     if crate::rare::misaligned(cpu, u) {
         cpu.fault = Fault::GP0;
         return Slow::Fault;
     }
-    if u.op == crate::uop::Op::Vst {
+    if u.op == Op::Vst {
         let va = crate::rare::address(cpu, &u.mem);
         match hits_code(cpu, va, u64::from(u.k & 127)) {
             Ok(true) => return Slow::Smc,
@@ -448,6 +452,63 @@ fn run_rare(cpu: &mut Cpu, n: usize) -> Slow {
             cpu.fault = f;
             Slow::Fault
         }
+    }
+}
+
+/// What host code calls where it has no code of its own. An error is why it must leave; then the
+/// fault is in [`Cpu::fault`].
+pub mod slow {
+    use super::*;
+
+    fn stack_bit(stack: bool) -> u8 {
+        if stack { STACK } else { 0 }
+    }
+
+    fn done(s: Slow) -> Result<(), Leave> {
+        match s {
+            Slow::Done => Ok(()),
+            Slow::Fault => Err(Leave::Fault),
+            Slow::Smc => Err(Leave::Smc),
+        }
+    }
+
+    /// A load that the TLB has no answer for. `stack`: see [`Mem::stack`](crate::uop::Mem::stack).
+    ///
+    /// # Errors
+    /// [`Leave::Fault`].
+    pub fn load(cpu: &mut Cpu, va: u64, w: Width, stack: bool) -> Result<u64, Leave> {
+        load_slow(cpu, va, w, stack_bit(stack)).ok_or(Leave::Fault)
+    }
+
+    /// The load of a read-modify-write.
+    ///
+    /// # Errors
+    /// [`Leave::Fault`], or [`Leave::Smc`] when its store would hit translated code.
+    pub fn load_rmw(cpu: &mut Cpu, va: u64, w: Width, stack: bool) -> Result<u64, Leave> {
+        load_rmw_slow(cpu, va, w, stack_bit(stack)).ok_or_else(|| {
+            if cpu.fault.vector == SMC_TO_COME { Leave::Smc } else { Leave::Fault }
+        })
+    }
+
+    /// A store.
+    ///
+    /// # Errors
+    /// As [`load_rmw`].
+    pub fn store(cpu: &mut Cpu, va: u64, w: Width, v: u64, stack: bool) -> Result<(), Leave> {
+        done(store_slow(cpu, va, w, v, stack_bit(stack)))
+    }
+
+    /// A micro-op that is no plain load or store, and ends a block only by a fault.
+    ///
+    /// # Errors
+    /// As [`load_rmw`].
+    pub fn run(cpu: &mut Cpu, u: &Uop) -> Result<(), Leave> {
+        if u.op == Op::Raise {
+            let error = (u.k != 0).then_some(0);
+            cpu.fault = Fault { error, ..Fault::new(u.imm as u8) };
+            return Err(Leave::Fault);
+        }
+        done(run_one(cpu, u))
     }
 }
 
