@@ -3,7 +3,7 @@
 use super::asm::{RAX, RCX, RDX, Rm};
 use super::{Compiler, Loc, loc};
 use emu_core::cpu::Reg;
-use emu_core::flags::{CF, OF, OSZAPC};
+use emu_core::flags::{AF, CF, OF, OSZAPC};
 use emu_core::uop::{Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 
@@ -364,6 +364,13 @@ impl Compiler<'_> {
             self.copy(u.d, w, u.a);
             return true;
         }
+        // Through more than one bit CPUs leave OF undefined.
+        if carries && u.fl & self.live & OF != 0 && count != Some(1) {
+            return false;
+        }
+        if nat == OSZAPC && count.is_none() && u.fl & self.live != 0 {
+            return self.shift_flags(u, ext);
+        }
         let maybe_none = count.is_none() || carries;
         let reads = match (u.fl & self.live != 0 && maybe_none, carries) {
             (true, _) => OSZAPC,
@@ -373,6 +380,7 @@ impl Compiler<'_> {
         if !self.flags(u, nat, reads) {
             return false;
         }
+        self.af_zero |= nat == OSZAPC;
         match count {
             Some(n) => match loc(u.d) {
                 Loc::Host(d) if u.d == u.a => self.shift_by(w, ext, d, n),
@@ -396,6 +404,28 @@ impl Compiler<'_> {
         true
     }
 
+    /// A shift by a register with flags: a count of zero leaves them as they are in memory.
+    fn shift_flags(&mut self, u: &Uop, ext: u8) -> bool {
+        let w = u.w;
+        if self.live & !u.fl != 0 {
+            return false;
+        }
+        // All that may be left as they are.
+        self.live = OSZAPC;
+        self.clobber();
+        self.a.mov(W64, RDX, rm(u.a));
+        self.value(RCX, W32, u.b);
+        self.a.alu_imm(W32, 4, Rm::R(RCX), if w == W64 { 63 } else { 31 });
+        let none = self.a.jcc(4);
+        self.a.ext(w, 0xd3, ext, Rm::R(RDX));
+        (self.host, self.memory, self.af_zero) = (true, false, true);
+        self.save();
+        self.a.bind(none);
+        (self.host, self.memory) = (false, true);
+        self.put(u.d, w, RDX);
+        true
+    }
+
     fn shift_by(&mut self, w: Width, ext: u8, d: u8, n: u8) {
         // By one: its own opcode, whose OF all CPUs define alike.
         self.a.ext(w, if n == 1 { 0xd1 } else { 0xc1 }, ext, Rm::R(d));
@@ -405,8 +435,8 @@ impl Compiler<'_> {
     }
 
     fn double_shift(&mut self, u: &Uop) -> bool {
-        let reads = if u.fl & self.live != 0 { OSZAPC } else { 0 };
-        if !self.flags(u, OSZAPC, reads) {
+        // CPUs differ in 16-bit results by more than 16 bits, and leave flags undefined.
+        if u.w == W16 || u.fl & self.live != 0 || !self.flags(u, OSZAPC, 0) {
             return false;
         }
         self.a.mov(W64, RDX, rm(u.a));
@@ -479,6 +509,7 @@ impl Compiler<'_> {
             self.host = false;
         } else {
             (self.host, self.memory) = (true, false);
+            self.af_zero &= nat & AF == 0;
         }
         true
     }

@@ -180,15 +180,23 @@ impl Compiler<'_> {
     }
 
     pub(super) fn end(&mut self, u: &Uop) {
-        self.save();
+        // What saving would destroy is looked at first.
+        let early = u.op == Op::Jcc && self.host && !self.memory && self.af_zero;
+        if !early {
+            self.save();
+        }
         let last = self.place.last as usize;
         match u.op {
             Op::Goto => self.way(u.w, u.imm, true),
             Op::Jcc => {
                 self.want_host();
                 let taken = self.a.jcc(u.k & 15);
+                let before = (self.host, self.memory, self.af_zero);
+                self.save();
                 self.way(u.w, u.fall.into(), false);
                 self.a.bind(taken);
+                (self.host, self.memory, self.af_zero) = before;
+                self.save();
                 self.way(u.w, u.imm, true);
             }
             Op::Jrnz => {

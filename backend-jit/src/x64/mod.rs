@@ -118,6 +118,8 @@ struct Compiler<'a> {
     host: bool,
     /// [`Native::flags`] are up to date.
     memory: bool,
+    /// EFLAGS are those of a shift, which leaves AF undefined where ours is zero.
+    af_zero: bool,
     insn: usize,
     insn_record: Option<u32>,
     cold: Vec<Cold>,
@@ -163,11 +165,16 @@ impl Compiler<'_> {
         Rm::M(RBP, NATIVE_FLAGS)
     }
 
-    /// Flags to memory, by way of AX. Leaves EFLAGS as they are.
+    /// Flags to memory, by way of AX. Leaves EFLAGS as they are, but for `af_zero`.
     fn save(&mut self) {
         if self.host && !self.memory {
             // lahf; seto al
             self.a.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);
+            if self.af_zero {
+                // and ah, ~AF
+                self.a.bytes(&[0x80, 0xe4, 0xef]);
+                (self.host, self.af_zero) = (false, false);
+            }
             self.a.store(W16, self.flags_word(), RAX);
             self.memory = true;
         }
@@ -185,7 +192,7 @@ impl Compiler<'_> {
             self.a.op0f(W32, 0xb7, RAX, self.flags_word());
             // add al, 127; sahf
             self.a.bytes(&[0x04, 0x7f, 0x9e]);
-            self.host = true;
+            (self.host, self.af_zero) = (true, false);
         }
     }
 
@@ -381,6 +388,7 @@ impl Translator for X64 {
             live: 0,
             host: false,
             memory: true,
+            af_zero: false,
             insn: 0,
             insn_record: None,
             cold: Vec::new(),

@@ -11,3 +11,4 @@ mod random;
 mod toy;
 
 mod blocks;
+mod links;
