@@ -209,10 +209,10 @@ impl Compiler<'_> {
         }
     }
 
-    /// `host` = the low `w` bits of `s`, and any others. Keeps the flags.
+    /// `host` = the low `w` bits of `s`, extended by zeros from 32. Keeps the flags.
     fn value(&mut self, host: u8, w: Width, s: Src) {
         match s {
-            Src::Imm(v) => self.a.imm(host, v as u64),
+            Src::Imm(v) => self.a.imm(host, if w == W64 { v as u64 } else { v as u32 as u64 }),
             Src::Reg(r) => self.a.mov(if w == W64 { W64 } else { W32 }, host, alu::rm(r)),
         }
     }
