@@ -29,8 +29,7 @@ impl CodeBuffer {
         };
         // SAFETY: the memfd is this function's own: nobody truncates it, and besides these two
         // mappings nobody sees it. The executable one is only run, and only read by the CPU.
-        let (write, exec) =
-            unsafe { (options().map_mut(&file)?, options().map_exec(&file)?) };
+        let (write, exec) = unsafe { (options().map_mut(&file)?, options().map_exec(&file)?) };
         Ok(CodeBuffer { write, exec, len: 0 })
     }
 

@@ -132,10 +132,6 @@ pub extern "sysv64" fn run(cpu: &mut Cpu, n: u64) {
     cpu.flags = unpack(cpu.native.flags);
     let u = cpu.rare[n as usize];
     let r = slow::run(cpu, &u);
-    cpu.native = Native {
-        flags: pack(cpu.flags),
-        tlb: cpu.tlb.table_address(),
-        ..cpu.native
-    };
+    cpu.native = Native { flags: pack(cpu.flags), tlb: cpu.tlb.table_address(), ..cpu.native };
     leave(cpu, r);
 }

@@ -499,13 +499,14 @@ impl Compiler<'_> {
             return false;
         }
         let keep = live & !need;
+        // Saving may destroy them.
+        if need == 0 && live != 0 {
+            self.save();
+        }
         if reads != 0 || (need != 0 && keep != 0) {
             self.want_host();
         }
         if need == 0 {
-            if live != 0 {
-                self.save();
-            }
             self.host = false;
         } else {
             (self.host, self.memory) = (true, false);

@@ -295,17 +295,15 @@ impl Compiler<'_> {
         self.a.op(W64, 0x3b, RCX, Rm::R(a));
         let miss = self.a.jcc(cc::NE);
         self.copy(u.d, W64, u.a);
-        self.cold.push(Cold::Call {
-            miss,
-            resume: self.a.here(),
-            record: self.record(),
-            u: *u,
-        });
+        self.cold.push(Cold::Call { miss, resume: self.a.here(), record: self.record(), u: *u });
     }
 
     /// The code out of line, in the order of its jumps.
     pub(super) fn cold_code(&mut self) {
-        for c in std::mem::take(&mut self.cold) {
+        let mut n = 0;
+        // Code out of line may have some of its own.
+        while let Some(&c) = self.cold.get(n) {
+            n += 1;
             match c {
                 Cold::Access { miss, resume, kind, packed, u } => {
                     self.a.bind(miss);
@@ -329,6 +327,14 @@ impl Compiler<'_> {
                     self.a.bind(miss);
                     self.insn_record = Some(record);
                     self.call_routine(&u);
+                    self.insn_record = None;
+                    let back = self.a.jmp();
+                    self.a.bind_to(back, resume);
+                }
+                Cold::Replay { miss, resume, record, from, count, flags } => {
+                    self.a.bind(miss);
+                    self.insn_record = Some(record);
+                    self.replayed(from, count, flags);
                     self.insn_record = None;
                     let back = self.a.jmp();
                     self.a.bind_to(back, resume);

@@ -59,7 +59,7 @@ impl Compiler<'_> {
     }
 
     /// The linear address of `m` in RAX.
-    fn address(&mut self, m: &Mem) {
+    pub(super) fn address(&mut self, m: &Mem) {
         self.sum(m, RAX);
         if m.seg != Reg::ZERO {
             self.a.op(W64, 0x03, RAX, rm(m.seg));
@@ -77,13 +77,10 @@ impl Compiler<'_> {
 
     /// Checks the access of `n` bytes at the address in RAX; gives where its bytes are, and the
     /// jump that is taken when the TLB does not know.
-    fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
+    pub(super) fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
         self.entry();
-        let tag = if kind == Kind::Load {
-            offset_of!(Entry, read)
-        } else {
-            offset_of!(Entry, write)
-        };
+        let tag =
+            if kind == Kind::Load { offset_of!(Entry, read) } else { offset_of!(Entry, write) };
         self.a.mov(W64, RDX, Rm::R(RAX));
         self.a.op(W64, 0x2b, RDX, Rm::M(RCX, tag as i32));
         self.a.alu_imm(W64, 7, Rm::R(RDX), 4096 - n as i64);

@@ -20,6 +20,7 @@
 mod alu;
 mod asm;
 mod ends;
+mod fuse;
 mod memory;
 
 use crate::code_buffer::CodeBuffer;
@@ -67,11 +68,22 @@ fn loc(r: Reg) -> Loc {
 }
 
 /// Code out of line.
+#[derive(Clone, Copy)]
 enum Cold {
     /// An access that misses.
     Access { miss: usize, resume: usize, kind: Kind, packed: u32, u: Uop },
     /// A micro-op whose quick form does not apply.
     Call { miss: usize, resume: usize, record: u32, u: Uop },
+    /// Micro-ops that were fused and must be run one by one; then EFLAGS are up to date, or those
+    /// in memory.
+    Replay {
+        miss: usize,
+        resume: usize,
+        record: u32,
+        from: usize,
+        count: usize,
+        flags: (bool, bool),
+    },
     /// Leaves for good.
     Leave { jump: usize, word: u32 },
     /// Leaves to be linked.
@@ -112,8 +124,9 @@ struct Compiler<'a> {
     jumps: u64,
     /// Address of the code buffer.
     base: u64,
-    /// Flags live after the current micro-op.
+    /// Flags live after the current micro-op, and after each.
     live: u32,
+    lives: Vec<u32>,
     /// EFLAGS are up to date.
     host: bool,
     /// [`Native::flags`] are up to date.
@@ -121,6 +134,8 @@ struct Compiler<'a> {
     /// EFLAGS are those of a shift, which leaves AF undefined where ours is zero.
     af_zero: bool,
     insn: usize,
+    /// First micro-op of the next guest instruction.
+    next: usize,
     insn_record: Option<u32>,
     cold: Vec<Cold>,
     exits: [Option<Site>; 2],
@@ -129,13 +144,20 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn run(&mut self) {
-        let live = liveness(self.block);
-        for (n, u) in self.block.uops.iter().enumerate() {
-            while self.block.insns.get(self.insn + 1).is_some_and(|m| m.uop as usize <= n) {
+        let block = self.block;
+        let mut n = 0;
+        while let Some(u) = block.uops.get(n) {
+            let mark = |i: usize| block.insns.get(i).map(|m| m.uop as usize);
+            while mark(self.insn + 1).is_some_and(|m| m <= n) {
                 self.insn += 1;
             }
-            self.live = live[n];
-            self.uop(u);
+            self.next = mark(self.insn + 1).unwrap_or(block.uops.len());
+            let fused = self.fused(n);
+            if fused == 0 {
+                self.live = self.lives[n];
+                self.uop(u);
+            }
+            n += fused.max(1);
         }
         self.cold_code();
     }
@@ -386,10 +408,12 @@ impl Translator for X64 {
             jumps: self.jumps.as_ptr() as u64,
             base: self.buffer.base(),
             live: 0,
+            lives: liveness(block),
             host: false,
             memory: true,
             af_zero: false,
             insn: 0,
+            next: 0,
             insn_record: None,
             cold: Vec::new(),
             exits: [None; 2],
