@@ -1,36 +1,29 @@
-//! The backend: micro-ops → host code. This crate holds its interface today; the interpreter in
-//! `emu-core` runs every block.
+//! The backend: micro-ops → host code.
 //!
-//! A backend takes what the interpreter takes: a [`Block`] that has been through the passes, and
-//! the layout of [`Cpu`]. It gives a [`Translation`]: code for the host and a table from places in
-//! it back to guest instructions, so that a fault in the middle has an exact RIP. It knows no x86
-//! behaviour: what an op means is the op table's `eval`, what a helper does is the helper's. An op
-//! that it has no emitter for calls `eval`; so a new op works everywhere at once.
-#![forbid(unsafe_code)]
+//! It takes what the interpreter takes: a [`Block`](emu_core::uop::Block) that has been through the
+//! passes, and the layout of [`Cpu`](emu_core::cpu::Cpu). What it gives and how it is entered,
+//! linked and left is said in [`emu_core::native`]. It knows no x86 behaviour: what an op means is
+//! the op table's `eval`, what a helper does is the helper's. An op that it has no emitter for is
+//! called in its canonical form; so a new op works everywhere at once.
 
-use emu_core::cpu::Cpu;
-use emu_core::uop::Block;
+use emu_core::native::Translator;
 
-/// Host code of one block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Translation {
-    /// Position-independent host instructions.
-    pub code: Vec<u8>,
-    /// For each place that can fault: offset of the host instruction after it, and the guest
-    /// instruction (an index into [`Block::insns`]).
-    pub faults: Vec<(u32, u16)>,
+#[cfg(all(target_arch = "x86_64", unix))]
+mod code_buffer;
+#[cfg(all(target_arch = "x86_64", unix))]
+mod enter;
+#[cfg(all(target_arch = "x86_64", unix))]
+pub mod x64;
+
+/// The generator for the host this program runs on, if there is one and the host gives memory for
+/// code.
+#[cfg(all(target_arch = "x86_64", unix))]
+pub fn native() -> Option<Box<dyn Translator>> {
+    Some(Box::new(x64::X64::new(x64::BUFFER).ok()?))
 }
 
-/// A code generator for one host architecture.
-pub trait Backend: Send {
-    /// The host it generates for, as Rust names the architecture (`x86_64`, `aarch64`).
-    fn host(&self) -> &'static str;
-
-    /// Translates a block for a CPU whose state is laid out as [`Cpu`].
-    fn translate(&mut self, cpu: &Cpu, block: &Block) -> Translation;
-}
-
-/// The backend for the host this program runs on, if there is one: none yet.
-pub fn native() -> Option<Box<dyn Backend>> {
+/// The generator for the host this program runs on: none.
+#[cfg(not(all(target_arch = "x86_64", unix)))]
+pub fn native() -> Option<Box<dyn Translator>> {
     None
 }

@@ -67,10 +67,10 @@ pub enum Engine {
     Auto,
 }
 
-/// The code generator for this host; there is none yet.
+/// The code generator for this host, if there is one.
 #[must_use]
 pub fn host_translator() -> Option<Box<dyn Translator>> {
-    None
+    backend_jit::native()
 }
 
 /// A kernel to start without firmware.

@@ -11,6 +11,8 @@ const UNSAFE: &[&str] = &[
     "emu-core/src/mem/ram.rs",
     "oracle/src/enter.rs",
     "oracle/src/worker.rs",
+    "backend-jit/src/code_buffer.rs",
+    "backend-jit/src/enter.rs",
     "emu-core/src/fp/host_sse.rs",
     "emu-core/src/fp/host_x87.rs",
     "frontend-x86/tests/host.rs",

@@ -35,7 +35,8 @@ pub struct Seen {
     pub ram: Vec<u8>,
 }
 
-fn seen(cpu: &Cpu, fault: Option<(Fault, usize)>) -> Seen {
+/// What there is to see of `cpu`.
+pub fn seen(cpu: &Cpu, fault: Option<(Fault, usize)>) -> Seen {
     let mut ram = vec![0; RAM as usize];
     cpu.mem.ram.read_bytes(0, &mut ram);
     let regs = cpu.regs[..16].iter().chain(&cpu.regs[24..32]).copied().collect();

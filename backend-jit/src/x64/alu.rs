@@ -1,0 +1,533 @@
+//! Emitters of the pure micro-ops.
+
+use super::asm::{RAX, RCX, RDX, Rm};
+use super::{Compiler, Loc, loc};
+use emu_core::cpu::Reg;
+use emu_core::flags::{AF, CF, OF, OSZAPC};
+use emu_core::uop::{Op, Src, Uop};
+use emu_core::width::Width::{self, W8, W16, W32, W64};
+
+/// Whether the immediate is one that an instruction of width `w` can hold.
+fn fits(w: Width, v: i64) -> bool {
+    w != W64 || v == i64::from(v as i32)
+}
+
+impl Compiler<'_> {
+    /// Emits `u`; `false` if it has no form here (nothing was emitted then).
+    pub(super) fn pure(&mut self, u: &Uop) -> bool {
+        let (w, wide) = (u.w, if u.w == W64 { W64 } else { W32 });
+        match u.op {
+            Op::Mov => {
+                match u.b {
+                    Src::Imm(v) => self.put_imm(u.d, w, v as u64),
+                    Src::Reg(b) => self.copy(u.d, w, b),
+                }
+                true
+            }
+            Op::Zx | Op::Sx => {
+                let k = Width::from_index(u.k);
+                match (u.op, k) {
+                    (_, W64) => self.copy(u.d, w, u.a),
+                    (Op::Zx, W8) => self.extend(u, W32, 0xb6, true),
+                    (Op::Zx, W16) => self.extend(u, W32, 0xb7, false),
+                    (Op::Sx, W8) => self.extend(u, W64, 0xbe, true),
+                    (Op::Sx, W16) => self.extend(u, W64, 0xbf, false),
+                    (Op::Zx, _) => {
+                        self.a.mov(W32, RCX, rm(u.a));
+                        self.put(u.d, w, RCX);
+                    }
+                    _ => {
+                        self.a.op(W64, 0x63, RCX, rm(u.a));
+                        self.put(u.d, w, RCX);
+                    }
+                }
+                true
+            }
+            Op::Exh => {
+                self.clobber();
+                self.a.mov(W32, RCX, rm(u.a));
+                self.a.ext(W32, 0xc1, 5, Rm::R(RCX));
+                self.a.byte(8);
+                self.a.op0f(W32, 0xb6, RCX, Rm::R(RCX));
+                self.put(u.d, w, RCX);
+                true
+            }
+            Op::Insh => {
+                self.a.mov(W64, RCX, rm(u.a));
+                self.value(RDX, W64, u.b);
+                // mov ch, dl
+                self.a.bytes(&[0x88, 0xd5]);
+                self.put(u.d, w, RCX);
+                true
+            }
+            Op::Bswap if w == W32 || w == W64 => {
+                self.a.mov(w, RCX, rm(u.a));
+                if w == W64 {
+                    self.a.byte(0x48);
+                }
+                self.a.bytes(&[0x0f, 0xc9]);
+                self.put(u.d, w, RCX);
+                true
+            }
+            Op::Bswap => {
+                self.put_imm(u.d, w, 0);
+                true
+            }
+            Op::Not => {
+                self.unary(u, 0xf7, 2);
+                true
+            }
+            Op::Add => self.flags(u, OSZAPC, 0) && self.binary(u, 0),
+            Op::Or => self.flags(u, OSZAPC, 0) && self.binary(u, 1),
+            Op::Adc => self.flags(u, OSZAPC, CF) && self.binary(u, 2),
+            Op::Sbb => self.flags(u, OSZAPC, CF) && self.binary(u, 3),
+            Op::And => self.flags(u, OSZAPC, 0) && self.binary(u, 4),
+            Op::Sub => self.flags(u, OSZAPC, 0) && self.binary(u, 5),
+            Op::Xor => self.flags(u, OSZAPC, 0) && self.binary(u, 6),
+            Op::Andn => {
+                if !self.flags(u, OSZAPC, 0) {
+                    return false;
+                }
+                self.a.mov(W64, RCX, rm(u.a));
+                self.a.ext(W64, 0xf7, 2, Rm::R(RCX));
+                self.value(RDX, W64, u.b);
+                self.a.op(w, 0x23, RCX, Rm::R(RDX));
+                self.put(u.d, w, RCX);
+                true
+            }
+            Op::Inc => self.flags(u, OSZAPC & !CF, 0) && self.unary(u, 0xff, 0),
+            Op::Dec => self.flags(u, OSZAPC & !CF, 0) && self.unary(u, 0xff, 1),
+            Op::Neg => self.flags(u, OSZAPC, 0) && self.unary(u, 0xf7, 3),
+            Op::Shl | Op::Shr | Op::Sar | Op::Rol | Op::Ror | Op::Rcl | Op::Rcr => self.shift(u),
+            Op::Shld | Op::Shrd if w != W8 => self.double_shift(u),
+            Op::Imul | Op::Mul => self.multiply(u),
+            Op::Mulhs | Op::Mulhu => {
+                self.clobber();
+                self.a.mov(wide, RAX, rm(u.a));
+                self.value(RCX, wide, u.b);
+                self.a.ext(w, 0xf7, if u.op == Op::Mulhs { 5 } else { 4 }, Rm::R(RCX));
+                if w == W8 {
+                    self.a.mov(W32, RDX, Rm::R(RAX));
+                    self.a.ext(W32, 0xc1, 5, Rm::R(RDX));
+                    self.a.byte(8);
+                }
+                self.put(u.d, w, RDX);
+                true
+            }
+            Op::Bt | Op::Bts | Op::Btr | Op::Btc if w != W8 => {
+                if !self.flags(u, CF, 0) {
+                    return false;
+                }
+                let n = match u.op {
+                    Op::Bt => 4,
+                    Op::Bts => 5,
+                    Op::Btr => 6,
+                    _ => 7,
+                };
+                self.a.mov(W64, RCX, rm(u.a));
+                match u.b {
+                    Src::Imm(v) => {
+                        self.a.op0f(w, 0xba, n, Rm::R(RCX));
+                        self.a.byte(v as u8 & (w.bits() as u8 - 1));
+                    }
+                    Src::Reg(b) => {
+                        let b = self.get(b, W64, RDX);
+                        self.a.op0f(w, 0x83 | n << 3, b, Rm::R(RCX));
+                    }
+                }
+                self.put(u.d, w, RCX);
+                true
+            }
+            Op::Bsf | Op::Bsr if w != W8 => {
+                if !self.flags(u, OSZAPC, 0) {
+                    return false;
+                }
+                self.a.mov(W64, RCX, rm(u.a));
+                self.value(RDX, W64, u.b);
+                // A zero source must leave all of the old value, of which the host's 32-bit form
+                // may clear the upper half.
+                self.a.op0f(w, if u.op == Op::Bsf { 0xbc } else { 0xbd }, RAX, Rm::R(RDX));
+                self.a.op0f(W64, 0x45, RCX, Rm::R(RAX));
+                self.a.op(w, 0x85, RDX, Rm::R(RDX));
+                self.put(u.d, w, RCX);
+                true
+            }
+            Op::Popcnt if w != W8 => {
+                if !self.flags(u, OSZAPC, 0) {
+                    return false;
+                }
+                self.a.op0f_p(w, 0xf3, 0xb8, RCX, rm(u.a));
+                self.put(u.d, w, RCX);
+                true
+            }
+            Op::Set => {
+                self.want_host();
+                self.a.op0f(W32, 0x90 | u.k & 15, 0, Rm::R(RCX));
+                self.a.op0f(W32, 0xb6, RCX, Rm::R(RCX));
+                self.put(u.d, w, RCX);
+                true
+            }
+            Op::Cmov => {
+                self.want_host();
+                self.a.mov(W64, RCX, rm(u.a));
+                match u.b {
+                    Src::Reg(b) => self.a.op0f(W64, 0x40 | u.k & 15, RCX, rm(b)),
+                    Src::Imm(v) => {
+                        self.a.imm(RDX, v as u64);
+                        self.a.op0f(W64, 0x40 | u.k & 15, RCX, Rm::R(RDX));
+                    }
+                }
+                self.put(u.d, w, RCX);
+                true
+            }
+            Op::Getfl => {
+                self.save();
+                self.host = false;
+                self.a.mov(W32, RCX, self.flags_word());
+                self.a.mov(W32, RDX, Rm::R(RCX));
+                self.a.ext(W32, 0xc1, 5, Rm::R(RCX));
+                self.a.byte(8);
+                self.a.alu_imm(W32, 4, Rm::R(RCX), 0xd5);
+                self.a.alu_imm(W32, 4, Rm::R(RDX), 1);
+                self.a.ext(W32, 0xc1, 4, Rm::R(RDX));
+                self.a.byte(11);
+                self.a.op(W32, 0x0b, RCX, Rm::R(RDX));
+                self.put(u.d, w, RCX);
+                true
+            }
+            Op::Setfl => {
+                let (need, keep) = (u.fl & self.live, self.live & !u.fl);
+                if need != 0 && keep != 0 {
+                    return false;
+                }
+                if need != 0 {
+                    self.value(RAX, W32, u.b);
+                    self.a.mov(W32, RCX, Rm::R(RAX));
+                    self.a.ext(W32, 0xc1, 5, Rm::R(RAX));
+                    self.a.byte(11);
+                    self.a.alu_imm(W32, 4, Rm::R(RAX), 1);
+                    self.a.alu_imm(W32, 4, Rm::R(RCX), 0xd5);
+                    self.a.alu_imm(W32, 1, Rm::R(RCX), 2);
+                    self.a.ext(W32, 0xc1, 4, Rm::R(RCX));
+                    self.a.byte(8);
+                    self.a.op(W32, 0x0b, RAX, Rm::R(RCX));
+                    self.a.store(W16, self.flags_word(), RAX);
+                    (self.host, self.memory) = (false, true);
+                }
+                self.copy(u.d, w, u.a);
+                true
+            }
+            Op::Cmc => {
+                if !self.flags(u, CF, CF) {
+                    return false;
+                }
+                self.a.byte(0xf5);
+                self.copy(u.d, w, u.a);
+                true
+            }
+            Op::Crc32 if self.host_has.crc32 => {
+                let k = Width::from_index(u.k);
+                self.a.mov(W32, RCX, rm(u.a));
+                self.value(RDX, W64, u.b);
+                let opcode = if k == W8 { 0xf0 } else { 0xf1 };
+                // 66H comes before F2H: the encoder's order.
+                self.a.op0f38(k, 0xf2, opcode, RCX, Rm::R(RDX), k == W8);
+                self.put(u.d, w, RCX);
+                true
+            }
+            Op::Pdep | Op::Pext if self.host_has.bmi2 => {
+                self.a.mov(W64, RCX, rm(u.a));
+                self.value(RDX, wide, u.b);
+                if w < W32 {
+                    self.a.op0f(W32, if w == W8 { 0xb6 } else { 0xb7 }, RDX, Rm::R(RDX));
+                }
+                let pp = if u.op == Op::Pdep { 3 } else { 2 };
+                self.a.vex38(W64, pp, 0xf5, RCX, RCX, RDX);
+                self.put(u.d, w, RCX);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn extend(&mut self, u: &Uop, to: Width, opcode: u8, byte: bool) {
+        let a = match loc(u.a) {
+            // Without a prefix the byte forms of these would be AH…BH.
+            Loc::Host(r) if byte && (4..8).contains(&r) => {
+                self.a.mov(W32, RCX, Rm::R(r));
+                Rm::R(RCX)
+            }
+            _ => rm(u.a),
+        };
+        match loc(u.d) {
+            Loc::Host(d) if u.w == W64 || (u.w == W32 && to == W32) => {
+                self.a.op0f(to, opcode, d, a);
+            }
+            _ => {
+                self.a.op0f(to, opcode, RCX, a);
+                self.put(u.d, u.w, RCX);
+            }
+        }
+    }
+
+    /// `d = a op b` by the arithmetic of number `n`.
+    fn binary(&mut self, u: &Uop, n: u8) -> bool {
+        let w = u.w;
+        if u.d == Reg::ZERO && (n == 4 || n == 5) {
+            self.compare(u, n == 4);
+            return true;
+        }
+        let direct = match loc(u.d) {
+            Loc::Host(d) if u.a == u.d => Some(d),
+            Loc::Host(d) if w >= W32 && u.b != Src::Reg(u.d) => {
+                self.a.mov(w, d, rm(u.a));
+                Some(d)
+            }
+            _ => None,
+        };
+        let d = direct.unwrap_or_else(|| {
+            self.a.mov(if w == W64 { W64 } else { W32 }, RCX, rm(u.a));
+            RCX
+        });
+        match u.b {
+            Src::Imm(v) if fits(w, v) => self.a.alu_imm(w, n, Rm::R(d), v),
+            Src::Imm(v) => {
+                self.a.imm(RDX, v as u64);
+                self.a.op(w, 0x03 | n << 3, d, Rm::R(RDX));
+            }
+            Src::Reg(b) => self.a.op(w, 0x03 | n << 3, d, rm(b)),
+        }
+        if direct.is_none() {
+            self.put(u.d, w, d);
+        }
+        true
+    }
+
+    /// CMP, or TEST.
+    fn compare(&mut self, u: &Uop, test: bool) {
+        let w = u.w;
+        let a = match u.b {
+            Src::Imm(_) if u.a != Reg::ZERO => rm(u.a),
+            _ => Rm::R(self.get(u.a, w, RCX)),
+        };
+        match (u.b, a) {
+            (Src::Imm(v), _) if !fits(w, v) => {
+                self.a.imm(RDX, v as u64);
+                let Rm::R(a) = a else {
+                    self.a.op(w, if test { 0x85 } else { 0x39 }, RDX, a);
+                    return;
+                };
+                self.a.op(w, if test { 0x85 } else { 0x39 }, RDX, Rm::R(a));
+            }
+            (Src::Imm(v), _) if test => {
+                self.a.ext(w, 0xf7, 0, a);
+                self.a.imm_of(w, v);
+            }
+            (Src::Imm(v), _) => self.a.alu_imm(w, 7, a, v),
+            (Src::Reg(b), Rm::R(a)) => self.a.op(w, if test { 0x85 } else { 0x3b }, a, rm(b)),
+            _ => {}
+        }
+    }
+
+    fn unary(&mut self, u: &Uop, opcode: u8, ext: u8) -> bool {
+        match loc(u.d) {
+            Loc::Host(d) if u.a == u.d => {
+                // At 32 bits the upper half is cleared by the operation itself.
+                self.a.ext(u.w, opcode, ext, Rm::R(d));
+            }
+            _ => {
+                self.a.mov(if u.w == W64 { W64 } else { W32 }, RCX, rm(u.a));
+                self.a.ext(u.w, opcode, ext, Rm::R(RCX));
+                self.put(u.d, u.w, RCX);
+            }
+        }
+        true
+    }
+
+    fn shift(&mut self, u: &Uop) -> bool {
+        let w = u.w;
+        let carries = matches!(u.op, Op::Rcl | Op::Rcr);
+        let (ext, nat) = match u.op {
+            Op::Rol => (0, CF | OF),
+            Op::Ror => (1, CF | OF),
+            Op::Rcl => (2, CF | OF),
+            Op::Rcr => (3, CF | OF),
+            Op::Shl => (4, OSZAPC),
+            Op::Shr => (5, OSZAPC),
+            _ => (7, OSZAPC),
+        };
+        let count = match u.b {
+            Src::Imm(v) => Some(v as u8 & if w == W64 { 63 } else { 31 }),
+            Src::Reg(_) => None,
+        };
+        if count == Some(0) {
+            self.copy(u.d, w, u.a);
+            return true;
+        }
+        // Through more than one bit CPUs leave OF undefined.
+        if carries && u.fl & self.live & OF != 0 && count != Some(1) {
+            return false;
+        }
+        if nat == OSZAPC && count.is_none() && u.fl & self.live != 0 {
+            return self.shift_flags(u, ext);
+        }
+        let maybe_none = count.is_none() || carries;
+        let reads = match (u.fl & self.live != 0 && maybe_none, carries) {
+            (true, _) => OSZAPC,
+            (_, true) => CF,
+            _ => 0,
+        };
+        if !self.flags(u, nat, reads) {
+            return false;
+        }
+        self.af_zero |= nat == OSZAPC;
+        match count {
+            Some(n) => match loc(u.d) {
+                Loc::Host(d) if u.d == u.a => self.shift_by(w, ext, d, n),
+                Loc::Host(d) if w >= W32 => {
+                    self.a.mov(w, d, rm(u.a));
+                    self.shift_by(w, ext, d, n);
+                }
+                _ => {
+                    self.a.mov(W64, RDX, rm(u.a));
+                    self.shift_by(w, ext, RDX, n);
+                    self.put(u.d, w, RDX);
+                }
+            },
+            None => {
+                self.a.mov(W64, RDX, rm(u.a));
+                self.value(RCX, W32, u.b);
+                self.a.ext(w, 0xd3, ext, Rm::R(RDX));
+                self.put(u.d, w, RDX);
+            }
+        }
+        true
+    }
+
+    /// A shift by a register with flags: a count of zero leaves them as they are in memory.
+    fn shift_flags(&mut self, u: &Uop, ext: u8) -> bool {
+        let w = u.w;
+        if self.live & !u.fl != 0 {
+            return false;
+        }
+        // All that may be left as they are.
+        self.live = OSZAPC;
+        self.clobber();
+        self.a.mov(W64, RDX, rm(u.a));
+        self.value(RCX, W32, u.b);
+        self.a.alu_imm(W32, 4, Rm::R(RCX), if w == W64 { 63 } else { 31 });
+        let none = self.a.jcc(4);
+        self.a.ext(w, 0xd3, ext, Rm::R(RDX));
+        (self.host, self.memory, self.af_zero) = (true, false, true);
+        self.save();
+        self.a.bind(none);
+        (self.host, self.memory) = (false, true);
+        self.put(u.d, w, RDX);
+        true
+    }
+
+    fn shift_by(&mut self, w: Width, ext: u8, d: u8, n: u8) {
+        // By one: its own opcode, whose OF all CPUs define alike.
+        self.a.ext(w, if n == 1 { 0xd1 } else { 0xc1 }, ext, Rm::R(d));
+        if n != 1 {
+            self.a.byte(n);
+        }
+    }
+
+    fn double_shift(&mut self, u: &Uop) -> bool {
+        // CPUs differ in 16-bit results by more than 16 bits, and leave flags undefined.
+        if u.w == W16 || u.fl & self.live != 0 || !self.flags(u, OSZAPC, 0) {
+            return false;
+        }
+        self.a.mov(W64, RDX, rm(u.a));
+        self.value(RAX, W64, u.b);
+        self.a.mov(W32, RCX, rm(u.c));
+        self.a.op0f(u.w, if u.op == Op::Shld { 0xa5 } else { 0xad }, RAX, Rm::R(RDX));
+        self.put(u.d, u.w, RDX);
+        true
+    }
+
+    /// The low half of a product. CF and OF are the host's; the other flags, which CPUs leave
+    /// undefined, are those of the result.
+    fn multiply(&mut self, u: &Uop) -> bool {
+        let (w, wide) = (u.w, if u.w == W64 { W64 } else { W32 });
+        let (need, keep) = (u.fl & self.live, self.live & !u.fl);
+        if need != 0 && keep != 0 {
+            return false;
+        }
+        if need == 0 {
+            self.clobber();
+        }
+        if u.op == Op::Imul && w != W8 {
+            self.a.mov(wide, RDX, rm(u.a));
+            match u.b {
+                Src::Imm(v) if fits(w, v) => {
+                    self.a.op(w, 0x69, RDX, Rm::R(RDX));
+                    self.a.imm_of(w, v);
+                }
+                Src::Imm(v) => {
+                    self.a.imm(RCX, v as u64);
+                    self.a.op0f(w, 0xaf, RDX, Rm::R(RCX));
+                }
+                Src::Reg(b) => self.a.op0f(w, 0xaf, RDX, rm(b)),
+            }
+        } else {
+            self.a.mov(wide, RAX, rm(u.a));
+            self.value(RCX, wide, u.b);
+            self.a.ext(w, 0xf7, if u.op == Op::Mul { 4 } else { 5 }, Rm::R(RCX));
+            self.a.mov(W64, RDX, Rm::R(RAX));
+        }
+        if need != 0 {
+            // seto cl
+            self.a.bytes(&[0x0f, 0x90, 0xc1]);
+            self.a.op(w, 0x85, RDX, Rm::R(RDX));
+            // lahf; or ah, cl; mov al, cl
+            self.a.bytes(&[0x9f, 0x08, 0xcc, 0x88, 0xc8]);
+            self.a.store(W16, self.flags_word(), RAX);
+            (self.host, self.memory) = (false, true);
+        }
+        self.put(u.d, w, RDX);
+        true
+    }
+
+    /// Makes the flags ready for a host instruction that writes `nat` and reads `reads` of them;
+    /// `false` if it can't be one for `u`.
+    fn flags(&mut self, u: &Uop, nat: u32, reads: u32) -> bool {
+        let live = self.live;
+        let need = u.fl & live;
+        if need & !nat != 0 || (need != 0 && nat & !u.fl & live != 0) {
+            return false;
+        }
+        let keep = live & !need;
+        // Saving may destroy them.
+        if need == 0 && live != 0 {
+            self.save();
+        }
+        if reads != 0 || (need != 0 && keep != 0) {
+            self.want_host();
+        }
+        if need == 0 {
+            self.host = false;
+        } else {
+            (self.host, self.memory) = (true, false);
+            self.af_zero &= nat & AF == 0;
+        }
+        true
+    }
+
+    /// Before what destroys the host's flags: they must be in memory if anybody wants them.
+    pub(super) fn clobber(&mut self) {
+        if self.live != 0 {
+            self.save();
+        }
+        self.host = false;
+    }
+}
+
+/// Where a register is, as an operand.
+pub(super) fn rm(r: Reg) -> Rm {
+    match loc(r) {
+        Loc::Host(h) => Rm::R(h),
+        Loc::Slot(d) => Rm::M(super::asm::RBP, d),
+    }
+}

@@ -1,0 +1,191 @@
+//! Loads and stores that become the memory operand of an ALU instruction.
+//!
+//! Only the way of a TLB hit is fused. On a miss the micro-ops are run one by one, out of line,
+//! and come back with the flags where the fused form leaves them.
+
+use super::asm::RCX;
+use super::memory::Kind;
+use super::{Cold, Compiler, Loc, loc};
+use emu_core::cpu::Reg;
+use emu_core::flags::{CF, OSZAPC};
+use emu_core::uop::{Op, Src, Uop};
+use emu_core::width::Width::{W8, W64};
+
+/// The number of an ALU op whose flags all come from its operands.
+fn number(op: Op) -> Option<u8> {
+    Some(match op {
+        Op::Add => 0,
+        Op::Or => 1,
+        Op::And => 4,
+        Op::Sub => 5,
+        Op::Xor => 6,
+        _ => return None,
+    })
+}
+
+impl Compiler<'_> {
+    /// Emits the micro-ops from `n` on as one; gives how many they are, or none.
+    pub(super) fn fused(&mut self, n: usize) -> usize {
+        let at = |i: usize| self.block.uops.get(n + i).filter(|_| n + i < self.next).copied();
+        let (Some(l), Some(o)) = (at(0), at(1)) else { return 0 };
+        if l.d.is_architectural() || o.w != l.w {
+            return 0;
+        }
+        let done = match l.op {
+            Op::Ldz => self.fuse_load(n, &l, &o).then_some(2),
+            Op::Ldw => at(2).filter(|s| self.fuse_rmw(n, &l, &o, s)).map(|_| 3),
+            _ => None,
+        };
+        done.unwrap_or(0)
+    }
+
+    /// Whether the rest of the instruction, from micro-op `n` on, reads `r`.
+    fn read_from(&self, n: usize, r: Reg) -> bool {
+        self.block.uops[n.min(self.next)..self.next].iter().any(|u| {
+            u.a == r
+                || u.b == Src::Reg(r)
+                || u.c == r
+                || u.mem.base == r
+                || u.mem.index == r
+                || u.mem.seg == r
+                || u.d == r
+        })
+    }
+
+    /// Whether the flags that `o` writes may be those of a host instruction that writes `nat`, with
+    /// nothing to be restored before it.
+    fn plain_flags(&self, o: &Uop, nat: u32, live: u32) -> bool {
+        let need = o.fl & live;
+        need == 0 || (need & !nat == 0 && live & !need == 0)
+    }
+
+    /// `ldz t, [m]; op d, d, t`, and `ldz t, [m]; cmp t, b`.
+    fn fuse_load(&mut self, n: usize, l: &Uop, o: &Uop) -> bool {
+        let (live, w) = (self.lives[n + 1], o.w);
+        let Some(number) = number(o.op).or((o.op == Op::Imul && w != W8).then_some(8)) else {
+            return false;
+        };
+        let need = o.fl & live;
+        let compares = o.d == Reg::ZERO && matches!(o.op, Op::Sub | Op::And);
+        let first = compares && o.a == l.d && o.b != Src::Reg(l.d);
+        let second = o.b == Src::Reg(l.d) && o.a != l.d;
+        let d = match (loc(if compares { o.a } else { o.d }), first) {
+            (Loc::Host(d), false) if second && (compares || o.d == o.a) => d,
+            (_, true) => RCX,
+            _ => return false,
+        };
+        let imm = matches!(o.b, Src::Imm(v) if w != W64 || v == i64::from(v as i32));
+        if !self.plain_flags(o, OSZAPC, live)
+            || self.read_from(n + 2, l.d)
+            || (o.op == Op::Imul && need != 0)
+            || (first && !imm && !matches!(o.b, Src::Reg(_)))
+        {
+            return false;
+        }
+        self.settle();
+        self.address(&l.mem);
+        let (m, miss) = self.check(Kind::Load, w.bytes());
+        let test = o.op == Op::And;
+        match (first, o.b) {
+            (true, Src::Imm(v)) if test => {
+                self.a.ext(w, 0xf7, 0, m);
+                self.a.imm_of(w, v);
+            }
+            (true, Src::Imm(v)) => self.a.alu_imm(w, 7, m, v),
+            (true, Src::Reg(b)) => {
+                let b = self.get(b, W64, RCX);
+                self.a.op(w, if test { 0x85 } else { 0x39 }, b, m);
+            }
+            _ if compares => self.a.op(w, if test { 0x85 } else { 0x3b }, d, m),
+            _ if number == 8 => self.a.op0f(w, 0xaf, d, m),
+            _ => self.a.op(w, 0x03 | number << 3, d, m),
+        }
+        self.flags_done(need);
+        self.replay(miss, n, 2);
+        true
+    }
+
+    /// `ldw t, [m]; op r, t, b; stw [m], r`.
+    fn fuse_rmw(&mut self, n: usize, l: &Uop, o: &Uop, s: &Uop) -> bool {
+        let (live, w) = (self.lives[n + 1], o.w);
+        let whole = s.op == Op::Stw
+            && s.mem == l.mem
+            && s.b == Src::Reg(o.d)
+            && o.a == l.d
+            && o.b != Src::Reg(l.d)
+            && s.w == w
+            && !o.d.is_architectural()
+            && !self.read_from(n + 3, l.d)
+            && !self.read_from(n + 3, o.d);
+        let (number, nat) = match o.op {
+            Op::Inc => (8, OSZAPC & !CF),
+            Op::Dec => (9, OSZAPC & !CF),
+            Op::Not => (10, 0),
+            Op::Neg => (11, OSZAPC),
+            op => match number(op) {
+                Some(n) => (n, OSZAPC),
+                None => return false,
+            },
+        };
+        let fits = match o.b {
+            Src::Imm(v) => w != W64 || v == i64::from(v as i32) || number >= 8,
+            Src::Reg(_) => true,
+        };
+        if !whole || !fits || !self.plain_flags(o, nat, live) {
+            return false;
+        }
+        let need = o.fl & live;
+        self.settle();
+        self.address(&l.mem);
+        let (m, miss) = self.check(Kind::LoadRmw, w.bytes());
+        match (number, o.b) {
+            (8, _) => self.a.ext(w, 0xff, 0, m),
+            (9, _) => self.a.ext(w, 0xff, 1, m),
+            (10, _) => self.a.ext(w, 0xf7, 2, m),
+            (11, _) => self.a.ext(w, 0xf7, 3, m),
+            (_, Src::Imm(v)) => self.a.alu_imm(w, number, m, v),
+            (_, Src::Reg(b)) => {
+                let b = self.get(b, W64, RCX);
+                self.a.op(w, 0x01 | number << 3, b, m);
+            }
+        }
+        self.flags_done(need);
+        self.replay(miss, n, 3);
+        true
+    }
+
+    /// After an instruction that has written the flags, of which `need` are wanted, where they were
+    /// in memory.
+    fn flags_done(&mut self, need: u32) {
+        if need != 0 {
+            (self.host, self.memory, self.af_zero) = (true, false, false);
+        }
+    }
+
+    fn replay(&mut self, miss: usize, from: usize, count: usize) {
+        let flags = (self.host, self.memory);
+        self.cold.push(Cold::Replay {
+            miss,
+            resume: self.a.here(),
+            record: self.record(),
+            from,
+            count,
+            flags,
+        });
+    }
+
+    /// The micro-ops of a fused form, one by one.
+    pub(super) fn replayed(&mut self, from: usize, count: usize, flags: (bool, bool)) {
+        (self.host, self.memory, self.af_zero) = (false, true, false);
+        for n in from..from + count {
+            self.live = self.lives[n];
+            let u = self.block.uops[n];
+            self.uop(&u);
+        }
+        if flags.0 {
+            self.want_host();
+        } else {
+            self.save();
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Several blocks: links, guards, indirect jumps, and what becomes of them when blocks die.
+
+use crate::machine::start;
+use backend_jit::x64::X64;
+use emu_core::build::Builder;
+use emu_core::cpu::{Cpu, Reg};
+use emu_core::flags::ZF;
+use emu_core::interp::Leave;
+use emu_core::mem::tlb::Access;
+use emu_core::native::{Place, Target, Translator};
+use emu_core::uop::{Block, Mem, Op};
+use emu_core::width::Width::W64;
+
+/// Budget at the start of a run.
+const BUDGET: i64 = 1000;
+
+struct Setup {
+    cpu: Cpu,
+    x: X64,
+}
+
+impl Setup {
+    fn new() -> Setup {
+        let mut cpu = start(3);
+        cpu.set_rip(0x1000);
+        (cpu.regs[0], cpu.regs[1], cpu.regs[2]) = (0, 10, 0);
+        Setup { cpu, x: X64::new(1 << 20).unwrap() }
+    }
+
+    /// Translates a block of one or two records from `first` on, at RAM offset `off`.
+    fn block(&mut self, first: u32, off: u64, f: impl Fn(&mut Builder)) -> u64 {
+        let mut b = Builder::new();
+        b.start_insn(4);
+        f(&mut b);
+        let block: Block = b.finish();
+        let insns = [first];
+        let place = Place { first, last: first + 1, insns: &insns, off, mode: self.cpu.mode };
+        self.x.translate(&mut self.cpu, &block, &place).unwrap()
+    }
+
+    /// Enters the block at `first` with RIP `rip`.
+    fn go(&mut self, first: u32, rip: u64) -> (Leave, usize) {
+        self.cpu.set_rip(rip);
+        self.cpu.budget = BUDGET;
+        let entry = self.x.entry(first).unwrap();
+        Leave::decode(self.x.enter()(&mut self.cpu, entry))
+    }
+
+    fn ran(&self) -> i64 {
+        BUDGET - self.cpu.budget
+    }
+}
+
+fn add(b: &mut Builder, r: Reg, n: i64) {
+    b.op(Op::Add, W64, r, r, n);
+}
+
+/// RAX counts its turns; RCX those to go.
+fn body(b: &mut Builder) {
+    add(b, Reg::RAX, 1);
+    b.op(Op::Sub, W64, Reg::RCX, Reg::RCX, 1);
+    b.jcc(W64, 5, 0, 4);
+}
+
+#[test]
+fn a_loop_runs_until_its_condition_or_its_budget_ends_it() {
+    let mut s = Setup::new();
+    s.block(10, 0x1000, body);
+    assert_eq!(s.go(10, 0x1000), (Leave::LinkTaken, 11));
+    assert_eq!((s.cpu.regs[0], s.cpu.rip(), s.ran()), (1, 0x1000, 1));
+    s.x.link(10, true, Target::Block(10));
+    assert_eq!(s.go(10, 0x1000), (Leave::LinkFall, 11));
+    assert_eq!((s.cpu.regs[0], s.cpu.rip(), s.ran()), (10, 0x1004, 9));
+    assert_eq!(s.cpu.flags.bits() & ZF, ZF);
+    s.cpu.regs[1] = 1 << 20;
+    assert_eq!(s.go(10, 0x1000), (Leave::Budget, 11));
+    assert_eq!((s.cpu.budget, s.cpu.rip()), (-1, 0x1000));
+}
+
+#[test]
+fn an_exit_to_a_block_that_is_not_translated_goes_on_there_later() {
+    let mut s = Setup::new();
+    s.block(10, 0x1000, body);
+    s.x.link(10, true, Target::Block(20));
+    assert_eq!(s.go(10, 0x1000), (Leave::Next, 20));
+    s.block(20, 0x1000, |b| {
+        add(b, Reg::RDX, 1);
+        b.exit();
+    });
+    assert_eq!(s.go(10, 0x1000), (Leave::Exit, 21));
+    assert_eq!((s.cpu.regs[2], s.ran()), (1, 2));
+}
+
+#[test]
+fn a_dead_block_is_left_at_once_and_its_exits_may_be_linked_anew() {
+    let mut s = Setup::new();
+    s.block(10, 0x1000, body);
+    let old = s.block(20, 0x1000, |b| b.exit());
+    s.x.link(10, true, Target::Block(20));
+    assert_eq!(s.go(10, 0x1000), (Leave::Exit, 21));
+    s.x.kill(20);
+    assert_eq!(s.x.entry(20), None);
+    assert_eq!(s.go(10, 0x1000), (Leave::LinkTaken, 11));
+    s.cpu.budget = 5;
+    assert_eq!(Leave::decode(s.x.enter()(&mut s.cpu, old)), (Leave::Lookup, 20));
+    s.block(30, 0x1000, |b| b.leave(W64));
+    s.x.link(10, true, Target::Block(30));
+    assert_eq!(s.go(10, 0x1000), (Leave::Exit, 31));
+    s.x.clear();
+    assert_eq!((s.x.entry(10), s.x.entry(30)), (None, None));
+    s.block(10, 0x1000, body);
+    assert_eq!(s.go(10, 0x1000), (Leave::LinkTaken, 11));
+}
+
+#[test]
+fn a_guarded_exit_looks_where_rip_is_mapped() {
+    let mut s = Setup::new();
+    s.block(10, 0x1000, |b| b.goto(W64, 0x1010));
+    s.x.link(10, true, Target::Guarded { guard: 50, off: 0x2010, first: 20 });
+    assert_eq!(s.go(10, 0x1000), (Leave::Lookup, 50), "not in the TLB");
+    s.cpu.probe(0x2010, 1, Access::Exec).unwrap();
+    assert_eq!(s.go(10, 0x1000), (Leave::Next, 50), "not translated");
+    s.block(20, 0x2010, |b| b.exit());
+    assert_eq!(s.go(10, 0x1000), (Leave::Exit, 21));
+    // The same block runs at another address, where its target is another page.
+    s.cpu.probe(0x4010, 1, Access::Exec).unwrap();
+    assert_eq!(s.go(10, 0x3000), (Leave::Lookup, 50));
+    s.x.kill(20);
+    assert_eq!(s.go(10, 0x1000), (Leave::LinkTaken, 11));
+}
+
+#[test]
+fn indirect_jumps_find_translated_blocks_of_their_mode() {
+    let mut s = Setup::new();
+    s.block(10, 0x1000, |b| b.jmpi(W64, Reg::RSI));
+    s.block(20, 0x2020, |b| b.exit());
+    s.cpu.regs[6] = 0x2020;
+    assert_eq!(s.go(10, 0x1000), (Leave::Lookup, 11));
+    s.cpu.probe(0x2020, 1, Access::Exec).unwrap();
+    assert_eq!(s.go(10, 0x1000), (Leave::Exit, 21));
+    assert_eq!((s.cpu.rip(), s.ran()), (0x2020, 2));
+    s.x.kill(20);
+    assert_eq!(s.go(10, 0x1000), (Leave::Lookup, 11));
+    let mode = std::mem::replace(&mut s.cpu.mode, 0xffff_0001);
+    s.block(30, 0x2020, |b| b.exit());
+    s.cpu.mode = mode;
+    assert_eq!(s.go(10, 0x1000), (Leave::Lookup, 11), "of another mode");
+}
+
+/// A store into translated code leaves before it, with the flags of the instruction before.
+#[test]
+fn a_store_into_code_is_left_to_the_run_loop() {
+    let mut s = Setup::new();
+    s.cpu.mem.code.mark(0x5000, 64);
+    s.cpu.regs[6] = 0x5008;
+    let before = s.cpu.mem.ram.read_u64(0x5008);
+    for op in [Op::St, Op::Ldw] {
+        s.block(10, 0x1000, |b| {
+            b.op(Op::Sub, W64, Reg::RDX, Reg::RDX, Reg::RDX);
+            b.start_insn(1);
+            let m = Mem::at(Reg::RSI, 0);
+            if op == Op::St {
+                b.store(op, W64, m, 7);
+            } else {
+                let t = b.temp();
+                b.load(op, W64, t, m);
+            }
+            b.goto(W64, 4);
+        });
+        s.cpu.regs[2] = 5;
+        assert_eq!(s.go(10, 0x1000).0, Leave::Smc);
+        assert_eq!((s.cpu.flags.bits() & ZF, s.cpu.regs[2], s.ran()), (ZF, 0, 0));
+        assert_eq!(s.cpu.mem.ram.read_u64(0x5008), before);
+    }
+}
+
+/// Too small a buffer is noticed, and can be emptied.
+#[test]
+fn a_full_buffer_says_so() {
+    let mut s = Setup::new();
+    let mut b = Builder::new();
+    b.start_insn(1);
+    for _ in 0..1000 {
+        b.load(Op::Ld, W64, Reg::RAX, Mem::at(Reg::RAX, 0));
+    }
+    b.goto(W64, 0);
+    let block = b.finish();
+    let place = |first| Place { first, last: 1, insns: &[1], off: 0, mode: 1 };
+    let fits = (0..).find(|&n| s.x.translate(&mut s.cpu, &block, &place(n)).is_none());
+    assert!(fits > Some(1));
+    s.x.clear();
+    assert!(s.x.translate(&mut s.cpu, &block, &place(0)).is_some());
+}
