@@ -249,6 +249,14 @@ impl Cache {
         self.warm = Some(warm);
     }
 
+    /// Lets indirect jumps find the block that starts at record `ip`.
+    pub fn enter_jump(&mut self, cpu: &mut Cpu, off: u64, mode: u32, ip: u32) {
+        cpu.jumps[Jump::index(off)] = Jump { off, mode, ip };
+        if let Some(warm) = &mut self.warm {
+            warm.translator.found(ip);
+        }
+    }
+
     /// The code generator, if there is one.
     pub fn translator(&self) -> Option<&dyn Translator> {
         self.warm.as_ref().map(|warm| &*warm.translator)

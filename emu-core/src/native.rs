@@ -111,6 +111,10 @@ pub trait Translator: Send {
     /// later, it must be linked again.
     fn link(&mut self, from: u32, taken: bool, to: Target);
 
+    /// The dispatcher has looked up the block whose first record is `first`: if the generator has a
+    /// table of its own for indirect jumps, the block belongs into it again.
+    fn found(&mut self, _first: u32) {}
+
     /// The block whose first record is `first` is dead: its entry leaves with
     /// [`Leave::Lookup`](crate::interp::Leave::Lookup) from now on.
     fn kill(&mut self, first: u32);

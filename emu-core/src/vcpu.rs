@@ -3,7 +3,7 @@
 //! single-stepping).
 
 use crate::cache::{Cache, Entry, OUTSIDE, Warm};
-use crate::cpu::{Cpu, Jump, mode};
+use crate::cpu::{Cpu, mode};
 use crate::fault::{Fault, Guest};
 use crate::flags::rflags;
 use crate::interp::{Leave, UNLINKED, execute, thread};
@@ -384,7 +384,7 @@ impl Vcpu {
             }
             if second.is_none() {
                 if mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
-                    cpu.jumps[Jump::index(off)] = Jump { off, mode, ip };
+                    self.cache.enter_jump(cpu, off, mode, ip);
                 }
                 return Ok(Found::Linkable(ip));
             }
@@ -409,7 +409,7 @@ impl Vcpu {
             return Ok(Found::Unlinkable(ip));
         }
         if mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
-            cpu.jumps[Jump::index(off)] = Jump { off, mode, ip };
+            self.cache.enter_jump(cpu, off, mode, ip);
         }
         Ok(Found::Linkable(ip))
     }

@@ -238,10 +238,11 @@ fn random_code_never_panics() {
         let bytes: Vec<u8> = (0..0x2000).flat_map(|_| next().to_le_bytes()).collect();
         let boot = if seed % 2 == 0 { Boot::Rom(bytes) } else { pvh(&bytes) };
         let start = || machine(boot.clone(), ClockKind::Icount);
-        let (end, [_, translated]) = engines::in_step(start, 1, SECOND / 10, 400);
-        ends[usize::from(end.is_none())] += 1;
-        let native = translated.vcpu().cache.translator().unwrap().stats();
-        blocks += native.blocks;
+        for generator in engines::generators() {
+            let (end, [_, b]) = engines::in_step(start, generator, 1, SECOND / 10, 400);
+            ends[usize::from(end.is_none())] += 1;
+            blocks += b.vcpu().cache.translator().unwrap().stats().blocks;
+        }
     }
     assert!(blocks > 20, "{blocks}");
     assert!(ends.iter().all(|&n| n > 0), "some end and some run on: {ends:?}");

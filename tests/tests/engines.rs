@@ -11,7 +11,9 @@ const TIME: Duration = Duration::from_secs(300);
 
 #[test]
 fn the_demo_is_the_same_on_both() {
-    for runs in [1, 20] {
+    for (generator, runs) in
+        engines::generators().zip([1; 2]).chain(engines::generators().zip([20; 2]))
+    {
         let make = || {
             let config = MachineConfig {
                 memory: 16 << 20,
@@ -22,7 +24,7 @@ fn the_demo_is_the_same_on_both() {
             };
             Machine::new(config).unwrap()
         };
-        let (end, [a, b]) = engines::in_step(make, runs, TIME, u64::MAX);
+        let (end, [a, b]) = engines::in_step(make, generator, runs, TIME, u64::MAX);
         assert_eq!(end, Some(Outcome::DebugExit(roms::DEMO_SUCCESS_STATUS as u32)));
         assert_eq!(a.vcpu().cpu.icount(), b.vcpu().cpu.icount());
         let native = b.vcpu().cache.translator().unwrap().stats();
@@ -48,9 +50,11 @@ fn debian_is_the_same_on_both() {
         };
         Machine::new(config).unwrap()
     };
-    let (end, [a, b]) = engines::in_step(make, 1, TIME, u64::MAX);
-    assert_eq!(end, Some(Outcome::PowerOff));
-    assert_eq!(a.vcpu().cpu.icount(), b.vcpu().cpu.icount());
-    let native = b.vcpu().cache.translator().unwrap().stats();
-    assert!(native.blocks > 1000 && native.links > 1000, "{native:?}");
+    for generator in engines::generators() {
+        let (end, [a, b]) = engines::in_step(make, generator, 1, TIME, u64::MAX);
+        assert_eq!(end, Some(Outcome::PowerOff));
+        assert_eq!(a.vcpu().cpu.icount(), b.vcpu().cpu.icount());
+        let native = b.vcpu().cache.translator().unwrap().stats();
+        assert!(native.blocks > 1000 && native.links > 1000, "{native:?}");
+    }
 }

@@ -1,5 +1,6 @@
 //! The same machine on two engines, compared after every slice.
 
+use emu_core::native::Translator;
 use machine::{Machine, Outcome};
 use std::time::{Duration, Instant};
 
@@ -12,17 +13,24 @@ mod mock;
 /// How often memories are compared.
 const SLICES: u64 = 500;
 
+/// The code generators that there are: one without code, and the host's.
+pub fn generators() -> impl Iterator<Item = Box<dyn Translator>> {
+    let mock: Box<dyn Translator> = Box::new(mock::Mock::with_room(20_000));
+    [Some(mock), machine::host_translator()].into_iter().flatten()
+}
+
 /// Runs two machines that `make` makes, on an instruction-count clock, the second of them with
-/// translated blocks, for `time` of the host's or `slices`; gives the outcome, if it was reached,
-/// and the machines. `runs` is when a block is warm.
+/// blocks translated by `generator` from their run number `runs` on, for `time` of the host's or
+/// `slices`; gives the outcome, if it was reached, and the machines.
 pub fn in_step(
     make: impl Fn() -> Machine,
+    generator: Box<dyn Translator>,
     runs: u16,
     time: Duration,
     slices: u64,
 ) -> (Option<Outcome>, [Machine; 2]) {
     let [mut a, mut b] = [(); 2].map(|()| make());
-    b.set_translator(Box::new(mock::Mock::with_room(20_000)), runs);
+    b.set_translator(generator, runs);
     let end = Instant::now() + time;
     let mut ended = None;
     for slice in 1..=slices {
