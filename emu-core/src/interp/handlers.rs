@@ -485,9 +485,9 @@ pub mod slow {
     /// # Errors
     /// [`Leave::Fault`], or [`Leave::Smc`] when its store would hit translated code.
     pub fn load_rmw(cpu: &mut Cpu, va: u64, w: Width, stack: bool) -> Result<u64, Leave> {
-        load_rmw_slow(cpu, va, w, stack_bit(stack)).ok_or_else(|| {
-            if cpu.fault.vector == SMC_TO_COME { Leave::Smc } else { Leave::Fault }
-        })
+        let v = load_rmw_slow(cpu, va, w, stack_bit(stack));
+        let smc = cpu.fault.vector == SMC_TO_COME;
+        v.ok_or(if smc { Leave::Smc } else { Leave::Fault })
     }
 
     /// A store.
