@@ -2,7 +2,7 @@
 //!
 //! Host code has `rbp` = [`BIAS`] bytes into [`Cpu`], the guest's registers of [`PINNED`] and RIP in
 //! host registers, all others in [`Cpu::regs`]; `rsp` is a multiple of 16 and points at the
-//! return into [`trampoline`], which takes the exit word in `rax`.
+//! return into [`trampoline`], which takes the exit word in `rax`. MXCSR is the guest's.
 //!
 //! Unsafe code here: the trampoline, its call, and the pointer that host code hands back.
 #![allow(unsafe_code)]
@@ -23,6 +23,9 @@ pub const PINNED: [u8; 10] = [3, 6, 7, 8, 9, 10, 11, 12, 13, 14];
 /// Host register of the guest's RIP.
 pub const RIP: u8 = 15;
 
+/// Bits that MXCSR has on every host: loading others would fault.
+const MXCSR_MASK: u32 = 0xffff;
+
 /// Flags in the host's form: AH as LAHF gives it, AL = OF.
 pub fn pack(f: Flags) -> u64 {
     let bits = u64::from(f.bits());
@@ -41,6 +44,7 @@ pub fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
     cpu.native.ram = cpu.mem.ram.address();
     cpu.native.tlb = cpu.tlb.table_address();
     cpu.native.left = 0;
+    cpu.mxcsr &= MXCSR_MASK;
     // SAFETY: `entry` is code of this crate's generator, which keeps to the module's conventions
     // and touches nothing but this CPU, its TLB, and RAM within the pages that the TLB holds.
     let word = unsafe { trampoline(cpu, entry) };
@@ -71,7 +75,11 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "mov r13, [rbp - 64]",
         "mov r14, [rbp - 56]",
         "mov r15, [rbp + 112]",
+        "ldmxcsr [rbp + {mxcsr}]",
         "call rax",
+        "stmxcsr [rbp + {mxcsr}]",
+        "mov dword ptr [rsp - 8], 0x1f80",
+        "ldmxcsr [rsp - 8]",
         "mov [rbp - 128], rbx",
         "mov [rbp - 120], rsi",
         "mov [rbp - 112], rdi",
@@ -91,6 +99,7 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "pop rbx",
         "ret",
         bias = const BIAS,
+        mxcsr = const offset_of!(Cpu, mxcsr) as isize - BIAS as isize,
     )
 }
 
@@ -132,6 +141,7 @@ pub extern "sysv64" fn run(cpu: &mut Cpu, n: u64) {
     cpu.flags = unpack(cpu.native.flags);
     let u = cpu.rare[n as usize];
     let r = slow::run(cpu, &u);
+    cpu.mxcsr &= MXCSR_MASK;
     cpu.native = Native { flags: pack(cpu.flags), tlb: cpu.tlb.table_address(), ..cpu.native };
     leave(cpu, r);
 }

@@ -77,6 +77,7 @@ impl Compiler<'_> {
                 self.unary(u, 0xf7, 2);
                 true
             }
+            Op::Add | Op::Sub | Op::Inc | Op::Dec if self.sum_without_flags(u) => true,
             Op::Add => self.flags(u, OSZAPC, 0) && self.binary(u, 0),
             Op::Or => self.flags(u, OSZAPC, 0) && self.binary(u, 1),
             Op::Adc => self.flags(u, OSZAPC, CF) && self.binary(u, 2),
@@ -270,6 +271,64 @@ impl Compiler<'_> {
         }
     }
 
+    /// An addition whose flags nobody wants, by LEA, which keeps those that are there.
+    fn sum_without_flags(&mut self, u: &Uop) -> bool {
+        let by = match (u.op, u.b) {
+            (Op::Inc, _) => Some(1),
+            (Op::Dec, _) => Some(-1),
+            (Op::Add, Src::Imm(v)) => i32::try_from(v).ok(),
+            (Op::Sub, Src::Imm(v)) => v.checked_neg().and_then(|v| i32::try_from(v).ok()),
+            _ => None,
+        };
+        if u.fl & self.live != 0 || u.w < W32 || u.d == Reg::ZERO {
+            return false;
+        }
+        let d = match loc(u.d) {
+            Loc::Host(d) => d,
+            Loc::Slot(_) => RCX,
+        };
+        match (u.op, u.b, by) {
+            (_, _, Some(by)) => {
+                let a = self.get(u.a, W64, RCX);
+                self.a.op(u.w, 0x8d, d, Rm::M(a, by));
+            }
+            (Op::Add, Src::Reg(b), _) => {
+                let (a, b) = (self.get(u.a, W64, RCX), self.get(b, W64, RDX));
+                self.a.op(u.w, 0x8d, d, Rm::X(a, b, 0, 0));
+            }
+            _ => return false,
+        }
+        if d == RCX {
+            self.put(u.d, u.w, RCX);
+        }
+        true
+    }
+
+    /// A shift by a register whose flags nobody wants, by an instruction that keeps those that are
+    /// there.
+    fn shift_without_flags(&mut self, u: &Uop, ext: u8) -> bool {
+        // SHLX, SHRX, SARX.
+        let pp = match ext {
+            4 => 1,
+            5 => 3,
+            7 => 2,
+            _ => return false,
+        };
+        let (Src::Reg(b), true) = (u.b, u.w >= W32 && self.host_has.bmi2) else { return false };
+        let (a, b) = (self.get(u.a, W64, RCX), self.get(b, W64, RDX));
+        let d = match loc(u.d) {
+            Loc::Host(d) => d,
+            Loc::Slot(_) => RCX,
+        };
+        if u.d != Reg::ZERO {
+            self.a.vex38(u.w, pp, 0xf7, d, b, a);
+            if d == RCX {
+                self.put(u.d, u.w, RCX);
+            }
+        }
+        true
+    }
+
     /// `d = a op b` by the arithmetic of number `n`.
     fn binary(&mut self, u: &Uop, n: u8) -> bool {
         let w = u.w;
@@ -362,6 +421,9 @@ impl Compiler<'_> {
         };
         if count == Some(0) {
             self.copy(u.d, w, u.a);
+            return true;
+        }
+        if u.fl & self.live == 0 && self.shift_without_flags(u, ext) {
             return true;
         }
         // Through more than one bit CPUs leave OF undefined.

@@ -6,6 +6,7 @@ use emu_core::width::Width::{self, W8, W16, W32, W64};
 pub const RAX: u8 = 0;
 pub const RCX: u8 = 1;
 pub const RDX: u8 = 2;
+pub const RSP: u8 = 4;
 pub const RBP: u8 = 5;
 
 /// Operand r/m.

@@ -2,9 +2,9 @@
 //! line, and the guards of links into other pages.
 
 use super::alu::rm;
-use super::asm::{Asm, RAX, RBP, RCX, RDX, Rm, cc};
+use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
 use super::memory::Kind;
-use super::{BUDGET, Cold, Compiler, JumpEntry, NATIVE_LEFT, NATIVE_TLB, Site};
+use super::{BUDGET, Cold, Compiler, JumpEntry, MXCSR, NATIVE_LEFT, NATIVE_TLB, Site};
 use crate::enter::{self, BIAS, PINNED, RIP};
 use core::mem::offset_of;
 use emu_core::cpu::{JUMPS, Reg, mode};
@@ -44,7 +44,9 @@ pub(super) fn routines(a: &mut Asm) -> Routines {
             SAVED.iter().for_each(|&r| a.push(r));
             a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
             a.mov(W64, 6, Rm::R(RAX));
+            to_rust(a);
             a.call_far(f as u64);
+            from_rust(a);
             SAVED.iter().rev().for_each(|&r| a.pop(r));
             a.ext(W64, 0x83, 7, Rm::M(RBP, NATIVE_LEFT));
             a.byte(0);
@@ -65,7 +67,9 @@ pub(super) fn routines(a: &mut Asm) -> Routines {
         }
         a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
         a.mov(W32, 6, Rm::R(RAX));
+        to_rust(a);
         a.call_far(enter::run as *const () as usize as u64);
+        from_rust(a);
         for (slot, host) in pinned() {
             a.mov(W64, host, Rm::M(RBP, slot));
         }
@@ -78,6 +82,19 @@ pub(super) fn routines(a: &mut Asm) -> Routines {
         left(a);
     });
     Routines { load, load_rmw, store, call }
+}
+
+/// The guest's MXCSR to [`Cpu`](emu_core::cpu::Cpu), and the host's own in its place.
+fn to_rust(a: &mut Asm) {
+    a.op0f(W32, 0xae, 3, Rm::M(RBP, MXCSR));
+    a.ext(W32, 0xc7, 0, Rm::M(RSP, -8));
+    a.dword(0x1f80);
+    a.op0f(W32, 0xae, 2, Rm::M(RSP, -8));
+}
+
+/// Back to the guest's MXCSR.
+fn from_rust(a: &mut Asm) {
+    a.op0f(W32, 0xae, 2, Rm::M(RBP, MXCSR));
 }
 
 fn pinned() -> impl Iterator<Item = (i32, u8)> {

@@ -22,6 +22,7 @@ mod asm;
 mod ends;
 mod fuse;
 mod memory;
+mod vector;
 
 use crate::code_buffer::CodeBuffer;
 use crate::enter::{self, BIAS, PINNED, RIP};
@@ -48,6 +49,9 @@ const NATIVE_FLAGS: i32 = native(offset_of!(Native, flags));
 const NATIVE_TLB: i32 = native(offset_of!(Native, tlb));
 const NATIVE_RAM: i32 = native(offset_of!(Native, ram));
 const NATIVE_LEFT: i32 = native(offset_of!(Native, left));
+/// Guest vector registers.
+const VECTORS: i32 = offset_of!(Cpu, v) as i32 - BIAS as i32;
+const MXCSR: i32 = offset_of!(Cpu, mxcsr) as i32 - BIAS as i32;
 const BUDGET: i32 = offset_of!(Cpu, budget) as i32 - BIAS as i32;
 
 /// Where a guest register is.
@@ -170,6 +174,7 @@ impl Compiler<'_> {
             Op::Lin if u.checks_rip() => self.canonical(u),
             _ if u.op.row().effect == Effect::End => self.end(u),
             _ if u.op.row().eval.is_some() && self.pure(u) => {}
+            _ if self.vector(u) => {}
             _ => self.call(u),
         }
     }
@@ -483,6 +488,12 @@ impl Translator for X64 {
                 self.leave_with(exit, Leave::Next.at(first as usize) as u32);
             }
             None => {}
+        }
+    }
+
+    fn found(&mut self, first: u32) {
+        if let Some(b) = self.blocks.get(&first) {
+            self.jumps[Jump::index(b.off)] = JumpEntry { off: b.off, mode: b.mode, at: b.at as u32 };
         }
     }
 
