@@ -179,7 +179,7 @@ impl Compiler<'_> {
         self.a.alu_imm(W64, 5, Rm::M(RBP, BUDGET), n);
     }
 
-    fn charge_or_leave(&mut self) {
+    pub(super) fn charge_or_leave(&mut self) {
         self.charge();
         let jump = self.a.jcc(cc::S);
         let word = Leave::Budget.at(self.place.last as usize) as u32;
@@ -254,7 +254,7 @@ impl Compiler<'_> {
     }
 
     /// To the block at RIP by way of the table of indirect targets.
-    fn indirect(&mut self) {
+    pub(super) fn indirect(&mut self) {
         let a = &mut self.a;
         let miss = executable(a, self.place.mode);
         a.mov(W32, RCX, Rm::R(RAX));
@@ -304,15 +304,20 @@ impl Compiler<'_> {
     pub(super) fn canonical(&mut self, u: &Uop) {
         self.settle();
         let a = self.get(u.a, W64, RAX);
-        self.a.mov(W64, RCX, Rm::R(a));
-        for ext in [4, 7] {
-            self.a.ext(W64, 0xc1, ext, Rm::R(RCX));
-            self.a.byte(16);
-        }
-        self.a.op(W64, 0x3b, RCX, Rm::R(a));
-        let miss = self.a.jcc(cc::NE);
+        let miss = self.canonical_or(a);
         self.copy(u.d, W64, u.a);
         self.cold.push(Cold::Call { miss, resume: self.a.here(), record: self.record(), u: *u });
+    }
+
+    /// The jump that is taken when the address in `r` is not canonical in 48 bits.
+    pub(super) fn canonical_or(&mut self, r: u8) -> usize {
+        self.a.mov(W64, RDX, Rm::R(r));
+        for ext in [4, 7] {
+            self.a.ext(W64, 0xc1, ext, Rm::R(RDX));
+            self.a.byte(16);
+        }
+        self.a.op(W64, 0x3b, RDX, Rm::R(r));
+        self.a.jcc(cc::NE)
     }
 
     /// The code out of line, in the order of its jumps.
@@ -348,10 +353,13 @@ impl Compiler<'_> {
                     let back = self.a.jmp();
                     self.a.bind_to(back, resume);
                 }
-                Cold::Replay { miss, resume, record, from, count, flags } => {
+                Cold::Replay { miss, resume, record, from, count, flags, reload } => {
                     self.a.bind(miss);
                     self.insn_record = Some(record);
                     self.replayed(from, count, flags);
+                    if let Some(r) = reload {
+                        self.a.mov(W64, RCX, rm(r));
+                    }
                     self.insn_record = None;
                     let back = self.a.jmp();
                     self.a.bind_to(back, resume);

@@ -3,9 +3,10 @@
 //! Only the way of a TLB hit is fused. On a miss the micro-ops are run one by one, out of line,
 //! and come back with the flags where the fused form leaves them.
 
-use super::asm::RCX;
+use super::asm::{RCX, Rm};
 use super::memory::Kind;
 use super::{Cold, Compiler, Loc, loc};
+use crate::enter::RIP;
 use emu_core::cpu::Reg;
 use emu_core::flags::{CF, OSZAPC};
 use emu_core::uop::{Op, Src, Uop};
@@ -26,8 +27,15 @@ fn number(op: Op) -> Option<u8> {
 impl Compiler<'_> {
     /// Emits the micro-ops from `n` on as one; gives how many they are, or none.
     pub(super) fn fused(&mut self, n: usize) -> usize {
-        let at = |i: usize| self.block.uops.get(n + i).filter(|_| n + i < self.next).copied();
+        let (block, next) = (self.block, self.next);
+        let at = |i: usize| block.uops.get(n + i).filter(|_| n + i < next).copied();
         let (Some(l), Some(o)) = (at(0), at(1)) else { return 0 };
+        if self.fuse_push(n, &l, &o) {
+            return 2;
+        }
+        if let Some(count) = self.fuse_return(n, &l, &o) {
+            return count;
+        }
         if l.d.is_architectural() || o.w != l.w {
             return 0;
         }
@@ -154,6 +162,75 @@ impl Compiler<'_> {
         true
     }
 
+    /// `add t, rip, i; st [m], t`: the return address of a call, which must not go through memory on
+    /// its way to memory.
+    fn fuse_push(&mut self, n: usize, l: &Uop, s: &Uop) -> bool {
+        let Src::Imm(by) = l.b else { return false };
+        let uses = s.mem.base == l.d || s.mem.index == l.d;
+        let whole = l.op == Op::Add
+            && l.a == Reg::RIP
+            && l.fl & self.lives[n] == 0
+            && l.w == W64
+            && !l.d.is_architectural()
+            && s.op == Op::St
+            && s.b == Src::Reg(l.d)
+            && !uses
+            && !self.read_from(n + 2, l.d);
+        let (true, Ok(by)) = (whole, i32::try_from(by)) else { return false };
+        self.settle();
+        self.address(&s.mem);
+        let (m, miss) = self.check(Kind::Store, s.w.bytes());
+        self.a.op(W64, 0x8d, RCX, Rm::M(RIP, by));
+        self.a.store(s.w, m, RCX);
+        self.replay(miss, n, 2);
+        true
+    }
+
+    /// `ldz t, [m]; lin t2, t; jmpi t2`, before the jump perhaps an addition to RSP: a return, or a
+    /// jump through memory. The target does not go through memory again.
+    fn fuse_return(&mut self, n: usize, l: &Uop, c: &Uop) -> Option<usize> {
+        let at = |i: usize| self.block.uops.get(n + i).copied();
+        let whole = l.op == Op::Ldz
+            && l.w == W64
+            && !l.d.is_architectural()
+            && c.checks_rip()
+            && c.a == l.d
+            && !c.d.is_architectural();
+        if !whole {
+            return None;
+        }
+        let by = at(2).and_then(|u| match u.b {
+            Src::Imm(by) if u.op == Op::Add && (u.d, u.a) == (Reg::RSP, Reg::RSP) => {
+                i32::try_from(by).ok().filter(|_| u.w == W64 && u.fl == 0)
+            }
+            _ => None,
+        });
+        let count = if by.is_some() { 4 } else { 3 };
+        let jumps = at(count - 1).is_some_and(|u| u.op == Op::Jmpi && u.w == W64 && u.a == c.d);
+        if !jumps {
+            return None;
+        }
+        self.settle();
+        self.address(&l.mem);
+        let (m, miss) = self.check(Kind::Load, 8);
+        self.a.mov(W64, RCX, m);
+        let far = self.canonical_or(RCX);
+        self.replay(miss, n, 2);
+        self.replay(far, n, 2);
+        for cold in self.cold.iter_mut().rev().take(2) {
+            if let Cold::Replay { reload, .. } = cold {
+                *reload = Some(c.d);
+            }
+        }
+        if let (Some(by), Loc::Host(rsp)) = (by, loc(Reg::RSP)) {
+            self.a.op(W64, 0x8d, rsp, Rm::M(rsp, by));
+        }
+        self.a.mov(W64, RIP, Rm::R(RCX));
+        self.charge_or_leave();
+        self.indirect();
+        Some(count)
+    }
+
     /// After an instruction that has written the flags, of which `need` are wanted, where they were
     /// in memory.
     fn flags_done(&mut self, need: u32) {
@@ -171,6 +248,7 @@ impl Compiler<'_> {
             from,
             count,
             flags,
+            reload: None,
         });
     }
 

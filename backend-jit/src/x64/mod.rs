@@ -79,7 +79,7 @@ enum Cold {
     /// A micro-op whose quick form does not apply.
     Call { miss: usize, resume: usize, record: u32, u: Uop },
     /// Micro-ops that were fused and must be run one by one; then EFLAGS are up to date, or those
-    /// in memory.
+    /// in memory, and RCX is the register `reload`.
     Replay {
         miss: usize,
         resume: usize,
@@ -87,6 +87,7 @@ enum Cold {
         from: usize,
         count: usize,
         flags: (bool, bool),
+        reload: Option<Reg>,
     },
     /// Leaves for good.
     Leave { jump: usize, word: u32 },

@@ -8,6 +8,7 @@ use emu_core::interp::Leave;
 use emu_core::mem::tlb::Access;
 use emu_core::native::{Place, Translator};
 use emu_core::passes;
+use emu_core::text::parse;
 use emu_core::uop::{Block, Effect, Op, Src, Uop};
 use emu_core::vec::VecOp;
 use emu_core::width::Width;
@@ -21,7 +22,8 @@ const LAST: u32 = 5000;
 fn native(mut cpu: Cpu, block: &Block) -> Seen {
     let mut x = X64::new(1 << 20).unwrap();
     let insns: Vec<u32> = (0..block.insns.len() as u32).map(|n| FIRST + n).collect();
-    let place = Place { first: FIRST, last: LAST, insns: &insns, off: 0, mode: cpu.mode };
+    // Not at an address that its own jump may lead to.
+    let place = Place { first: FIRST, last: LAST, insns: &insns, off: !4095, mode: cpu.mode };
     let entry = x.translate(&mut cpu, block, &place).unwrap();
     cpu.budget = 1 << 40;
     let (why, at) = Leave::decode(x.enter()(&mut cpu, entry));
@@ -188,4 +190,32 @@ fn most_ops_have_an_emitter() {
     }
     println!("no emitter: {}", called.join(" "));
     assert!(called.len() <= 20, "{called:?}");
+}
+
+/// Calls, returns and jumps through memory as lifters make them: to canonical addresses and others.
+#[test]
+fn calls_and_returns_are_exact() {
+    for text in [
+        "add.64 t0, rip, 0x5\n  st.64 [stack rsp - 0x8], t0\n  add.64 rsp, rsp, -0x8\n  goto.64 +0x9",
+        "ldz.64 t0, [stack rsp]\n  lin.64 t1, cs/r, t0, 0\n  add.64 rsp, rsp, 0x18\n  jmpi.64 t1",
+        "ldz.64 t0, [rdi + rcx*8]\n  lin.64 t1, cs/r, t0, 0\n  jmpi.64 t1",
+        "lin.64 t1, cs/r, rcx, 0\n  jmpi.64 t1",
+    ] {
+        let text = format!("+0 len 5\n  add.64 rax, rax, rcx !oszapc\n  {text}");
+        let block = parse(&text, &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        for seed in 0..64u64 {
+            let make = || {
+                let mut cpu = start(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                (cpu.regs[4], cpu.regs[7], cpu.regs[1]) = (0x1ff4 + seed % 16, 0x3000, seed);
+                if seed % 2 == 0 {
+                    for at in (0..RAM).step_by(4) {
+                        cpu.mem.ram.write_u32(at, 0x1234);
+                    }
+                    cpu.mem.ram.write_u32(cpu.regs[4] + 4, 0);
+                }
+                cpu
+            };
+            check_from(make, &block);
+        }
+    }
 }
