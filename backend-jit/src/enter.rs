@@ -1,7 +1,7 @@
 //! The border between Rust and host code: the way in, and the functions that host code calls back.
 //!
-//! Host code has `rbp` = [`BIAS`] bytes into [`Cpu`], the guest's registers of [`PINNED`] and RIP in
-//! host registers, all others in [`Cpu::regs`]; `rsp` is a multiple of 16 and points at the
+//! Host code has `rbp` = [`BIAS`] bytes into [`Cpu`], the guest's registers of [`PINNED`] and RIP
+//! in host registers, all others in [`Cpu::regs`]; `rsp` is a multiple of 16 and points at the
 //! return into [`trampoline`], which takes the exit word in `rax`. MXCSR is the guest's.
 //!
 //! Unsafe code here: the trampoline, its call, and the pointer that host code hands back.

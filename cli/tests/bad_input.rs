@@ -22,7 +22,6 @@ fn command_lines_that_make_no_sense() {
         (&["run"], "--kernel"),
         (&["run", "--nothing"], "--nothing"),
         (&["run", "--kernel", "k", "--engine", "warp"], "interp, jit or auto"),
-        (&["run", "--kernel", "k", "--engine", "jit"], "no translator"),
         (&["run", "--kernel", "k", "--clock", "sun"], "icount"),
         (&["run", "--kernel", "k", "-m", "0"], "at least 2M"),
         (&["run", "--kernel", "k", "-m", "1K"], "at least 2M"),

@@ -162,8 +162,8 @@ impl Compiler<'_> {
         true
     }
 
-    /// `add t, rip, i; st [m], t`: the return address of a call, which must not go through memory on
-    /// its way to memory.
+    /// `add t, rip, i; st [m], t`: the return address of a call, which must not go through memory
+    /// on its way to memory.
     fn fuse_push(&mut self, n: usize, l: &Uop, s: &Uop) -> bool {
         let Src::Imm(by) = l.b else { return false };
         let uses = s.mem.base == l.d || s.mem.index == l.d;

@@ -7,8 +7,8 @@
 //! **Flags.** The host's ALU computes the guest's flags. In a block they are in EFLAGS, or in
 //! [`Native::flags`](emu_core::native::Native) as AX after `lahf; seto al`, or in both; between
 //! blocks in memory. What is about to destroy EFLAGS saves them first if they are live; what
-//! reads them, or changes only some, restores them. Liveness is computed backward over the block, on
-//! top of the dead-flag pass.
+//! reads them, or changes only some, restores them. Liveness is computed backward over the block,
+//! on top of the dead-flag pass.
 //!
 //! **Leaving.** Host code is left by `ret` with the exit word in EAX. Accesses that miss and
 //! micro-ops without an emitter call routines (see `ends`), which leave in their place.
@@ -95,8 +95,8 @@ enum Cold {
     Exit { jump: usize, word: u32, taken: bool },
 }
 
-/// A jump that can be led elsewhere: its place (the end of it), the stub that it leads to when it is
-/// not linked, which leaves with an exit word, and that word.
+/// A jump that can be led elsewhere: its place (the end of it), the stub that it leads to when it
+/// is not linked, which leaves with an exit word, and that word.
 #[derive(Clone, Copy, Debug)]
 struct Site {
     jump: usize,
@@ -494,7 +494,8 @@ impl Translator for X64 {
 
     fn found(&mut self, first: u32) {
         if let Some(b) = self.blocks.get(&first) {
-            self.jumps[Jump::index(b.off)] = JumpEntry { off: b.off, mode: b.mode, at: b.at as u32 };
+            self.jumps[Jump::index(b.off)] =
+                JumpEntry { off: b.off, mode: b.mode, at: b.at as u32 };
         }
     }
 

@@ -158,7 +158,7 @@ fn every_vector_op_is_exact() {
                     cpu.mxcsr = mxcsr;
                     for (i, w) in cpu.v.iter_mut().flatten().enumerate().filter(|x| x.0 % 5 != 4) {
                         let v = DOUBLES[(i * 7 + turn) % 10];
-                        *w = if i % 3 == 2 { v >> 32 | v << 32 } else { v };
+                        *w = if i % 3 == 2 { v.rotate_left(32) } else { v };
                     }
                     cpu
                 };
