@@ -6,6 +6,7 @@
 
 use crate::debian::Arch;
 use crate::linux::Linux;
+use crate::print;
 use crate::run::Run;
 use anyhow::Context;
 use emu_core::cpu::Cpu;
@@ -13,7 +14,6 @@ use frontend_x86::insn;
 use frontend_x86::row::Class;
 use frontend_x86::sensitive::{CAUGHT, PLACES, Sensitive, TABLE, Trap, counts};
 use std::fmt::Write as _;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -81,10 +81,7 @@ impl Audit {
         if self.all {
             text += &innocuous();
         }
-        match io::stdout().write_all(text.as_bytes()) {
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e).context("cannot write"),
-            _ => Ok(status),
-        }
+        print(&text).map(|()| status)
     }
 }
 

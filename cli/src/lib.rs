@@ -91,6 +91,16 @@ impl Command {
     }
 }
 
+/// Writes `text` to standard output. A reader that has seen enough is no error.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(e).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A command line that makes no sense; ends with [`status::USAGE`].
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -1,13 +1,14 @@
 //! `ring3 lift`: what machine code means, as instructions and as micro-ops.
 
 use crate::options::{CPU, CpuChoice, parse_cpu, usage};
+use crate::print;
 use anyhow::Context;
 use clap::ValueEnum;
 use emu_core::cpu::mode;
 use frontend_x86::lift::{MAX_INSNS, lift_bytes};
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 /// Show the micro-ops of machine code
 ///
@@ -81,14 +82,7 @@ impl Lift {
         if bytes.is_empty() {
             return usage("no code given, neither as an argument nor on standard input");
         }
-        match io::stdout()
-            .write_all(listing(&bytes, self.bits, self.cpu.model().features.0).as_bytes())
-        {
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-                Err(e).context("cannot write the listing")
-            }
-            _ => Ok(0),
-        }
+        print(&listing(&bytes, self.bits, self.cpu.model().features.0)).map(|()| 0)
     }
 }
 

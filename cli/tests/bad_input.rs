@@ -3,7 +3,7 @@
 
 mod program;
 
-use program::{Folder, ring3};
+use program::{Folder, command, ring3};
 use std::os::unix::fs::PermissionsExt;
 
 #[track_caller]
@@ -155,5 +155,18 @@ fn nothing_is_overwritten_when_something_is_wrong() {
     if std::fs::OpenOptions::new().write(true).open(&precious).is_err() {
         refused(&["run", "--bios", &rom, "--serial", &end], 1, "Permission denied");
         assert!(kept());
+    }
+}
+
+/// Listings into a pipe that nobody reads any more (`ring3 diff --exclusions | head -1`).
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let all: [&[&str]; 3] = [&["diff", "--exclusions"], &["audit", "--all"], &["lift", "90"]];
+    for arguments in all {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let out = command(arguments).stdout(writer).output().unwrap();
+        let (status, stderr) = (out.status.code(), String::from_utf8_lossy(&out.stderr));
+        assert_eq!((status, &*stderr), (Some(0), ""), "{arguments:?}");
     }
 }

@@ -660,16 +660,19 @@ impl Cpu {
         if self.mode & mode::CODE64 != 0 { va } else { va & 0xffff_ffff }
     }
 
+    /// Whether `va` is canonical in the paging mode in force: 57 bits with CR4.LA57, else 48 (SDM
+    /// Vol. 1, 3.3.7.1).
+    #[inline]
+    pub const fn canonical(&self, va: u64) -> bool {
+        let unused = if self.sys.cr4 & 1 << 12 != 0 { 7 } else { 16 };
+        (va << unused) as i64 >> unused == va as i64
+    }
+
     /// An access at `va` that goes on `in_page` bytes further in the next page: #GP(0) if that is
     /// beyond the canonical addresses, whatever the first page is.
     fn check_crossing(&self, va: u64, in_page: u64) -> Guest<()> {
         let next = self.wrap_linear(va.wrapping_add(in_page));
-        // 57 bits with CR4.LA57, else 48.
-        let unused = if self.sys.cr4 & 1 << 12 != 0 { 7 } else { 16 };
-        if (next << unused) as i64 >> unused == next as i64 {
-            return Ok(());
-        }
-        Err(Self::address_fault(false))
+        if self.canonical(next) { Ok(()) } else { Err(Self::address_fault(false)) }
     }
 
     /// Alignment checking, where it is in force: the `n` bytes at `va` must be aligned at `n`, a
@@ -680,7 +683,7 @@ impl Cpu {
     #[inline]
     pub fn check_alignment(&self, va: u64, n: u64) -> Guest<()> {
         let misaligned = self.mode & mode::ALIGN != 0 && va & (n - 1) != 0;
-        if misaligned && (va << 16) as i64 >> 16 == va as i64 {
+        if misaligned && self.canonical(va) {
             return Err(Fault::with_error(vector::AC, 0));
         }
         Ok(())
@@ -804,7 +807,7 @@ impl Cpu {
             return self.unaligned(|cpu| cpu.read_array(va));
         }
         let mut out = [0; N];
-        if N > 1 {
+        if N > 1 && self.tlb.read(va, N as u64).is_none() {
             self.probe(va, N as u64, Access::Read)?;
         }
         let mut i = 0;
@@ -828,7 +831,7 @@ impl Cpu {
             self.check_array(va, data.len())?;
             return self.unaligned(|cpu| cpu.write_array(va, data));
         }
-        if data.len() > 1 {
+        if data.len() > 1 && self.tlb.write(va, data.len() as u64).is_none() {
             self.probe(va, data.len() as u64, Access::Write)?;
         }
         let mut rest = data;

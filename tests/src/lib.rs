@@ -4,8 +4,26 @@
 pub mod system;
 
 use machine::{Boot, Buffer, ClockKind, CpuModel, Kernel, Machine, MachineConfig, Outcome};
+use oracle::{Absent, Oracle};
 use ring3::debian::{Arch, ExecOutput, Guest, Options, linux_guest};
 use std::time::Duration;
+
+/// The CPU of this host as a judge. On a host that cannot have it, tests that ask it have nothing
+/// to compare with; where the environment has `CI`, that is a failure.
+///
+/// # Panics
+/// In CI without it, and when this host refuses what it could give.
+#[must_use]
+pub fn oracle() -> Option<Oracle> {
+    match Oracle::new() {
+        Ok(oracle) => Some(oracle),
+        Err(why @ (Absent::Host | Absent::Feature(_))) if std::env::var_os("CI").is_none() => {
+            eprintln!("not compared: {why}");
+            None
+        }
+        Err(why) => panic!("{why}"),
+    }
+}
 
 /// How a guest ended.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ pub mod rules;
 pub mod shrink;
 
 use crate::options::{CPU, CpuChoice, parse_cpu, parse_engine, usage};
+use crate::print;
 use anyhow::Context;
 use clap::ValueEnum;
 use compare::{Difference, compare, instructions};
@@ -351,8 +352,7 @@ impl Diff {
     /// One line for the user.
     pub fn run(self) -> anyhow::Result<u8> {
         if self.exclusions {
-            print!("{}", exclusions());
-            return Ok(0);
+            return print(&exclusions()).map(|()| 0);
         }
         if let Some(folder) = &self.write_cases {
             for (family, lines) in made_cases(self.cpu.model(), self.seed, self.bits.into())? {
@@ -391,18 +391,20 @@ impl Diff {
             }
         })?;
         bar.finish_and_clear();
+        let mut text = String::new();
         for (line, differences) in &report.found {
-            println!("{line}");
+            let _ = writeln!(text, "{line}");
             for d in differences {
-                println!("    {d}");
+                let _ = writeln!(text, "    {d}");
             }
         }
         if !report.mnemonics.is_empty() {
             let all: Vec<String> =
                 report.mnemonics.iter().map(|(m, n)| format!("{m} {n}")).collect();
-            println!("{}", all.join(", ").to_lowercase());
+            let _ = writeln!(text, "{}", all.join(", ").to_lowercase());
         }
-        print!("{}", report.table());
+        text += &report.table();
+        print(&text)?;
         if let Some(path) = &self.json {
             let context = || format!("cannot write the report {}", path.display());
             std::fs::write(path, report.json(&campaign)).with_context(context)?;

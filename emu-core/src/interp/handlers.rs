@@ -431,13 +431,13 @@ fn run_rare(cpu: &mut Cpu, n: usize) -> Slow {
 }
 
 fn run_one(cpu: &mut Cpu, u: &Uop) -> Slow {
-    if crate::rare::misaligned(cpu, u) {
-        cpu.fault = Fault::GP0;
-        return Slow::Fault;
-    }
-    if u.op == Op::Vst {
+    if u.op == Op::Vst && !crate::rare::misaligned(cpu, u) {
         let va = crate::rare::address(cpu, &u.mem);
-        match hits_code(cpu, va, u64::from(u.k & 127)) {
+        let bytes = u64::from(u.k & 127);
+        // A page with code has no write tag: what the TLB lets through hits none.
+        let hit =
+            if cpu.tlb.write(va, bytes).is_some() { Ok(false) } else { hits_code(cpu, va, bytes) };
+        match hit {
             Ok(true) => return Slow::Smc,
             Ok(false) => {}
             Err(f) => {

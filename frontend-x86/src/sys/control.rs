@@ -4,7 +4,7 @@
 
 use super::cpuid::Features;
 use super::stack::tss_field;
-use super::{canonical, cr0, cr4, debug, efer, mode, msr, need_cpl0, paging, segment, vme, xcr0};
+use super::{cr0, cr4, debug, efer, mode, msr, need_cpl0, paging, segment, vme, xcr0};
 use emu_core::cpu::{Cpu, Reg, Seg, mode as m};
 use emu_core::fault::{Fault, Guest};
 use emu_core::flags::{OSZAPC, rflags};
@@ -254,7 +254,7 @@ pub fn invpcid(cpu: &mut Cpu, kind: u64, va: u64) -> Guest<()> {
     ok_if(kind > 1 || pcid == 0 || cpu.sys.cr4 & cr4::PCIDE != 0)?;
     match kind {
         0 => {
-            ok_if(canonical(cpu, address))?;
+            ok_if(cpu.canonical(address))?;
             cpu.tlb.invalidate(address, Some(pcid as u16));
         }
         1 => cpu.tlb.flush_pcid(pcid as u16),

@@ -327,7 +327,7 @@ helpers! {
 
 /// A non-canonical address `a` in the stack segment (`k` = 1) is #SS, not #GP.
 fn located(r: Guest<()>, cpu: &Cpu, x: Args) -> Guest<()> {
-    let stack = x.k != 0 && !super::canonical(cpu, cpu.reg(x.a));
+    let stack = x.k != 0 && !cpu.canonical(cpu.reg(x.a));
     r.map_err(|f| if f == Fault::GP0 && stack { Fault::SS0 } else { f })
 }
 

@@ -100,17 +100,12 @@ const fn canonical_for(va: u64, bits: u32) -> bool {
     (va << unused) as i64 >> unused == va as i64
 }
 
-/// Whether `va` is canonical in the paging mode in force: 57 bits with 5-level paging, else 48.
-pub const fn canonical(cpu: &Cpu, va: u64) -> bool {
-    canonical_for(va, if cpu.sys.cr4 & cr4::LA57 != 0 { 57 } else { 48 })
-}
-
 /// `va` if it is canonical in the paging mode in force: instruction pointers and operands.
 ///
 /// # Errors
 /// #GP(0).
 pub const fn need_canonical(cpu: &Cpu, va: u64) -> Guest<u64> {
-    if canonical(cpu, va) { Ok(va) } else { Err(Fault::GP0) }
+    if cpu.canonical(va) { Ok(va) } else { Err(Fault::GP0) }
 }
 
 /// Bits of a linear address that registers hold, whatever the paging mode (SDM Vol. 2, CPUID leaf

@@ -12,7 +12,7 @@
 //! Source: SDM Vol. 3, chapter 4.
 
 use super::cpuid::Features;
-use super::{canonical, cr0, cr4, efer};
+use super::{cr0, cr4, efer};
 use crate::model;
 use emu_core::cpu::Cpu;
 use emu_core::fault::{Fault, Guest};
@@ -76,7 +76,7 @@ pub fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
         return Ok(va);
     }
     let va = match cpu.sys.efer & efer::LMA != 0 {
-        true if !canonical(cpu, va) => return Err(Fault::GP0),
+        true if !cpu.canonical(va) => return Err(Fault::GP0),
         true => va,
         false => va & 0xffff_ffff,
     };

@@ -2,7 +2,7 @@
 //!
 //! Source: SDM Vol. 3, chapters 3 and 5; Vol. 2 on MOV, LLDT, LTR, LAR, LSL, VERR, SGDT….
 
-use super::{canonical, cr0, cr4, mode, need_canonical_base, need_cpl0, read_table, write_table};
+use super::{cr0, cr4, mode, need_canonical_base, need_cpl0, read_table, write_table};
 use emu_core::cpu::{Cpu, Reg, Seg, Segment, TableReg, mode as m};
 use emu_core::fault::{Fault, Guest, vector};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
@@ -252,7 +252,7 @@ pub fn linear(cpu: &mut Cpu, s: Seg, offset: u64, size: u32, write: bool) -> Gue
     if cpu.mode & m::CODE64 != 0 {
         let base = if matches!(s, Seg::Fs | Seg::Gs) { cpu.base(s) } else { 0 };
         let va = base.wrapping_add(offset);
-        return if canonical(cpu, va) { Ok(va) } else { fault };
+        return if cpu.canonical(va) { Ok(va) } else { fault };
     }
     let d = &cpu.segs[s as usize];
     let right = if write { d.writable() } else { d.readable() };

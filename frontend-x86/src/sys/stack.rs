@@ -8,7 +8,7 @@
 //! Source: SDM Vol. 3, 5.8.5 "Stack switching", 6.12.1, 6.14.4, 7.2 (TSS).
 
 use super::segment::{self, Descriptor, in_limit, rpl, selector_fault};
-use super::{canonical, mode, read_table, with_privilege};
+use super::{mode, read_table, with_privilege};
 use emu_core::cpu::{Cpu, Reg, Seg, Segment, mode as m};
 use emu_core::fault::{Fault, Guest, vector};
 use emu_core::mem::tlb::{Access, Privilege};
@@ -88,7 +88,7 @@ impl Stack {
     /// #TS when the TSS is too short, #SS(0) for a non-canonical pointer, #PF.
     pub fn inner_long(cpu: &mut Cpu, offset: u64, seg: Segment, cpl: u8) -> Guest<Stack> {
         let sp = tss_field(cpu, offset, W64)?;
-        if !canonical(cpu, sp) {
+        if !cpu.canonical(sp) {
             return Err(Fault::SS0);
         }
         Ok(Stack::long(cpu, seg, sp, cpl))
@@ -100,7 +100,7 @@ impl Stack {
         let fault = Err(Fault::with_error(vector::SS, self.error));
         if self.width == W64 {
             let end = offset.wrapping_add(size - 1);
-            let inside = canonical(cpu, offset) && canonical(cpu, end);
+            let inside = cpu.canonical(offset) && cpu.canonical(end);
             return if inside { Ok(offset) } else { fault };
         }
         let usable = self.seg.present() && (self.seg.writable() || !write);

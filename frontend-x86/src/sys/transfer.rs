@@ -6,7 +6,7 @@
 use super::segment::{self, Descriptor, is_null, mark_accessed, require, rpl};
 use super::stack::{self, Stack};
 use super::task::{self, By};
-use super::{canonical, efer, mode, need_canonical, need_cpl0};
+use super::{efer, mode, need_canonical, need_cpl0};
 use emu_core::cpu::{Cpu, Reg, Seg, Segment, mode as m};
 use emu_core::fault::{Fault, Guest, vector};
 use emu_core::flags::rflags;
@@ -27,7 +27,7 @@ pub(super) const fn is_64(cpu: &Cpu, d: &Descriptor) -> bool {
 /// # Errors
 /// #GP(0).
 pub(super) fn check_ip(cpu: &Cpu, cs: &Descriptor, ip: u64) -> Guest<()> {
-    let ok = if is_64(cpu, cs) { canonical(cpu, ip) } else { ip <= u64::from(cs.seg.limit) };
+    let ok = if is_64(cpu, cs) { cpu.canonical(ip) } else { ip <= u64::from(cs.seg.limit) };
     if ok { Ok(()) } else { Err(Fault::GP0) }
 }
 
