@@ -6,7 +6,6 @@ use anyhow::Context;
 use clap::ValueEnum;
 use emu_core::cpu::mode;
 use frontend_x86::lift::{MAX_INSNS, lift_bytes};
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use std::fmt::Write as _;
 use std::io::{self, Read};
 
@@ -46,12 +45,12 @@ pub enum Bits {
 }
 
 impl Bits {
-    /// Bits per address, and the mode that code is lifted for: as a kernel runs.
-    fn mode(self) -> (u32, u32) {
+    /// The mode that code is lifted for: as a kernel runs.
+    fn mode(self) -> u32 {
         match self {
-            Bits::B16 => (16, mode::REAL | mode::SSE | mode::AVX),
-            Bits::B32 => (32, mode::CODE32 | mode::STACK32 | mode::FLAT | mode::SSE | mode::AVX),
-            Bits::B64 => (64, mode::CODE64 | mode::LONG | mode::FLAT | mode::SSE | mode::AVX),
+            Bits::B16 => mode::REAL | mode::SSE | mode::AVX,
+            Bits::B32 => mode::CODE32 | mode::STACK32 | mode::FLAT | mode::SSE | mode::AVX,
+            Bits::B64 => mode::CODE64 | mode::LONG | mode::FLAT | mode::SSE | mode::AVX,
         }
     }
 }
@@ -107,7 +106,7 @@ pub fn hex(text: &str) -> Option<Vec<u8>> {
 /// block ends.
 #[must_use]
 pub fn listing(bytes: &[u8], bits: Bits, features: u128) -> String {
-    let (bitness, mode) = bits.mode();
+    let mode = bits.mode();
     let mut text = String::new();
     let mut at = 0;
     while at < bytes.len() {
@@ -116,31 +115,9 @@ pub fn listing(bytes: &[u8], bits: Bits, features: u128) -> String {
             let _ = writeln!(text, "{at:04x}  the code ends within an instruction");
             return text;
         }
-        let ends = block.insns.iter().skip(1).map(|m| m.uop as usize).chain([block.uops.len()]);
-        for (mark, end) in block.insns.iter().zip(ends) {
-            let start = at + usize::from(mark.offset);
-            let code = &bytes[start..bytes.len().min(start + usize::from(mark.len))];
-            let octets: Vec<String> = code.iter().map(|b| format!("{b:02x}")).collect();
-            let _ = writeln!(
-                text,
-                "{start:04x}  {:<24} {}",
-                octets.join(" "),
-                disassemble(code, bitness, start as u64)
-            );
-            for uop in &block.uops[mark.uop as usize..end] {
-                let _ = writeln!(text, "        {uop}");
-            }
-        }
+        text += &machine::listing(&block, &bytes[at..], at as u64, mode, &[]);
         at += (block.len as usize).max(1);
     }
-    text
-}
-
-fn disassemble(code: &[u8], bitness: u32, ip: u64) -> String {
-    let mut insn = Instruction::default();
-    Decoder::with_ip(bitness, code, ip, DecoderOptions::NONE).decode_out(&mut insn);
-    let mut text = String::new();
-    NasmFormatter::new().format(&insn, &mut text);
     text
 }
 

@@ -22,6 +22,14 @@ pub(super) struct Routines {
     call: u64,
 }
 
+impl Routines {
+    /// Their addresses and names, for listings.
+    pub(super) fn names(&self) -> [(u64, &'static str); 4] {
+        let Routines { load, load_rmw, store, call } = *self;
+        [(load, "load"), (load_rmw, "load_rmw"), (store, "store"), (call, "run")]
+    }
+}
+
 /// `mov eax, word; ret`: how host code is left.
 pub(super) fn leave(a: &mut Asm, word: u32) {
     a.byte(0xb8);

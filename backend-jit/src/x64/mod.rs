@@ -21,6 +21,7 @@ mod alu;
 mod asm;
 mod ends;
 mod fuse;
+mod listing;
 mod memory;
 mod vector;
 
@@ -31,10 +32,11 @@ use core::mem::offset_of;
 use emu_core::cpu::{Cpu, JUMPS, Jump, Reg, mode};
 use emu_core::flags::OSZAPC;
 use emu_core::interp::Leave;
-use emu_core::native::{Enter, Native, NativeStats, Place, Target, Translator};
+use emu_core::native::{Enter, HostInsn, Native, NativeStats, Place, Target, Translator};
 use emu_core::uop::{Block, Effect, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use ends::Routines;
+use listing::Marks;
 use memory::Kind;
 use rustc_hash::FxHashMap;
 use std::time::Instant;
@@ -145,6 +147,7 @@ struct Compiler<'a> {
     cold: Vec<Cold>,
     exits: [Option<Site>; 2],
     called: u64,
+    marks: Marks,
 }
 
 impl Compiler<'_> {
@@ -156,6 +159,7 @@ impl Compiler<'_> {
             while mark(self.insn + 1).is_some_and(|m| m <= n) {
                 self.insn += 1;
             }
+            self.marks.insn(self.a.here(), self.insn);
             self.next = mark(self.insn + 1).unwrap_or(block.uops.len());
             let fused = self.fused(n);
             if fused == 0 {
@@ -164,7 +168,9 @@ impl Compiler<'_> {
             }
             n += fused.max(1);
         }
+        self.marks.cold = self.a.here() as u32;
         self.cold_code();
+        self.marks.end = self.a.here() as u32;
     }
 
     fn uop(&mut self, u: &Uop) {
@@ -325,6 +331,7 @@ struct Translated {
     off: u64,
     mode: u32,
     exits: [Option<Site>; 2],
+    marks: Marks,
 }
 
 /// An exit that leads to a block: the exit, and the jump that goes to the block (the exit's own, or
@@ -424,9 +431,10 @@ impl Translator for X64 {
             cold: Vec::new(),
             exits: [None; 2],
             called: 0,
+            marks: Marks::default(),
         };
         c.run();
-        let Compiler { a, exits, called, .. } = c;
+        let Compiler { a, exits, called, marks, .. } = c;
         if self.buffer.room() < pad.len() + a.code.len() {
             return None;
         }
@@ -437,7 +445,7 @@ impl Translator for X64 {
         }
         let exits = exits.map(|e| e.map(|s| s.at(at)));
         let (off, m) = (place.off, place.mode);
-        self.blocks.insert(place.first, Translated { at, off, mode: m, exits });
+        self.blocks.insert(place.first, Translated { at, off, mode: m, exits, marks });
         let in_page = (off & 4095) + u64::from(block.len) <= 4096;
         if in_page && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
             self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };
@@ -526,5 +534,9 @@ impl Translator for X64 {
 
     fn stats(&self) -> NativeStats {
         self.stats
+    }
+
+    fn listing(&self, first: u32) -> Vec<HostInsn> {
+        self.blocks.get(&first).map_or_else(Vec::new, |b| self.lines(b))
     }
 }
