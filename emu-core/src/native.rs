@@ -94,8 +94,8 @@ pub struct NativeStats {
 /// An instruction of host code, for reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostInsn {
-    /// Its distance from the block's entry.
-    pub at: u32,
+    /// Its label, if something in the block jumps there.
+    pub label: Option<usize>,
     /// Index of the guest instruction that it is for.
     pub insn: usize,
     /// Whether it is out of line.

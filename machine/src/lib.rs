@@ -33,7 +33,7 @@ mod report;
 
 pub use control::{Buffer, Control, SERIAL_PORTS};
 pub use frontend_x86::model::{CpuModel, ModelError};
-pub use listing::listing;
+pub use listing::{HostCode, listing};
 pub use lockstep::Lockstep;
 pub use machine::{
     Boot, ClockKind, Engine, Error, Kernel, MEMORY_MIN, Machine, MachineConfig, Outcome,

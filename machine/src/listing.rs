@@ -1,11 +1,18 @@
 //! Blocks as text: guest instructions, each with its micro-ops and, where there is some, the host
 //! code made of it.
 
-use emu_core::native::HostInsn;
+use crate::Error;
+use crate::machine::host_translator;
+use emu_core::clock::Clock;
+use emu_core::cpu::Cpu;
+use emu_core::mem::PhysMem;
+use emu_core::native::{HostInsn, Place, Translator};
 use emu_core::uop::Block;
+use frontend_x86::FRONTEND;
 use frontend_x86::lift::bitness;
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// The instructions of `block`, which was lifted for `mode` from `bytes`, as if it began at address
 /// `start`; with the host code `host`, first that in line, then that out of line.
@@ -24,7 +31,7 @@ pub fn listing(block: &Block, bytes: &[u8], start: u64, mode: u32, host: &[HostI
             let _ = writeln!(text, "        {uop}");
         }
         for line in host.iter().filter(|l| l.insn == n && !l.cold) {
-            let _ = writeln!(text, "            {:04x}  {}", line.at, line.text);
+            host_line(&mut text, line);
         }
     }
     let mut last = None;
@@ -33,9 +40,14 @@ pub fn listing(block: &Block, bytes: &[u8], start: u64, mode: u32, host: &[HostI
             let at = block.insns.get(line.insn).map_or(0, |m| m.offset);
             let _ = writeln!(text, "out of line for {:04x}", start.wrapping_add(at.into()));
         }
-        let _ = writeln!(text, "            {:04x}  {}", line.at, line.text);
+        host_line(&mut text, line);
     }
     text
+}
+
+fn host_line(text: &mut String, line: &HostInsn) {
+    let label = line.label.map_or_else(String::new, |n| format!(".{n}:"));
+    let _ = writeln!(text, "            {label:<6}{}", line.text);
 }
 
 fn disassemble(code: &[u8], bitness: u32, ip: u64) -> String {
@@ -44,4 +56,38 @@ fn disassemble(code: &[u8], bitness: u32, ip: u64) -> String {
     let mut text = String::new();
     NasmFormatter::new().format(&insn, &mut text);
     text
+}
+
+/// Makes host code to look at.
+pub struct HostCode {
+    cpu: Cpu,
+    translator: Box<dyn Translator>,
+}
+
+impl HostCode {
+    /// With the code generator of this host.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn new() -> Result<HostCode, Error> {
+        const RAM: u64 = 4096;
+        let reserve = |error| Error::Reserve { asked: RAM, error };
+        let mem = PhysMem::flat(RAM).map_err(reserve)?;
+        let cpu = Cpu::new(mem, Arc::new(Clock::icount()), &FRONTEND);
+        Ok(HostCode { cpu, translator: host_translator().ok_or(Error::NoTranslator)? })
+    }
+
+    /// The host code of `block`, which was lifted for `mode`: the same for the same block.
+    pub fn of(&mut self, block: &Block, mode: u32) -> Vec<HostInsn> {
+        // As the cache numbers a block's records, its first one counting runs.
+        const FIRST: u32 = 0;
+        let insns: Vec<u32> = block.insns.iter().map(|m| FIRST + 1 + m.uop).collect();
+        let last = FIRST + block.uops.len() as u32;
+        let place = Place { first: FIRST, last, insns: &insns, off: 0, mode };
+        self.cpu.rare.clear();
+        self.cpu.mode = mode;
+        self.translator.clear();
+        self.translator.translate(&mut self.cpu, block, &place);
+        self.translator.listing(FIRST)
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! Where the code of a guest instruction begins the compiler says; a piece out of line is for the
 //! instruction that jumps there. What differs from run to run is shown by name: fields of the
-//! [`Cpu`], routines, tables; jumps within the block are `+offset`.
+//! [`Cpu`], routines, tables; what is jumped to within the block has a number.
 
 use super::{Translated, X64};
 use crate::enter::BIAS;
@@ -14,7 +14,7 @@ use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Formatter, Instruction, NasmFormatter, OpKind, Register,
     SymbolResolver, SymbolResult,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the parts of a block's code are.
 #[derive(Clone, Debug, Default)]
@@ -73,9 +73,8 @@ fn field(at: usize) -> String {
 
 /// What addresses and constants are called.
 struct Names {
-    start: u64,
-    end: u64,
     known: BTreeMap<u64, &'static str>,
+    labels: BTreeMap<u64, usize>,
 }
 
 impl SymbolResolver for Names {
@@ -95,10 +94,11 @@ impl SymbolResolver for Names {
             field((address as i64).wrapping_add(BIAS as i64) as usize)
         } else if let Some(name) = self.known.get(&address) {
             (*name).to_owned()
-        } else if (self.start..=self.end).contains(&address) {
-            format!("+{:04x}", address - self.start)
         } else if branches(insn) {
-            "elsewhere".to_owned()
+            match self.labels.get(&address) {
+                Some(n) => format!(".{n}"),
+                None => "elsewhere".to_owned(),
+            }
         } else {
             return None;
         };
@@ -120,33 +120,34 @@ impl X64 {
         let marks = &b.marks;
         let code = &self.buffer.code()[b.at..b.at + marks.end as usize];
         let start = self.buffer.base() + b.at as u64;
-        let names =
-            Names { start, end: start + u64::from(marks.end), known: self.known_addresses() };
+        let decoder = || Decoder::with_ip(64, code, start, DecoderOptions::NONE);
+        let end = start + code.len() as u64;
+        let jumps = decoder().into_iter().filter(branches).map(|i| i.near_branch_target());
+        let targets: BTreeSet<u64> = jumps.filter(|to| (start..end).contains(to)).collect();
+        let labels: BTreeMap<u64, usize> = targets.into_iter().zip(1..).collect();
+        let names = Names { known: self.known_addresses(), labels: labels.clone() };
         let mut formatter = NasmFormatter::with_options(Some(Box::new(names)), None);
         formatter.options_mut().set_show_branch_size(false);
         formatter.options_mut().set_show_symbol_address(false);
-        let mut decoder = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
         // Pieces out of line, and for which instruction they are.
         let mut pieces = BTreeMap::new();
         let mut lines = Vec::new();
-        let mut insn = Instruction::default();
-        while decoder.can_decode() {
-            decoder.decode_out(&mut insn);
-            let at = (insn.ip() - start) as u32;
+        for host in decoder().into_iter() {
+            let at = (host.ip() - start) as u32;
             let cold = at >= marks.cold;
-            let index = if cold {
+            let insn = if cold {
                 pieces.range(..=at).next_back().map_or(0, |(_, n)| *n)
             } else {
                 let n = marks.insns.partition_point(|m| m.0 <= at);
                 n.checked_sub(1).map_or(0, |n| marks.insns[n].1 as usize)
             };
-            let to = insn.near_branch_target().wrapping_sub(start);
-            if branches(&insn) && (marks.cold.into()..marks.end.into()).contains(&to) {
-                pieces.entry(to as u32).or_insert(index);
+            let to = host.near_branch_target().wrapping_sub(start);
+            if branches(&host) && (marks.cold.into()..marks.end.into()).contains(&to) {
+                pieces.entry(to as u32).or_insert(insn);
             }
             let mut text = String::new();
-            formatter.format(&insn, &mut text);
-            lines.push(HostInsn { at, insn: index, cold, text });
+            formatter.format(&host, &mut text);
+            lines.push(HostInsn { label: labels.get(&host.ip()).copied(), insn, cold, text });
         }
         lines
     }
@@ -154,7 +155,7 @@ impl X64 {
     /// Constants in the code that differ from run to run.
     fn known_addresses(&self) -> BTreeMap<u64, &'static str> {
         let tables = [(self.jumps.as_ptr() as u64, "jumps"), (self.buffer.base(), "code")];
-        self.routines.names().into_iter().chain(tables).collect()
+        tables.into_iter().chain(self.routines.names()).collect()
     }
 }
 
