@@ -23,7 +23,7 @@ const COUNTER: u32 = 0x600;
 /// Where data is.
 const DATA: u32 = 0x3_0000;
 /// Instructions in all.
-const INSNS: u64 = 20_000;
+const INSNS: u64 = 6000;
 
 /// What came before the code.
 struct Start {
