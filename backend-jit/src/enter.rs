@@ -1,8 +1,9 @@
 //! The border between Rust and host code: the way in, and the functions that host code calls back.
 //!
-//! Host code has `rbp` = [`BIAS`] bytes into [`Cpu`], the guest's registers of [`PINNED`] and RIP
-//! in host registers, all others in [`Cpu::regs`]; `rsp` is a multiple of 16 and points at the
-//! return into [`trampoline`], which takes the exit word in `rax`. MXCSR is the guest's.
+//! Host code has `rbp` = [`BIAS`] bytes into [`Cpu`], the guest's registers of [`PINNED`] in host
+//! registers, all others in [`Cpu::regs`], the budget in [`BUDGET`]; `rsp` is a multiple of 16 and
+//! points at the return into [`trampoline`], which takes the exit word in `rax`. MXCSR is the
+//! guest's.
 //!
 //! Unsafe code here: the trampoline, its call, and the pointer that host code hands back.
 #![allow(unsafe_code)]
@@ -11,7 +12,6 @@ use core::mem::offset_of;
 use emu_core::cpu::Cpu;
 use emu_core::flags::{AF, CF, Flags, OF, PF, SF, ZF};
 use emu_core::interp::{Leave, handlers::slow};
-use emu_core::native::Native;
 use emu_core::width::Width;
 
 /// Where `rbp` points in [`Cpu`]: all of its registers are within a signed byte of it.
@@ -20,8 +20,8 @@ pub const BIAS: usize = offset_of!(Cpu, regs) + 128;
 /// Host registers of the guest's RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9.
 pub const PINNED: [u8; 10] = [3, 6, 7, 8, 9, 10, 11, 12, 13, 14];
 
-/// Host register of the guest's RIP.
-pub const RIP: u8 = 15;
+/// Host register of the budget.
+pub const BUDGET: u8 = 15;
 
 /// Bits that MXCSR has on every host: loading others would fault.
 const MXCSR_MASK: u32 = 0xffff;
@@ -42,14 +42,23 @@ pub fn unpack(v: u64) -> Flags {
 pub fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
     cpu.native.flags = pack(cpu.flags);
     cpu.native.ram = cpu.mem.ram.address();
-    cpu.native.tlb = cpu.tlb.table_address();
     cpu.native.left = 0;
+    sync(cpu);
     cpu.mxcsr &= MXCSR_MASK;
     // SAFETY: `entry` is code of this crate's generator, which keeps to the module's conventions
     // and touches nothing but this CPU, its TLB, and RAM within the pages that the TLB holds.
     let word = unsafe { trampoline(cpu, entry) };
     cpu.flags = unpack(cpu.native.flags);
     word
+}
+
+/// What host code knows of the TLB must be true before it goes on.
+fn sync(cpu: &mut Cpu) {
+    let epoch = cpu.tlb.epoch();
+    cpu.tlb.sync_slots();
+    cpu.native.tlb = cpu.tlb.table_address();
+    cpu.native.epoch = epoch.into();
+    cpu.native.table = cpu.native.targets.select(cpu.mode, epoch);
 }
 
 /// Loads the pinned registers, calls host code at `entry`, and stores them again.
@@ -74,7 +83,7 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "mov r12, [rbp - 72]",
         "mov r13, [rbp - 64]",
         "mov r14, [rbp - 56]",
-        "mov r15, [rbp + 112]",
+        "mov r15, [rbp + {budget}]",
         "ldmxcsr [rbp + {mxcsr}]",
         "call rax",
         "stmxcsr [rbp + {mxcsr}]",
@@ -90,7 +99,7 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "mov [rbp - 72], r12",
         "mov [rbp - 64], r13",
         "mov [rbp - 56], r14",
-        "mov [rbp + 112], r15",
+        "mov [rbp + {budget}], r15",
         "pop r15",
         "pop r14",
         "pop r13",
@@ -99,6 +108,7 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "pop rbx",
         "ret",
         bias = const BIAS,
+        budget = const offset_of!(Cpu, budget) as isize - BIAS as isize,
         mxcsr = const offset_of!(Cpu, mxcsr) as isize - BIAS as isize,
     )
 }
@@ -119,6 +129,7 @@ fn leave<T: Default>(cpu: &mut Cpu, r: Result<T, Leave>) -> T {
 pub extern "sysv64" fn load(cpu: &mut Cpu, va: u64, packed: u64) -> u64 {
     let (w, stack) = access(packed);
     let r = slow::load(cpu, va, w, stack);
+    sync(cpu);
     leave(cpu, r)
 }
 
@@ -126,6 +137,7 @@ pub extern "sysv64" fn load(cpu: &mut Cpu, va: u64, packed: u64) -> u64 {
 pub extern "sysv64" fn load_rmw(cpu: &mut Cpu, va: u64, packed: u64) -> u64 {
     let (w, stack) = access(packed);
     let r = slow::load_rmw(cpu, va, w, stack);
+    sync(cpu);
     leave(cpu, r)
 }
 
@@ -133,6 +145,7 @@ pub extern "sysv64" fn load_rmw(cpu: &mut Cpu, va: u64, packed: u64) -> u64 {
 pub extern "sysv64" fn store(cpu: &mut Cpu, va: u64, packed: u64, v: u64) {
     let (w, stack) = access(packed);
     let r = slow::store(cpu, va, w, v, stack);
+    sync(cpu);
     leave(cpu, r);
 }
 
@@ -142,6 +155,7 @@ pub extern "sysv64" fn run(cpu: &mut Cpu, n: u64) {
     let u = cpu.rare[n as usize];
     let r = slow::run(cpu, &u);
     cpu.mxcsr &= MXCSR_MASK;
-    cpu.native = Native { flags: pack(cpu.flags), tlb: cpu.tlb.table_address(), ..cpu.native };
+    cpu.native.flags = pack(cpu.flags);
+    sync(cpu);
     leave(cpu, r);
 }

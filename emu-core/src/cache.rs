@@ -194,6 +194,7 @@ impl Cache {
         cpu.mem.code.clear();
         if let Some(warm) = &mut self.warm {
             warm.translator.clear();
+            cpu.native.targets.clear();
         }
         // Write tags that were withheld come back by the slow path.
     }
@@ -311,6 +312,7 @@ impl Cache {
     fn drop_host_code(&mut self, cpu: &mut Cpu) {
         let Some(warm) = &mut self.warm else { return };
         warm.translator.clear();
+        cpu.native.targets.clear();
         for (n, e) in self.entries.iter_mut().enumerate().filter(|(_, e)| e.native) {
             e.native = false;
             self.code[e.ip as usize] = thread::count(n as u32);

@@ -20,7 +20,7 @@ use crate::cpu::Cpu;
 use crate::uop::Block;
 
 /// What host code keeps in the CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 #[repr(C)]
 pub struct Native {
     /// Arithmetic flags in the host's form (owned by the generator).
@@ -33,8 +33,76 @@ pub struct Native {
     /// Not 0 when the slow path of an access, or a helper, has made host code leave: the low byte
     /// of the exit word ([`Leave`](crate::interp::Leave)).
     pub left: u64,
-    /// Scratch words of the generator.
-    pub scratch: [u64; 4],
+    /// Number of what fetches are translated to; see [`Tlb::epoch`](crate::mem::tlb::Tlb::epoch).
+    pub epoch: u64,
+    /// Address of the table of [`Targets`] that indirect jumps look into.
+    pub table: u64,
+    /// All of these tables.
+    pub targets: Targets,
+}
+
+/// Entries of a table of [`Targets`].
+pub const TARGETS: usize = 1024;
+
+/// Host code by the linear address of the guest's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct HostTarget {
+    /// Linear address of a block's first byte.
+    pub va: u64,
+    /// Its entry.
+    pub host: u64,
+}
+
+/// No code is there: the address is not canonical.
+const NOWHERE: HostTarget = HostTarget { va: 1 << 63, host: 0 };
+
+/// Where indirect jumps of host code find their targets: one table for each of the last few modes
+/// and mappings (epochs), filled by host code.
+pub struct Targets {
+    tables: Box<[[HostTarget; TARGETS]]>,
+    /// Mode and epoch that each table is valid for.
+    keys: [(u32, u32); Self::TABLES],
+    current: usize,
+    next: usize,
+}
+
+impl std::fmt::Debug for Targets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Targets {{ current: {}, keys: {:?} }}", self.current, self.keys)
+    }
+}
+
+impl Default for Targets {
+    fn default() -> Targets {
+        let tables = vec![[NOWHERE; TARGETS]; Self::TABLES].into_boxed_slice();
+        Targets { tables, keys: [(0, 0); Self::TABLES], current: 0, next: 0 }
+    }
+}
+
+impl Targets {
+    const TABLES: usize = 8;
+
+    /// Selects the table for `mode` and `epoch`, an empty one if there is none; gives its address.
+    #[inline]
+    pub fn select(&mut self, mode: u32, epoch: u32) -> u64 {
+        if self.keys[self.current] != (mode, epoch) {
+            self.current =
+                self.keys.iter().position(|k| *k == (mode, epoch)).unwrap_or_else(|| {
+                    let n = self.next;
+                    self.next = (n + 1) % Self::TABLES;
+                    self.keys[n] = (mode, epoch);
+                    self.tables[n].fill(NOWHERE);
+                    n
+                });
+        }
+        self.tables[self.current].as_mut_ptr() as u64
+    }
+
+    /// Empties all tables.
+    pub fn clear(&mut self) {
+        self.tables.as_flattened_mut().fill(NOWHERE);
+    }
 }
 
 /// Where a block stands in the cache.
@@ -112,7 +180,7 @@ pub trait Translator: Send {
     fn link(&mut self, from: u32, taken: bool, to: Target);
 
     /// The dispatcher has looked up the block whose first record is `first`: if the generator has a
-    /// table of its own for indirect jumps, the block belongs into it again.
+    /// table of its own for indirect jumps behind [`Targets`], the block belongs into it again.
     fn found(&mut self, _first: u32) {}
 
     /// The block whose first record is `first` is dead: its entry leaves with

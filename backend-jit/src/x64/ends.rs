@@ -4,12 +4,16 @@
 use super::alu::rm;
 use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
 use super::memory::Kind;
-use super::{BUDGET, Cold, Compiler, JumpEntry, MXCSR, NATIVE_LEFT, NATIVE_TLB, Site};
-use crate::enter::{self, BIAS, PINNED, RIP};
+use super::{
+    Cold, Compiler, JumpEntry, MXCSR, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE,
+    NATIVE_TLB, RIP, Site,
+};
+use crate::enter::{self, BIAS, BUDGET, PINNED};
 use core::mem::offset_of;
-use emu_core::cpu::{JUMPS, Reg, mode};
+use emu_core::cpu::{Cpu, JUMPS, Reg, mode};
 use emu_core::interp::Leave;
-use emu_core::mem::tlb::Entry;
+use emu_core::mem::tlb::{Entry, L1, Slot};
+use emu_core::native::{HostTarget, TARGETS};
 use emu_core::uop::{Op, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 
@@ -20,6 +24,9 @@ pub(super) struct Routines {
     load_rmw: u64,
     store: u64,
     call: u64,
+    indirect: u64,
+    /// By read or write and log2 of the bytes.
+    pub(super) fill: [[u64; 6]; 2],
 }
 
 /// `mov eax, word; ret`: how host code is left.
@@ -29,8 +36,9 @@ pub(super) fn leave(a: &mut Asm, word: u32) {
     a.ret();
 }
 
-/// Emits the routines. Each takes in EDX the record to leave at, shifted left by 8.
-pub(super) fn routines(a: &mut Asm) -> Routines {
+/// Emits the routines. Those that call Rust take in EDX the record to leave at, shifted left by 8.
+/// `jumps` is the address of the generator's table of indirect targets.
+pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     let mut at = |f: &mut dyn FnMut(&mut Asm)| {
         let start = a.origin + a.here() as u64;
         f(a);
@@ -81,25 +89,119 @@ pub(super) fn routines(a: &mut Asm) -> Routines {
         a.bind(out);
         left(a);
     });
-    Routines { load, load_rmw, store, call }
+    let indirect = at(&mut |a| indirect_routine(a, jumps));
+    let mut fill = [[0; 6]; 2];
+    for (write, row) in fill.iter_mut().enumerate() {
+        for (log, to) in row.iter_mut().enumerate() {
+            *to = at(&mut |a| fill_routine(a, write != 0, 1 << log));
+        }
+    }
+    Routines { load, load_rmw, store, call, indirect, fill }
 }
 
-/// The guest's MXCSR to [`Cpu`](emu_core::cpu::Cpu), and the host's own in its place.
+/// Address of the level-1 entry for the linear address in EAX, in RCX.
+fn entry(a: &mut Asm, to: u8) {
+    const SIZE: u32 = size_of::<Entry>().trailing_zeros();
+    a.mov(W32, to, Rm::R(RAX));
+    a.ext(W32, 0xc1, 5, Rm::R(to));
+    a.byte(12 - SIZE as u8);
+    a.alu_imm(W32, 4, Rm::R(to), ((L1 - 1) << SIZE) as i64);
+    a.op(W64, 0x03, to, Rm::M(RBP, NATIVE_TLB));
+}
+
+/// Fills the slot at `rbp + rcx`, which an access of `n` bytes has missed; RAX is that access's
+/// address less the slot's page. Returns behind the jump that follows the call if it cannot.
+fn fill_routine(a: &mut Asm, write: bool, n: i64) {
+    let slot = |d: usize| Rm::X(RBP, RCX, 0, d as i32);
+    let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
+    // Pages are multiples of 4096: what lies across a border still does.
+    a.mov(W32, RDX, Rm::R(RAX));
+    a.alu_imm(W32, 4, Rm::R(RDX), 4095);
+    a.alu_imm(W32, 7, Rm::R(RDX), 4096 - n);
+    let across = a.jcc(cc::A);
+    a.op(W64, 0x03, RAX, slot(offset_of!(Slot, page)));
+    a.alu_imm(W64, 4, Rm::R(RAX), -4096);
+    entry(a, RDX);
+    a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
+    let unknown = a.jcc(cc::NE);
+    a.store(W64, slot(offset_of!(Slot, page)), RAX);
+    a.op(W64, 0x03, RAX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
+    a.op(W64, 0x03, RAX, Rm::M(RBP, NATIVE_RAM));
+    a.store(W64, slot(offset_of!(Slot, host)), RAX);
+    a.ret();
+    a.bind(across);
+    a.bind(unknown);
+    a.alu_imm(W64, 0, Rm::M(RSP, 0), 5);
+    a.ret();
+}
+
+/// The entry of [`Targets`](emu_core::native::Targets) for the address in `va`: its own address is
+/// `RDX + RCX`.
+fn target(a: &mut Asm, va: u8) {
+    const SIZE: u32 = size_of::<HostTarget>().trailing_zeros();
+    a.mov(W32, RCX, Rm::R(va));
+    a.ext(W32, 0xc1, 4, Rm::R(RCX));
+    a.byte(SIZE as u8);
+    a.alu_imm(W32, 4, Rm::R(RCX), ((TARGETS - 1) << SIZE) as i64);
+    a.mov(W64, RDX, Rm::M(RBP, NATIVE_TABLE));
+}
+
+/// Goes on at the linear address of RIP in RAX, in the mode in ECX, if there is host code for it;
+/// else leaves with the word in EDX. Jumped to.
+fn indirect_routine(a: &mut Asm, jumps: u64) {
+    let field = |d: usize| Rm::M(RCX, d as i32);
+    [RDX, RCX, RAX].iter().for_each(|&r| a.push(r));
+    let miss = executable(a);
+    a.mov(W32, RCX, Rm::R(RAX));
+    a.ext(W32, 0xc1, 5, Rm::R(RCX));
+    a.byte(12);
+    a.op(W32, 0x33, RCX, Rm::R(RAX));
+    a.alu_imm(W32, 4, Rm::R(RCX), JUMPS as i64 - 1);
+    a.ext(W32, 0xc1, 4, Rm::R(RCX));
+    a.byte(size_of::<JumpEntry>().trailing_zeros() as u8);
+    a.imm(RDX, jumps);
+    a.op(W64, 0x03, RCX, Rm::R(RDX));
+    a.op(W64, 0x3b, RAX, field(offset_of!(JumpEntry, off)));
+    let other = a.jcc(cc::NE);
+    a.mov(W32, RDX, Rm::M(RSP, 8));
+    a.op(W32, 0x3b, RDX, field(offset_of!(JumpEntry, mode)));
+    let mode = a.jcc(cc::NE);
+    // The buffer begins with the routines.
+    a.mov(W32, RCX, field(offset_of!(JumpEntry, at)));
+    let base = a.origin;
+    a.imm(RAX, base);
+    a.op(W64, 0x03, RAX, Rm::R(RCX));
+    a.push(RAX);
+    a.mov(W64, RAX, Rm::M(RSP, 8));
+    target(a, RAX);
+    a.store(W64, Rm::X(RDX, RCX, 0, offset_of!(HostTarget, va) as i32), RAX);
+    a.pop(RAX);
+    a.store(W64, Rm::X(RDX, RCX, 0, offset_of!(HostTarget, host) as i32), RAX);
+    [RCX; 3].iter().for_each(|&r| a.pop(r));
+    // jmp rax
+    a.bytes(&[0xff, 0xe0]);
+    [miss, other, mode].iter().for_each(|&j| a.bind(j));
+    [RCX, RCX, RAX].iter().for_each(|&r| a.pop(r));
+    a.ret();
+}
+
+/// The guest's MXCSR and the budget to [`Cpu`], and the host's own MXCSR in its place.
 fn to_rust(a: &mut Asm) {
+    a.store(W64, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32), BUDGET);
     a.op0f(W32, 0xae, 3, Rm::M(RBP, MXCSR));
     a.ext(W32, 0xc7, 0, Rm::M(RSP, -8));
     a.dword(0x1f80);
     a.op0f(W32, 0xae, 2, Rm::M(RSP, -8));
 }
 
-/// Back to the guest's MXCSR.
+/// Back to the guest's MXCSR and the budget.
 fn from_rust(a: &mut Asm) {
+    a.mov(W64, BUDGET, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32));
     a.op0f(W32, 0xae, 2, Rm::M(RBP, MXCSR));
 }
 
 fn pinned() -> impl Iterator<Item = (i32, u8)> {
-    let gprs = PINNED.iter().enumerate().map(|(i, &h)| (8 * i as i32 - 128, h));
-    gprs.chain([(8 * Reg::RIP.ix() as i32 - 128, RIP)])
+    PINNED.iter().enumerate().map(|(i, &h)| (8 * i as i32 - 128, h))
 }
 
 /// Leaves host code from a routine for the reason in [`Native::left`](emu_core::native::Native).
@@ -113,20 +215,10 @@ fn left(a: &mut Asm) {
     a.ret();
 }
 
-/// The linear address of RIP in RAX, its TLB entry in RCX, and its RAM offset in RAX; gives the
-/// jump that is taken where the TLB does not know it.
-fn executable(a: &mut Asm, m: u32) -> usize {
-    if m & mode::CODE64 != 0 {
-        a.mov(W64, RAX, Rm::R(RIP));
-    } else {
-        a.mov(W32, RAX, Rm::R(RIP));
-        a.op(W32, 0x03, RAX, rm(Reg::CS_BASE));
-    }
-    a.mov(W32, RCX, Rm::R(RAX));
-    a.ext(W32, 0xc1, 5, Rm::R(RCX));
-    a.byte(7);
-    a.alu_imm(W32, 4, Rm::R(RCX), 1023 << 5);
-    a.op(W64, 0x03, RCX, Rm::M(RBP, NATIVE_TLB));
+/// The RAM offset of the linear address in RAX that is to be fetched from; gives the jump that is
+/// taken where the TLB does not know it.
+fn executable(a: &mut Asm) -> usize {
+    entry(a, RCX);
     a.mov(W64, RDX, Rm::R(RAX));
     a.op(W64, 0x2b, RDX, Rm::M(RCX, offset_of!(Entry, exec) as i32));
     a.alu_imm(W64, 7, Rm::R(RDX), 4095);
@@ -135,14 +227,42 @@ fn executable(a: &mut Asm, m: u32) -> usize {
     miss
 }
 
-/// A guard: goes on at its site as long as RIP is mapped to the RAM offset `off`. The site is
-/// relative to the piece.
-pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32) -> Site {
-    let miss = executable(a, m);
+/// The linear address of RIP in RAX.
+fn linear_rip(a: &mut Asm, m: u32) {
+    if m & mode::CODE64 != 0 {
+        a.mov(W64, RAX, Rm::M(RBP, RIP));
+    } else {
+        a.mov(W32, RAX, Rm::M(RBP, RIP));
+        a.op(W32, 0x03, RAX, rm(Reg::CS_BASE));
+    }
+}
+
+/// A guard: goes on at its site as long as RIP is mapped to the RAM offset `off`. It was for the
+/// RIP and in the epoch that are in the words at `held`. The site is relative to the piece.
+pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32, held: u64) -> Site {
+    let held = |a: &mut Asm| a.imm(RAX, held);
+    held(a);
+    a.mov(W64, RCX, Rm::M(RBP, RIP));
+    a.op(W64, 0x3b, RCX, Rm::M(RAX, 0));
+    let elsewhere = a.jcc(cc::NE);
+    a.mov(W64, RCX, Rm::M(RBP, NATIVE_EPOCH));
+    a.op(W64, 0x3b, RCX, Rm::M(RAX, 8));
+    let look = a.jcc(cc::NE);
+    let jump = a.jmp();
+    a.bind(elsewhere);
+    a.bind(look);
+    linear_rip(a, m);
+    let miss = executable(a);
     a.imm(RCX, off);
     a.op(W64, 0x3b, RAX, Rm::R(RCX));
     let other = a.jcc(cc::NE);
-    let jump = a.jmp();
+    held(a);
+    for (at, word) in [(0, RIP), (8, NATIVE_EPOCH)] {
+        a.mov(W64, RCX, Rm::M(RBP, word));
+        a.store(W64, Rm::M(RAX, at), RCX);
+    }
+    let back = a.jmp();
+    a.bind_to(back, jump - 5);
     a.bind(miss);
     a.bind(other);
     leave(a, Leave::Lookup.at(record as usize) as u32);
@@ -154,29 +274,41 @@ pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32) -> Site {
 }
 
 impl Compiler<'_> {
-    /// RIP += `delta`, cut to `w`.
+    /// RIP += `delta`, cut to `w`. Destroys the flags.
     fn advance(&mut self, w: Width, delta: i64) {
-        let rip = Rm::R(RIP);
+        let rip = Rm::M(RBP, RIP);
+        // Outside 64-bit code the upper half is zero.
+        let plain = match w {
+            W64 => true,
+            W32 => self.place.mode & mode::CODE64 == 0,
+            _ => false,
+        };
         match i32::try_from(delta) {
-            Ok(0) if w == W64 => {}
-            Ok(d) => self.a.op(if w == W64 { W64 } else { W32 }, 0x8d, RIP, Rm::M(RIP, d)),
-            Err(_) => {
+            Ok(0) if plain => {}
+            Ok(d) if plain => self.a.alu_imm(w, 0, rip, d.into()),
+            _ => {
                 self.a.imm(RAX, delta as u64);
-                self.a.op(W64, 0x03, RIP, Rm::R(RAX));
+                self.a.op(W64, 0x03, RAX, rip);
+                self.set_rip(w, RAX);
             }
         }
+    }
+
+    /// RIP = the host register `r`, cut to `w`, which it is then too.
+    fn set_rip(&mut self, w: Width, r: u8) {
         match w {
-            W8 => self.a.op0f(W32, 0xb6, RIP, rip),
-            W16 => self.a.op0f(W32, 0xb7, RIP, rip),
-            W32 => self.a.mov(W32, RIP, rip),
+            W8 => self.a.op0f(W32, 0xb6, r, Rm::R(r)),
+            W16 => self.a.op0f(W32, 0xb7, r, Rm::R(r)),
+            W32 => self.a.mov(W32, r, Rm::R(r)),
             W64 => {}
         }
+        self.a.store(W64, Rm::M(RBP, RIP), r);
     }
 
     /// Charges the block; gives the jump that is taken when the budget is used up.
     fn charge(&mut self) {
         let n = self.block.insns.len() as i64;
-        self.a.alu_imm(W64, 5, Rm::M(RBP, BUDGET), n);
+        self.a.alu_imm(W64, 5, Rm::R(BUDGET), n);
     }
 
     pub(super) fn charge_or_leave(&mut self) {
@@ -226,15 +358,8 @@ impl Compiler<'_> {
                 self.way(ip, u.imm, true);
             }
             Op::Jmpi => {
-                match u.w {
-                    W8 => {
-                        let a = self.get(u.a, W64, RCX);
-                        self.a.mov(W32, RIP, Rm::R(a));
-                        self.a.op0f(W32, 0xb6, RIP, Rm::R(RIP));
-                    }
-                    W16 => self.a.op0f(W32, 0xb7, RIP, rm(u.a)),
-                    w => self.a.mov(w, RIP, rm(u.a)),
-                }
+                self.value(RAX, W64, u.a.into());
+                self.set_rip(u.w, RAX);
                 self.charge_or_leave();
                 self.indirect();
             }
@@ -253,33 +378,25 @@ impl Compiler<'_> {
         }
     }
 
-    /// To the block at RIP by way of the table of indirect targets.
+    /// To the block at RIP by way of the tables of indirect targets.
     pub(super) fn indirect(&mut self) {
-        let a = &mut self.a;
-        let miss = executable(a, self.place.mode);
-        a.mov(W32, RCX, Rm::R(RAX));
-        a.ext(W32, 0xc1, 5, Rm::R(RCX));
-        a.byte(12);
-        a.op(W32, 0x33, RCX, Rm::R(RAX));
-        a.alu_imm(W32, 4, Rm::R(RCX), JUMPS as i64 - 1);
-        a.ext(W32, 0xc1, 4, Rm::R(RCX));
-        a.byte(size_of::<JumpEntry>().trailing_zeros() as u8);
-        a.imm(RDX, self.jumps);
-        let field = |d: usize| Rm::X(RDX, RCX, 0, d as i32);
-        a.op(W64, 0x3b, RAX, field(offset_of!(JumpEntry, off)));
-        let other = a.jcc(cc::NE);
-        a.ext(W32, 0x81, 7, field(offset_of!(JumpEntry, mode)));
-        a.dword(self.place.mode as i32);
-        let mode = a.jcc(cc::NE);
-        a.mov(W32, RCX, field(offset_of!(JumpEntry, at)));
-        a.imm(RAX, self.base);
-        a.op(W64, 0x03, RAX, Rm::R(RCX));
-        // jmp rax
-        a.bytes(&[0xff, 0xe0]);
-        let word = Leave::Lookup.at(self.place.last as usize) as u32;
-        for jump in [miss, other, mode] {
-            self.cold.push(Cold::Leave { jump, word });
-        }
+        linear_rip(&mut self.a, self.place.mode);
+        let other = self.targeted(RAX);
+        self.jump_to_target();
+        self.cold.push(Cold::Indirect { jump: other });
+    }
+
+    /// Looks up the linear address in `va`; gives the jump that is taken when it isn't there.
+    /// Keeps `va`.
+    pub(super) fn targeted(&mut self, va: u8) -> usize {
+        target(&mut self.a, va);
+        self.a.op(W64, 0x3b, va, Rm::X(RDX, RCX, 0, offset_of!(HostTarget, va) as i32));
+        self.a.jcc(cc::NE)
+    }
+
+    /// Goes on where the target found leads.
+    pub(super) fn jump_to_target(&mut self) {
+        self.a.ext(W32, 0xff, 4, Rm::X(RDX, RCX, 0, offset_of!(HostTarget, host) as i32));
     }
 
     /// The micro-op from its canonical form.
@@ -328,7 +445,8 @@ impl Compiler<'_> {
             n += 1;
             match c {
                 Cold::Access { miss, resume, kind, packed, u } => {
-                    self.a.bind(miss);
+                    self.missed(miss);
+                    self.address(&u.mem);
                     if kind == Kind::Store {
                         self.value(RCX, W64, u.b);
                     }
@@ -346,23 +464,34 @@ impl Compiler<'_> {
                     self.a.bind_to(back, resume);
                 }
                 Cold::Call { miss, resume, record, u } => {
-                    self.a.bind(miss);
+                    self.missed(miss);
                     self.insn_record = Some(record);
                     self.call_routine(&u);
                     self.insn_record = None;
                     let back = self.a.jmp();
                     self.a.bind_to(back, resume);
                 }
-                Cold::Replay { miss, resume, record, from, count, flags, reload } => {
-                    self.a.bind(miss);
+                Cold::Replay { miss, resume, record, from, count, flags } => {
+                    self.missed(miss);
                     self.insn_record = Some(record);
                     self.replayed(from, count, flags);
-                    if let Some(r) = reload {
-                        self.a.mov(W64, RCX, rm(r));
-                    }
                     self.insn_record = None;
                     let back = self.a.jmp();
                     self.a.bind_to(back, resume);
+                }
+                Cold::Indirect { jump } => {
+                    self.a.bind(jump);
+                    self.a.imm(RCX, self.place.mode.into());
+                    self.a.imm(RDX, Leave::Lookup.at(self.place.last as usize));
+                    let (jump, to) = (self.a.jmp(), self.routines.indirect);
+                    self.a.bind_far(jump, to);
+                }
+                Cold::Return { miss, other, record, from, by, target } => {
+                    self.missed(miss);
+                    self.a.bind(other);
+                    self.insn_record = Some(record);
+                    self.returned(from, by, target);
+                    self.insn_record = None;
                 }
                 Cold::Leave { jump, word } => {
                     self.a.bind(jump);

@@ -3,10 +3,9 @@
 //! Only the way of a TLB hit is fused. On a miss the micro-ops are run one by one, out of line,
 //! and come back with the flags where the fused form leaves them.
 
-use super::asm::{RCX, Rm};
+use super::asm::{RAX, RBP, RCX, Rm};
 use super::memory::Kind;
-use super::{Cold, Compiler, Loc, loc};
-use crate::enter::RIP;
+use super::{Cold, Compiler, Loc, RIP, loc};
 use emu_core::cpu::Reg;
 use emu_core::flags::{CF, OSZAPC};
 use emu_core::uop::{Op, Src, Uop};
@@ -180,7 +179,8 @@ impl Compiler<'_> {
         self.settle();
         self.address(&s.mem);
         let (m, miss) = self.check(Kind::Store, s.w.bytes());
-        self.a.op(W64, 0x8d, RCX, Rm::M(RIP, by));
+        self.a.mov(W64, RCX, Rm::M(RBP, RIP));
+        self.a.alu_imm(W64, 0, Rm::R(RCX), by.into());
         self.a.store(s.w, m, RCX);
         self.replay(miss, n, 2);
         true
@@ -213,22 +213,31 @@ impl Compiler<'_> {
         self.settle();
         self.address(&l.mem);
         let (m, miss) = self.check(Kind::Load, 8);
-        self.a.mov(W64, RCX, m);
-        let far = self.canonical_or(RCX);
-        self.replay(miss, n, 2);
-        self.replay(far, n, 2);
-        for cold in self.cold.iter_mut().rev().take(2) {
-            if let Cold::Replay { reload, .. } = cold {
-                *reload = Some(c.d);
-            }
-        }
+        self.a.mov(W64, RAX, m);
+        // What is found there is canonical.
+        let other = self.targeted(RAX);
+        let record = self.record();
+        self.cold.push(Cold::Return { miss, other, record, from: n, by, target: c.d });
+        self.goto_rax(by);
+        self.jump_to_target();
+        Some(count)
+    }
+
+    /// RSP += `by` and RIP = RAX at the end of the block.
+    fn goto_rax(&mut self, by: Option<i32>) {
         if let (Some(by), Loc::Host(rsp)) = (by, loc(Reg::RSP)) {
             self.a.op(W64, 0x8d, rsp, Rm::M(rsp, by));
         }
-        self.a.mov(W64, RIP, Rm::R(RCX));
+        self.a.store(W64, Rm::M(RBP, RIP), RAX);
         self.charge_or_leave();
+    }
+
+    /// A return, one micro-op after the other.
+    pub(super) fn returned(&mut self, from: usize, by: Option<i32>, target: Reg) {
+        self.replayed(from, 2, (false, true));
+        self.value(RAX, W64, target.into());
+        self.goto_rax(by);
         self.indirect();
-        Some(count)
     }
 
     /// After an instruction that has written the flags, of which `need` are wanted, where they were
@@ -248,7 +257,6 @@ impl Compiler<'_> {
             from,
             count,
             flags,
-            reload: None,
         });
     }
 

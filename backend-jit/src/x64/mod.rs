@@ -1,8 +1,8 @@
 //! The compiler of a block for x86-64 hosts, and the books about what it made.
 //!
-//! **Registers.** Ten guest registers and RIP have a host register of their own, in all blocks
-//! ([`crate::enter::PINNED`]); the others are in [`Cpu::regs`], off `rbp`. RAX, RCX and RDX are
-//! scratch, free between micro-ops.
+//! **Registers.** Ten guest registers have a host register of their own, in all blocks
+//! ([`crate::enter::PINNED`]), and so has the budget; the others are in [`Cpu::regs`], off `rbp`.
+//! RAX, RCX and RDX are scratch, free between micro-ops.
 //!
 //! **Flags.** The host's ALU computes the guest's flags. In a block they are in EFLAGS, or in
 //! [`Native::flags`](emu_core::native::Native) as AX after `lahf; seto al`, or in both; between
@@ -14,8 +14,9 @@
 //! micro-ops without an emitter call routines (see `ends`), which leave in their place.
 //!
 //! **What generated code may touch**: this CPU's state by constant offsets, its level-1 TLB by a
-//! masked index, guest RAM within pages that the TLB holds, and the table of indirect targets by a
-//! masked index. It jumps to blocks of its own buffer only.
+//! masked index, guest RAM within pages that a slot holds (which come from the TLB), and the tables
+//! of indirect targets by a masked index. It jumps to blocks of its own buffer only: by links, and
+//! by those tables, which nobody else fills.
 
 mod alu;
 mod asm;
@@ -25,18 +26,19 @@ mod memory;
 mod vector;
 
 use crate::code_buffer::CodeBuffer;
-use crate::enter::{self, BIAS, PINNED, RIP};
+use crate::enter::{self, BIAS, PINNED};
 use asm::{Asm, RAX, RBP, RCX, Rm};
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, JUMPS, Jump, Reg, mode};
 use emu_core::flags::OSZAPC;
 use emu_core::interp::Leave;
 use emu_core::native::{Enter, Native, NativeStats, Place, Target, Translator};
-use emu_core::uop::{Block, Effect, Op, Src, Uop};
+use emu_core::uop::{Block, Effect, Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use ends::Routines;
-use memory::Kind;
+use memory::{Kind, Try};
 use rustc_hash::FxHashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Bytes of the code buffer.
@@ -52,7 +54,10 @@ const NATIVE_LEFT: i32 = native(offset_of!(Native, left));
 /// Guest vector registers.
 const VECTORS: i32 = offset_of!(Cpu, v) as i32 - BIAS as i32;
 const MXCSR: i32 = offset_of!(Cpu, mxcsr) as i32 - BIAS as i32;
-const BUDGET: i32 = offset_of!(Cpu, budget) as i32 - BIAS as i32;
+const NATIVE_EPOCH: i32 = native(offset_of!(Native, epoch));
+const NATIVE_TABLE: i32 = native(offset_of!(Native, table));
+/// The guest's RIP.
+const RIP: i32 = 8 * Reg::RIP.ix() as i32 - 128;
 
 /// Where a guest register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +71,6 @@ enum Loc {
 fn loc(r: Reg) -> Loc {
     match PINNED.get(r.ix()) {
         Some(&h) => Loc::Host(h),
-        None if r == Reg::RIP => Loc::Host(RIP),
         None => Loc::Slot(8 * r.ix() as i32 - 128),
     }
 }
@@ -79,7 +83,7 @@ enum Cold {
     /// A micro-op whose quick form does not apply.
     Call { miss: usize, resume: usize, record: u32, u: Uop },
     /// Micro-ops that were fused and must be run one by one; then EFLAGS are up to date, or those
-    /// in memory, and RCX is the register `reload`.
+    /// in memory.
     Replay {
         miss: usize,
         resume: usize,
@@ -87,8 +91,11 @@ enum Cold {
         from: usize,
         count: usize,
         flags: (bool, bool),
-        reload: Option<Reg>,
     },
+    /// A fused return, from its micro-op `from` on: RSP += `by`, RIP = `target`.
+    Return { miss: usize, other: usize, record: u32, from: usize, by: Option<i32>, target: Reg },
+    /// To the block at RAX, which the table for this mode and mapping does not know.
+    Indirect { jump: usize },
     /// Leaves for good.
     Leave { jump: usize, word: u32 },
     /// Leaves to be linked.
@@ -125,10 +132,6 @@ struct Compiler<'a> {
     place: &'a Place<'a>,
     routines: Routines,
     host_has: HostHas,
-    /// Address of the table of indirect targets.
-    jumps: u64,
-    /// Address of the code buffer.
-    base: u64,
     /// Flags live after the current micro-op, and after each.
     live: u32,
     lives: Vec<u32>,
@@ -142,6 +145,9 @@ struct Compiler<'a> {
     /// First micro-op of the next guest instruction.
     next: usize,
     insn_record: Option<u32>,
+    /// Where the last address was begun, and which.
+    tried: (usize, Mem),
+    tries: Vec<Try>,
     cold: Vec<Cold>,
     exits: [Option<Site>; 2],
     called: u64,
@@ -318,6 +324,9 @@ struct JumpEntry {
     at: u32,
 }
 
+/// Guards that there may be.
+const GUARDS: usize = 1 << 16;
+
 const NO_JUMP: JumpEntry = JumpEntry { off: u64::MAX, mode: 0, at: 0 };
 
 struct Translated {
@@ -347,6 +356,9 @@ pub struct X64 {
     /// By the first record of a block, translated or not: the exits that lead there.
     incoming: FxHashMap<u32, Vec<Link>>,
     jumps: Box<[JumpEntry; JUMPS]>,
+    /// By guard: the RIP and the epoch for which it has last held.
+    held: Box<[[AtomicU64; 2]]>,
+    guards: usize,
     stats: NativeStats,
 }
 
@@ -358,7 +370,8 @@ impl X64 {
     pub fn new(size: usize) -> std::io::Result<X64> {
         let mut buffer = CodeBuffer::new(size)?;
         let mut a = Asm { origin: buffer.base(), ..Asm::default() };
-        let routines = ends::routines(&mut a);
+        let jumps = Box::new([NO_JUMP; JUMPS]);
+        let routines = ends::routines(&mut a, jumps.as_ptr() as u64);
         if !buffer.append(&a.code) {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
@@ -373,7 +386,9 @@ impl X64 {
             host_has,
             blocks: FxHashMap::default(),
             incoming: FxHashMap::default(),
-            jumps: Box::new([NO_JUMP; JUMPS]),
+            jumps,
+            held: (0..GUARDS).map(|_| Default::default()).collect(),
+            guards: 0,
             stats: NativeStats::default(),
         })
     }
@@ -411,8 +426,6 @@ impl Translator for X64 {
             place,
             routines: self.routines,
             host_has: self.host_has,
-            jumps: self.jumps.as_ptr() as u64,
-            base: self.buffer.base(),
             live: 0,
             lives: liveness(block),
             host: false,
@@ -421,6 +434,8 @@ impl Translator for X64 {
             insn: 0,
             next: 0,
             insn_record: None,
+            tried: (0, Mem::at(Reg::ZERO, 0)),
+            tries: Vec::new(),
             cold: Vec::new(),
             exits: [None; 2],
             called: 0,
@@ -468,7 +483,9 @@ impl Translator for X64 {
                 let at = self.buffer.len();
                 let origin = self.buffer.base() + at as u64;
                 let mut a = Asm { origin, ..Asm::default() };
-                let inner = ends::guard(&mut a, m, off, guard).at(at);
+                let Some(held) = self.held.get(self.guards) else { return };
+                let inner = ends::guard(&mut a, m, off, guard, held[0].as_ptr() as u64).at(at);
+                self.guards += 1;
                 if !self.buffer.append(&a.code) {
                     return;
                 }
@@ -521,6 +538,8 @@ impl Translator for X64 {
         self.blocks.clear();
         self.incoming.clear();
         self.jumps.fill(NO_JUMP);
+        self.held[..self.guards].iter().for_each(|h| h[1].store(0, Ordering::Relaxed));
+        self.guards = 0;
         self.stats.flushes += 1;
     }
 

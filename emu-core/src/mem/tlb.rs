@@ -13,7 +13,15 @@
 //! tagged with the id of the address space or of the global one. Flushing an address space is
 //! giving it a new id.
 //!
-//! The layout of [`Entry`] is `repr(C)`: generated code will use it as it is.
+//! **Slots** are the innermost level, of host code alone: the page that it has last found at level
+//! 1 for each base register, and where that is in host memory. They belong to one table, and are
+//! emptied when another one is selected or a translation is dropped.
+//!
+//! The layout of [`Entry`] and [`Slot`] is `repr(C)`: host code uses them as they are.
+
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 
 /// log2 of the entries per level-1 table.
 pub const L1_BITS: u32 = 10;
@@ -62,6 +70,19 @@ pub struct Entry {
     pub exec: u64,
     /// RAM offset of the page minus its linear address.
     pub addend: u64,
+}
+
+/// Number of [`Slot`]s.
+pub const SLOTS: usize = 48;
+
+/// A page as host code keeps it: an access of `n` bytes at `va` hits when `va - page <= 4096 - n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Slot {
+    /// Linear address of the page.
+    pub page: u64,
+    /// Its address in host memory.
+    pub host: u64,
 }
 
 /// A tag that never hits at `index`.
@@ -175,9 +196,23 @@ pub struct Tlb {
     tick: u64,
     small: Box<[L2Entry]>,
     big: Box<[L2Entry]>,
+    /// Filled by host code; valid for the table [`slots_of`](Self::slots_of).
+    pub slots: [Slot; SLOTS],
+    slots_of: usize,
+    /// What an empty slot holds: a page that no access means, and host memory that nobody reads.
+    /// No tag can be one that hits nowhere at all; this one is beyond canonical addresses, where a
+    /// guest would have to find it among 2^51 to read zeros in place of its #GP.
+    nowhere: Slot,
+    _void: Box<[AtomicU64; 512]>,
+    /// By table: changes when a translation is dropped from it; no two tables share one.
+    epochs: [u32; SPACES * 4],
+    last_epoch: u32,
     /// Counters.
     pub stats: TlbStats,
 }
+
+/// In [`Tlb::slots_of`]: no table.
+const NO_TABLE: usize = usize::MAX;
 
 const NO_L2: L2Entry = L2Entry {
     page: 0,
@@ -208,6 +243,9 @@ impl Tlb {
         let entries = entries.into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!());
         let mut spaces = [Space { pcid: u16::MAX, id: 0, last_use: 0 }; SPACES];
         spaces[0] = Space { pcid: 0, id: 2, last_use: 1 };
+        let void = Box::new([const { AtomicU64::new(0) }; 512]);
+        let random = RandomState::new().hash_one(0) & !4095;
+        let nowhere = Slot { page: random & !(1 << 56) | 1 << 63, host: void.as_ptr() as u64 };
         Tlb {
             entries,
             tables: Default::default(),
@@ -219,6 +257,12 @@ impl Tlb {
             tick: 1,
             small: vec![NO_L2; L2_SMALL].into(),
             big: vec![NO_L2; L2_LARGE].into(),
+            slots: [nowhere; SLOTS],
+            slots_of: NO_TABLE,
+            nowhere,
+            _void: void,
+            epochs: std::array::from_fn(|i| i as u32 + 1),
+            last_epoch: SPACES as u32 * 4,
             stats: TlbStats::default(),
         }
     }
@@ -259,6 +303,32 @@ impl Tlb {
     /// stays where it is as long as the TLB lives.
     pub fn table_address(&self) -> u64 {
         self.entries[self.current & (SPACES * 4 - 1)].as_ptr() as u64
+    }
+
+    /// Empties the slots unless they are valid for the current table. Before host code runs, and
+    /// again after all that it calls.
+    #[inline]
+    pub fn sync_slots(&mut self) {
+        if self.slots_of != self.current {
+            self.slots = [self.nowhere; SLOTS];
+            self.slots_of = self.current;
+        }
+    }
+
+    /// A number that stands for what the current table translates fetches to: as long as it stays
+    /// the same, an address that was once found there is still mapped to the same place.
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.epochs[self.current & (SPACES * 4 - 1)]
+    }
+
+    /// Translations are dropped from `tables`.
+    fn dropped(&mut self, tables: Range<usize>) {
+        self.slots_of = NO_TABLE;
+        for epoch in &mut self.epochs[tables] {
+            self.last_epoch = self.last_epoch.wrapping_add(1);
+            *epoch = self.last_epoch;
+        }
     }
 
     /// Selects the privilege of ordinary accesses from now on.
@@ -356,6 +426,7 @@ impl Tlb {
     }
 
     fn clear_slot(&mut self, slot: usize) {
+        self.dropped(slot * 4..slot * 4 + 4);
         for n in slot * 4..slot * 4 + 4 {
             self.tables[n].clear(&mut self.entries[n]);
         }
@@ -420,6 +491,7 @@ impl Tlb {
     /// among the global translations (INVLPG, INVPCID type 0).
     pub fn invalidate(&mut self, va: u64, pcid: Option<u16>) {
         self.stats.invalidations += 1;
+        self.dropped(0..SPACES * 4);
         let slot = match pcid {
             None => Some(self.slot),
             Some(p) => self.spaces.iter().position(|s| s.pcid == p),
@@ -464,6 +536,7 @@ impl Tlb {
     /// Takes the write right from every level-1 entry of the RAM page at `off`: it has code now.
     pub fn protect(&mut self, off: u64) {
         let off = off & !4095;
+        self.slots_of = NO_TABLE;
         for (t, entries) in self.tables.iter().zip(self.entries.iter_mut()) {
             for &i in &t.filled {
                 let i = i as usize;
@@ -533,6 +606,28 @@ mod tests {
         assert_eq!(t.lookup2(0x20_0000), None);
         assert!((0..512).all(|i| t.read(0x20_0000 + i * 4096, 1).is_none()));
         assert!(t.read(0x8000_0000, 1).is_some());
+    }
+
+    #[test]
+    fn slots_and_epochs_end_with_what_they_were_made_from() {
+        type Change = fn(&mut Tlb);
+        let changes: [(&str, bool, bool, Change); 6] = [
+            ("nothing", false, false, |t| t.insert(0x7000, 0x9000, RW, false)),
+            ("privilege", true, true, |t| t.set_privilege(Privilege::User)),
+            ("a page with code", true, false, |t| t.protect(0x9000)),
+            ("INVLPG", true, true, |t| t.invalidate(0x5000, None)),
+            ("CR3", true, true, |t| t.switch(0, false)),
+            ("rights", true, true, Tlb::clear_level1),
+        ];
+        for (name, slots, epoch, change) in changes {
+            let mut t = Tlb::new();
+            t.sync_slots();
+            let (before, kept) = (t.epoch(), Slot { page: 0x5000, host: 0 });
+            t.slots[3] = kept;
+            change(&mut t);
+            t.sync_slots();
+            assert_eq!((t.slots[3] != kept, t.epoch() != before), (slots, epoch), "{name}");
+        }
     }
 
     #[test]
