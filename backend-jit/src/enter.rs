@@ -12,6 +12,7 @@ use core::mem::offset_of;
 use emu_core::cpu::Cpu;
 use emu_core::flags::{AF, CF, Flags, OF, PF, SF, ZF};
 use emu_core::interp::{Leave, handlers::slow};
+use emu_core::uop::Uop;
 use emu_core::width::Width;
 
 /// Where `rbp` points in [`Cpu`]: all of its registers are within a signed byte of it.
@@ -149,11 +150,13 @@ pub extern "sysv64" fn store(cpu: &mut Cpu, va: u64, packed: u64, v: u64) {
     leave(cpu, r);
 }
 
-/// The micro-op `n` of [`Cpu::rare`], from its canonical form. The pinned registers are in [`Cpu`].
-pub extern "sysv64" fn run(cpu: &mut Cpu, n: u64) {
+/// The micro-op `u` from its canonical form. The pinned registers are in [`Cpu`].
+pub extern "sysv64" fn run(cpu: &mut Cpu, u: *const Uop) {
     cpu.flags = unpack(cpu.native.flags);
-    let u = cpu.rare[n as usize];
-    let r = slow::run(cpu, &u);
+    // SAFETY: host code hands over the address that its translator has put into it: that of a
+    // micro-op which the translator keeps as long as the code may run.
+    let u = unsafe { &*u };
+    let r = slow::run(cpu, u);
     cpu.mxcsr &= MXCSR_MASK;
     cpu.native.flags = pack(cpu.flags);
     sync(cpu);

@@ -1,8 +1,9 @@
 //! The interface between the run loop and a code generator: what translated host code finds in the
 //! CPU, and what the block cache tells the generator.
 //!
-//! A block that is hot is translated as a whole. Its first record becomes `native`, a handler that
-//! enters the host code; so everything that leads to the block (links, guards, the jump cache)
+//! A block that is hot is translated as a whole, together with blocks of its page that it leads to:
+//! a region, entered at that block, its head. The head's first record becomes `native`, a handler
+//! that enters the host code; so everything that leads to the block (links, guards, the jump cache)
 //! leads there too, and nothing else of the cache changes. Host code leaves with an exit word as a
 //! handler does ([`Leave`](crate::interp::Leave)), whose index is that of the record at which the
 //! guest instruction begins (faults) or of the block's last record (ends); or with
@@ -12,9 +13,10 @@
 //!   (that of the block's first byte, or up to date at a block end), budget, flags.
 //! - In host code flags live in [`Native::flags`] in the host's form, and go back to [`Cpu::flags`]
 //!   when it is left or calls a helper.
-//! - Direct exits of host code jump to each other. An exit begins unlinked: it leaves with
+//! - Direct exits of a region jump to other regions. An exit begins unlinked: it leaves with
 //!   `LinkTaken` or `LinkFall`, and the run loop calls [`Translator::link`] when the interpreter's
-//!   record is linked. When a block dies, [`Translator::kill`] turns its entry into an exit.
+//!   record is linked. When a block dies, so do all regions that it is part of
+//!   ([`Translator::kill`]): their entries become exits.
 
 use crate::cpu::Cpu;
 use crate::uop::Block;
@@ -120,6 +122,15 @@ pub struct Place<'a> {
     pub mode: u32,
 }
 
+/// A block of a region.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// What it does.
+    pub block: &'a Block,
+    /// Where it stands.
+    pub place: Place<'a>,
+}
+
 /// Where a linked exit leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -141,7 +152,9 @@ pub enum Target {
 /// Counters of a generator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NativeStats {
-    /// Blocks translated.
+    /// Regions translated.
+    pub regions: u64,
+    /// Blocks in them.
     pub blocks: u64,
     /// Guest instructions in them.
     pub insns: u64,
@@ -167,25 +180,27 @@ pub trait Translator: Send {
     /// How to enter what it makes.
     fn enter(&self) -> Enter;
 
-    /// Translates `block`; gives its entry. `None`: the buffer is full. Then the generator is
-    /// [cleared](Self::clear) and asked once more.
-    fn translate(&mut self, cpu: &mut Cpu, block: &Block, place: &Place) -> Option<u64>;
+    /// Translates a region; its head is the first of `parts`, and the others are blocks of the same
+    /// page and mode. A generator may leave out all but the head. Gives the entry. `None`: the
+    /// buffer is full. Then the generator is [cleared](Self::clear) and asked once more.
+    fn translate(&mut self, parts: &[Part]) -> Option<u64>;
 
-    /// The entry of the block whose first record is `first`, if it is translated.
+    /// The entry of the region whose head is the block whose first record is `first`, if it is translated.
     fn entry(&self, first: u32) -> Option<u64>;
 
     /// Links an exit of the block whose first record is `from`: where its condition holds (`taken`;
     /// unconditional ones too) or does not. Nothing happens if `from` is not translated; when it is
-    /// later, it must be linked again.
+    /// later, it must be linked again. In which regions it is makes no difference.
     fn link(&mut self, from: u32, taken: bool, to: Target);
 
     /// The dispatcher has looked up the block whose first record is `first`: if the generator has a
     /// table of its own for indirect jumps behind [`Targets`], the block belongs into it again.
     fn found(&mut self, _first: u32) {}
 
-    /// The block whose first record is `first` is dead: its entry leaves with
-    /// [`Leave::Lookup`](crate::interp::Leave::Lookup) from now on.
-    fn kill(&mut self, first: u32);
+    /// The block whose first record is `first` is dead: the entries of the regions that it is part
+    /// of leave with [`Leave::Lookup`](crate::interp::Leave::Lookup) from now on. Gives the other
+    /// blocks that were heads of those.
+    fn kill(&mut self, first: u32) -> Vec<u32>;
 
     /// Drops everything.
     fn clear(&mut self);

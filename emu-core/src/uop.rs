@@ -819,3 +819,20 @@ pub struct Block {
     /// Guest bytes covered.
     pub len: u32,
 }
+
+impl Block {
+    /// The direct ways out of it: where the condition of its end holds (or always), and where not.
+    /// Each is the width of the instruction pointer, and the distance from the block's start.
+    pub fn exits(&self) -> [Option<(Width, i64)>; 2] {
+        let Some(u) = self.uops.last() else { return [None; 2] };
+        match u.op {
+            Op::Goto => [Some((u.w, u.imm)), None],
+            Op::Jcc => [Some((u.w, u.imm)), Some((u.w, u.fall.into()))],
+            Op::Jrnz => {
+                let w = Width::from_index(u.k);
+                [Some((w, u.imm)), Some((w, u.fall.into()))]
+            }
+            _ => [None; 2],
+        }
+    }
+}

@@ -12,6 +12,7 @@ use crate::native::Translator;
 use crate::passes;
 use crate::uop::Block;
 use crate::watch::{BS, BT};
+use crate::width::Width::{W32, W64};
 use std::io::Write;
 
 bitflags::bitflags! {
@@ -326,7 +327,43 @@ impl Vcpu {
             return self.cache.cool(&mut self.cpu, at);
         };
         passes::run(&mut block);
-        self.cache.translate(&mut self.cpu, at, &block)
+        let mut parts = vec![(at, block)];
+        if let Some(off) = off {
+            self.gather(&mut parts, off, m);
+        }
+        self.cache.translate(&mut self.cpu, &parts)
+    }
+
+    /// Adds to the block at RIP, which is at RAM offset `off`, the blocks of its page that it leads
+    /// to, as far as they have been run.
+    fn gather(&mut self, parts: &mut Vec<(usize, Block)>, off: u64, m: u32) {
+        const BLOCKS: usize = 24;
+        const INSNS: usize = 300;
+        let width = match m & (mode::CODE64 | mode::CODE32 | mode::FLAT) {
+            m if m & mode::CODE64 != 0 => W64,
+            m if m == mode::CODE32 | mode::FLAT => W32,
+            _ => return,
+        };
+        let (rip, mut offs, mut insns) = (self.cpu.rip(), vec![off], 0);
+        let mut n = 0;
+        while n < parts.len() && parts.len() < BLOCKS && insns < INSNS {
+            insns += parts[n].1.insns.len();
+            for (w, delta) in parts[n].1.exits().into_iter().flatten() {
+                let to = offs[n].wrapping_add(delta as u64);
+                if w != width || to >> 12 != off >> 12 || offs.contains(&to) {
+                    continue;
+                }
+                let Some(ip) = self.cache.joins(&self.cpu, to, m) else { continue };
+                self.cpu.set_rip(cut(m, rip.wrapping_add(to).wrapping_sub(off)));
+                if let Ok(mut block) = self.lift_at_rip(m) {
+                    passes::run(&mut block);
+                    parts.push((ip, block));
+                    offs.push(to);
+                }
+            }
+            n += 1;
+        }
+        self.cpu.set_rip(rip);
     }
 
     /// RIP of the instruction that record `at` belongs to; charges those before it.

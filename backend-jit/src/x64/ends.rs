@@ -3,7 +3,9 @@
 
 use super::alu::rm;
 use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
+use super::flags::State;
 use super::memory::Kind;
+use super::region::{Later, based};
 use super::{
     Cold, Compiler, JumpEntry, MXCSR, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE,
     NATIVE_TLB, RIP, Site,
@@ -67,14 +69,14 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     let load = access(enter::load as *const () as usize);
     let load_rmw = access(enter::load_rmw as *const () as usize);
     let store = access(enter::store as *const () as usize);
-    // EAX: index of the micro-op.
+    // RAX: address of the micro-op.
     let call = at(&mut |a| {
         a.push(RDX);
         for (slot, host) in pinned() {
             a.store(W64, Rm::M(RBP, slot), host);
         }
         a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
-        a.mov(W32, 6, Rm::R(RAX));
+        a.mov(W64, 6, Rm::R(RAX));
         to_rust(a);
         a.call_far(enter::run as *const () as usize as u64);
         from_rust(a);
@@ -275,7 +277,8 @@ pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32, held: u64) -> Si
 
 impl Compiler<'_> {
     /// RIP += `delta`, cut to `w`. Destroys the flags.
-    fn advance(&mut self, w: Width, delta: i64) {
+    pub(super) fn advance(&mut self, w: Width, delta: i64) {
+        let delta = delta + self.delta();
         let rip = Rm::M(RBP, RIP);
         // Outside 64-bit code the upper half is zero.
         let plain = match w {
@@ -305,57 +308,30 @@ impl Compiler<'_> {
         self.a.store(W64, Rm::M(RBP, RIP), r);
     }
 
-    /// Charges the block; gives the jump that is taken when the budget is used up.
-    fn charge(&mut self) {
-        let n = self.block.insns.len() as i64;
-        self.a.alu_imm(W64, 5, Rm::R(BUDGET), n);
-    }
-
     pub(super) fn charge_or_leave(&mut self) {
         self.charge();
         let jump = self.a.jcc(cc::S);
         let word = Leave::Budget.at(self.place.last as usize) as u32;
-        self.cold.push(Cold::Leave { jump, word });
-    }
-
-    /// One way out of the block.
-    fn way(&mut self, w: Width, delta: i64, taken: bool) {
-        self.advance(w, delta);
-        self.charge_or_leave();
-        let why = if taken { Leave::LinkTaken } else { Leave::LinkFall };
-        let word = why.at(self.place.last as usize) as u32;
-        let jump = self.a.jmp();
-        self.cold.push(Cold::Exit { jump, word, taken });
+        self.later(Cold::Leave { jump, word });
     }
 
     pub(super) fn end(&mut self, u: &Uop) {
-        // What saving would destroy is looked at first.
-        let early = u.op == Op::Jcc && self.host && !self.memory && self.af_zero;
-        if !early {
+        if !matches!(u.op, Op::Goto | Op::Jcc | Op::Jrnz) {
             self.save();
         }
         let last = self.place.last as usize;
         match u.op {
-            Op::Goto => self.way(u.w, u.imm, true),
+            Op::Goto => self.way(u.w, u.imm, true, true),
             Op::Jcc => {
                 self.want_host();
-                let taken = self.a.jcc(u.k & 15);
-                let before = (self.host, self.memory, self.af_zero);
-                self.save();
-                self.way(u.w, u.fall.into(), false);
-                self.a.bind(taken);
-                (self.host, self.memory, self.af_zero) = before;
-                self.save();
-                self.way(u.w, u.imm, true);
+                self.fork(u, u.w, u.k & 15);
             }
             Op::Jrnz => {
+                self.keep();
                 let a = self.get(u.a, W64, RCX);
                 self.a.op(u.w, 0x85, a, Rm::R(a));
-                let ip = Width::from_index(u.k);
-                let taken = self.a.jcc(cc::NE);
-                self.way(ip, u.fall.into(), false);
-                self.a.bind(taken);
-                self.way(ip, u.imm, true);
+                self.host = false;
+                self.fork(u, Width::from_index(u.k), cc::NE);
             }
             Op::Jmpi => {
                 self.value(RAX, W64, u.a.into());
@@ -372,10 +348,29 @@ impl Compiler<'_> {
                 leave(&mut self.a, Leave::Exit.at(last) as u32);
             }
             _ => {
+                self.move_rip(1);
                 self.charge();
                 leave(&mut self.a, Leave::Exit.at(last) as u32);
             }
         }
+    }
+
+    /// The two ways of a conditional end, on the host's condition `c`. In line is a loop's way
+    /// back, and where the other one goes on.
+    fn fork(&mut self, u: &Uop, w: Width, c: u8) {
+        let (taken, fall) = (u.imm, i64::from(u.fall));
+        let state = self.state();
+        if self.loops(w, taken) {
+            let jump = self.a.jcc(c ^ 1);
+            self.way(w, taken, true, false);
+            self.a.bind(jump);
+            self.set_state(state);
+        } else {
+            let jump = self.a.jcc(c);
+            self.settled = state;
+            self.later(Cold::Way { jump, w, delta: taken, taken: true });
+        }
+        self.way(w, fall, false, true);
     }
 
     /// To the block at RIP by way of the tables of indirect targets.
@@ -383,7 +378,7 @@ impl Compiler<'_> {
         linear_rip(&mut self.a, self.place.mode);
         let other = self.targeted(RAX);
         self.jump_to_target();
-        self.cold.push(Cold::Indirect { jump: other });
+        self.later(Cold::Indirect { jump: other });
     }
 
     /// Looks up the linear address in `va`; gives the jump that is taken when it isn't there.
@@ -401,19 +396,22 @@ impl Compiler<'_> {
 
     /// The micro-op from its canonical form.
     pub(super) fn call(&mut self, u: &Uop) {
-        self.save();
-        (self.host, self.memory) = (false, true);
         self.call_routine(u);
-        self.called += 1;
+        self.set_state(State::MEMORY);
     }
 
+    /// Calls the micro-op; flags go to memory first, and are there after.
     fn call_routine(&mut self, u: &Uop) {
-        let n = self.cpu.rare.len();
-        self.cpu.rare.push(*u);
-        self.a.imm(RAX, n as u64);
+        self.save();
+        self.move_rip(1);
+        let u = based(u, -self.delta()).unwrap_or(*u);
+        let u = Box::new(u);
+        self.a.imm(RAX, &raw const *u as u64);
+        self.called.push(u);
         self.a.imm(RDX, u64::from(self.record() << 8));
         let to = self.routines.call;
         self.a.call_near(to);
+        self.move_rip(-1);
     }
 
     /// `d` = `a` as an instruction pointer of 64-bit code: out of line unless it is canonical in 48
@@ -423,7 +421,8 @@ impl Compiler<'_> {
         let a = self.get(u.a, W64, RAX);
         let miss = self.canonical_or(a);
         self.copy(u.d, W64, u.a);
-        self.cold.push(Cold::Call { miss, resume: self.a.here(), record: self.record(), u: *u });
+        let (resume, record) = (self.a.here(), self.record());
+        self.later(Cold::Call { miss, resume, record, u: *u });
     }
 
     /// The jump that is taken when the address in `r` is not canonical in 48 bits.
@@ -437,73 +436,97 @@ impl Compiler<'_> {
         self.a.jcc(cc::NE)
     }
 
-    /// The code out of line, in the order of its jumps.
-    pub(super) fn cold_code(&mut self) {
-        let mut n = 0;
-        // Code out of line may have some of its own.
-        while let Some(&c) = self.cold.get(n) {
-            n += 1;
-            match c {
-                Cold::Access { miss, resume, kind, packed, u } => {
-                    self.missed(miss);
-                    self.address(&u.mem);
-                    if kind == Kind::Store {
-                        self.value(RCX, W64, u.b);
-                    }
-                    self.a.imm(RDX, packed.into());
-                    let to = match kind {
-                        Kind::Load => self.routines.load,
-                        Kind::LoadRmw => self.routines.load_rmw,
-                        Kind::Store => self.routines.store,
-                    };
-                    self.a.call_near(to);
-                    if kind != Kind::Store {
-                        self.take(&u, Rm::R(RAX));
-                    }
-                    let back = self.a.jmp();
-                    self.a.bind_to(back, resume);
+    /// Item `n` of the code out of line.
+    pub(super) fn emit_cold(&mut self, n: usize) {
+        let Later { piece, start, end, cold } = self.cold[n];
+        self.select(piece);
+        self.set_state(start);
+        match cold {
+            Cold::Access { miss, resume, kind, packed, u } => {
+                self.missed(miss);
+                self.save();
+                self.address(&u.mem);
+                self.move_rip(1);
+                if kind == Kind::Store {
+                    self.value(RCX, W64, u.b);
                 }
-                Cold::Call { miss, resume, record, u } => {
-                    self.missed(miss);
-                    self.insn_record = Some(record);
-                    self.call_routine(&u);
-                    self.insn_record = None;
-                    let back = self.a.jmp();
-                    self.a.bind_to(back, resume);
+                self.a.imm(RDX, packed.into());
+                let to = match kind {
+                    Kind::Load => self.routines.load,
+                    Kind::LoadRmw => self.routines.load_rmw,
+                    Kind::Store => self.routines.store,
+                };
+                self.a.call_near(to);
+                self.move_rip(-1);
+                if kind != Kind::Store {
+                    self.take(&u, Rm::R(RAX));
                 }
-                Cold::Replay { miss, resume, record, from, count, flags } => {
-                    self.missed(miss);
-                    self.insn_record = Some(record);
-                    self.replayed(from, count, flags);
-                    self.insn_record = None;
-                    let back = self.a.jmp();
-                    self.a.bind_to(back, resume);
-                }
-                Cold::Indirect { jump } => {
-                    self.a.bind(jump);
-                    self.a.imm(RCX, self.place.mode.into());
-                    self.a.imm(RDX, Leave::Lookup.at(self.place.last as usize));
-                    let (jump, to) = (self.a.jmp(), self.routines.indirect);
-                    self.a.bind_far(jump, to);
-                }
-                Cold::Return { miss, other, record, from, by, target } => {
-                    self.missed(miss);
-                    self.a.bind(other);
-                    self.insn_record = Some(record);
-                    self.returned(from, by, target);
-                    self.insn_record = None;
-                }
-                Cold::Leave { jump, word } => {
-                    self.a.bind(jump);
-                    leave(&mut self.a, word);
-                }
-                Cold::Exit { jump, word, taken } => {
-                    let stub = self.a.here();
-                    self.a.bind(jump);
-                    leave(&mut self.a, word);
-                    self.exits[usize::from(!taken)] = Some(Site { jump, stub, word });
-                }
+                self.resume(resume);
             }
+            Cold::Call { miss, resume, record, u } => {
+                self.missed(miss);
+                self.insn_record = Some(record);
+                self.call_routine(&u);
+                self.set_state(State::MEMORY);
+                self.restore(end);
+                self.resume(resume);
+            }
+            Cold::Replay { miss, resume, record, from, count } => {
+                self.missed(miss);
+                self.insn_record = Some(record);
+                self.replayed(from, count);
+                self.restore(end);
+                self.resume(resume);
+            }
+            Cold::Return { miss, other, record, from, by, target } => {
+                self.missed(miss);
+                self.a.bind(other);
+                self.insn_record = Some(record);
+                self.returned(from, by, target);
+            }
+            Cold::Indirect { jump } => {
+                self.a.bind(jump);
+                self.a.imm(RCX, self.place.mode.into());
+                self.a.imm(RDX, Leave::Lookup.at(self.place.last as usize));
+                let (jump, to) = (self.a.jmp(), self.routines.indirect);
+                self.a.bind_far(jump, to);
+            }
+            Cold::Way { jump, w, delta, taken } => {
+                self.a.bind(jump);
+                self.way(w, delta, taken, true);
+            }
+            Cold::Stop { jump, w, delta } => {
+                self.a.bind(jump);
+                self.save();
+                self.advance(w, delta);
+                leave(&mut self.a, Leave::Budget.at(self.place.last as usize) as u32);
+            }
+            Cold::Leave { jump, word } => {
+                self.a.bind(jump);
+                leave(&mut self.a, word);
+            }
+            Cold::Exit { jump, word, taken } => {
+                let stub = self.a.here();
+                self.a.bind(jump);
+                leave(&mut self.a, word);
+                self.exits.push((self.place.first, taken, Site { jump, stub, word }));
+            }
+        }
+        self.insn_record = None;
+    }
+
+    fn resume(&mut self, at: usize) {
+        let back = self.a.jmp();
+        self.a.bind_to(back, at);
+    }
+
+    /// Flags to where the code in line has them.
+    fn restore(&mut self, end: State) {
+        if end.memory {
+            self.save();
+        }
+        if end.host {
+            self.want_host();
         }
     }
 }

@@ -29,21 +29,23 @@ impl Compiler<'_> {
         let (block, next) = (self.block, self.next);
         let at = |i: usize| block.uops.get(n + i).filter(|_| n + i < next).copied();
         let (Some(l), Some(o)) = (at(0), at(1)) else { return 0 };
-        if self.fuse_push(n, &l, &o) {
-            return 2;
-        }
-        if let Some(count) = self.fuse_return(n, &l, &o) {
-            return count;
-        }
-        if l.d.is_architectural() || o.w != l.w {
-            return 0;
-        }
-        let done = match l.op {
-            Op::Ldz => self.fuse_load(n, &l, &o).then_some(2),
-            Op::Ldw => at(2).filter(|s| self.fuse_rmw(n, &l, &o, s)).map(|_| 3),
-            _ => None,
+        let count = if self.fuse_push(n, &l, &o) {
+            2
+        } else if let Some(count) = self.fuse_return(n, &l, &o) {
+            count
+        } else if l.d.is_architectural() || o.w != l.w {
+            0
+        } else {
+            match l.op {
+                Op::Ldz if self.fuse_load(n, &l, &o) => 2,
+                Op::Ldw if at(2).is_some_and(|s| self.fuse_rmw(n, &l, &o, &s)) => 3,
+                _ => 0,
+            }
         };
-        done.unwrap_or(0)
+        if count != 0 {
+            self.after(n, count);
+        }
+        count
     }
 
     /// Whether the rest of the instruction, from micro-op `n` on, reads `r`.
@@ -89,6 +91,7 @@ impl Compiler<'_> {
         {
             return false;
         }
+        self.before(n, 2);
         self.settle();
         self.address(&l.mem);
         let (m, miss) = self.check(Kind::Load, w.bytes());
@@ -142,6 +145,7 @@ impl Compiler<'_> {
             return false;
         }
         let need = o.fl & live;
+        self.before(n, 3);
         self.settle();
         self.address(&l.mem);
         let (m, miss) = self.check(Kind::LoadRmw, w.bytes());
@@ -176,6 +180,7 @@ impl Compiler<'_> {
             && !uses
             && !self.read_from(n + 2, l.d);
         let (true, Ok(by)) = (whole, i32::try_from(by)) else { return false };
+        self.before(n, 2);
         self.settle();
         self.address(&s.mem);
         let (m, miss) = self.check(Kind::Store, s.w.bytes());
@@ -210,6 +215,7 @@ impl Compiler<'_> {
         if !jumps {
             return None;
         }
+        self.save();
         self.settle();
         self.address(&l.mem);
         let (m, miss) = self.check(Kind::Load, 8);
@@ -217,7 +223,7 @@ impl Compiler<'_> {
         // What is found there is canonical.
         let other = self.targeted(RAX);
         let record = self.record();
-        self.cold.push(Cold::Return { miss, other, record, from: n, by, target: c.d });
+        self.later(Cold::Return { miss, other, record, from: n, by, target: c.d });
         self.goto_rax(by);
         self.jump_to_target();
         Some(count)
@@ -234,7 +240,8 @@ impl Compiler<'_> {
 
     /// A return, one micro-op after the other.
     pub(super) fn returned(&mut self, from: usize, by: Option<i32>, target: Reg) {
-        self.replayed(from, 2, (false, true));
+        self.replayed(from, 2);
+        self.save();
         self.value(RAX, W64, target.into());
         self.goto_rax(by);
         self.indirect();
@@ -249,29 +256,18 @@ impl Compiler<'_> {
     }
 
     fn replay(&mut self, miss: usize, from: usize, count: usize) {
-        let flags = (self.host, self.memory);
-        self.cold.push(Cold::Replay {
-            miss,
-            resume: self.a.here(),
-            record: self.record(),
-            from,
-            count,
-            flags,
-        });
+        let (resume, record) = (self.a.here(), self.record());
+        self.later(Cold::Replay { miss, resume, record, from, count });
     }
 
     /// The micro-ops of a fused form, one by one.
-    pub(super) fn replayed(&mut self, from: usize, count: usize, flags: (bool, bool)) {
-        (self.host, self.memory, self.af_zero) = (false, true, false);
+    pub(super) fn replayed(&mut self, from: usize, count: usize) {
         for n in from..from + count {
             self.live = self.lives[n];
             let u = self.block.uops[n];
+            self.before(n, 1);
             self.uop(&u);
-        }
-        if flags.0 {
-            self.want_host();
-        } else {
-            self.save();
+            self.after(n, 1);
         }
     }
 }

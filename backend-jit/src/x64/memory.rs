@@ -135,7 +135,8 @@ impl Compiler<'_> {
     fn cold(&mut self, u: &Uop, kind: Kind, miss: usize) {
         let packed = u.w as u32 | u32::from(u.mem.stack) << 4;
         let packed = self.record() << 8 | packed;
-        self.cold.push(Cold::Access { miss, resume: self.a.here(), kind, packed, u: *u });
+        let resume = self.a.here();
+        self.later(Cold::Access { miss, resume, kind, packed, u: *u });
     }
 
     pub(super) fn load(&mut self, u: &Uop) {

@@ -1,14 +1,11 @@
-//! The compiler of a block for x86-64 hosts, and the books about what it made.
+//! The compiler of a region for x86-64 hosts, and the books about what it made.
 //!
 //! **Registers.** Ten guest registers have a host register of their own, in all blocks
 //! ([`crate::enter::PINNED`]), and so has the budget; the others are in [`Cpu::regs`], off `rbp`.
 //! RAX, RCX and RDX are scratch, free between micro-ops.
 //!
-//! **Flags.** The host's ALU computes the guest's flags. In a block they are in EFLAGS, or in
-//! [`Native::flags`](emu_core::native::Native) as AX after `lahf; seto al`, or in both; between
-//! blocks in memory. What is about to destroy EFLAGS saves them first if they are live; what
-//! reads them, or changes only some, restores them. Liveness is computed backward over the block,
-//! on top of the dead-flag pass.
+//! **Flags** are the host's, see `flags`; between regions they are in memory. **Regions** of blocks
+//! that lead to each other: see `region`. **Accesses**: see `memory`.
 //!
 //! **Leaving.** Host code is left by `ret` with the exit word in EAX. Accesses that miss and
 //! micro-ops without an emitter call routines (see `ends`), which leave in their place.
@@ -21,22 +18,26 @@
 mod alu;
 mod asm;
 mod ends;
+mod flags;
 mod fuse;
 mod memory;
+mod region;
 mod vector;
 
 use crate::code_buffer::CodeBuffer;
 use crate::enter::{self, BIAS, PINNED};
-use asm::{Asm, RAX, RBP, RCX, Rm};
+use asm::{Asm, RBP, RCX, Rm};
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, JUMPS, Jump, Reg, mode};
 use emu_core::flags::OSZAPC;
 use emu_core::interp::Leave;
-use emu_core::native::{Enter, Native, NativeStats, Place, Target, Translator};
+use emu_core::native::{Enter, Native, NativeStats, Part, Place, Target, Translator};
 use emu_core::uop::{Block, Effect, Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use ends::Routines;
+use flags::{Recipe, State};
 use memory::{Kind, Try};
+use region::{Exits, Later, Piece, Version};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -75,27 +76,23 @@ fn loc(r: Reg) -> Loc {
     }
 }
 
-/// Code out of line.
+/// What code out of line does.
 #[derive(Clone, Copy)]
 enum Cold {
     /// An access that misses.
     Access { miss: usize, resume: usize, kind: Kind, packed: u32, u: Uop },
     /// A micro-op whose quick form does not apply.
     Call { miss: usize, resume: usize, record: u32, u: Uop },
-    /// Micro-ops that were fused and must be run one by one; then EFLAGS are up to date, or those
-    /// in memory.
-    Replay {
-        miss: usize,
-        resume: usize,
-        record: u32,
-        from: usize,
-        count: usize,
-        flags: (bool, bool),
-    },
+    /// Micro-ops that were fused and must be run one by one.
+    Replay { miss: usize, resume: usize, record: u32, from: usize, count: usize },
     /// A fused return, from its micro-op `from` on: RSP += `by`, RIP = `target`.
     Return { miss: usize, other: usize, record: u32, from: usize, by: Option<i32>, target: Reg },
     /// To the block at RAX, which the table for this mode and mapping does not know.
     Indirect { jump: usize },
+    /// One way of a conditional end.
+    Way { jump: usize, w: Width, delta: i64, taken: bool },
+    /// The budget is used up on the way to another block of the region.
+    Stop { jump: usize, w: Width, delta: i64 },
     /// Leaves for good.
     Leave { jump: usize, word: u32 },
     /// Leaves to be linked.
@@ -124,23 +121,33 @@ struct HostHas {
     bmi2: bool,
 }
 
-/// Compiles one block.
+/// Micro-ops that host code calls, at addresses that stay when there are more of them.
+#[allow(clippy::vec_box)]
+type Called = Vec<Box<Uop>>;
+
+/// Compiles one region.
 struct Compiler<'a> {
     a: Asm,
-    cpu: &'a mut Cpu,
+    pieces: &'a [Piece<'a>],
+    versions: Vec<Version>,
+    /// The version that follows without a jump.
+    next_version: Option<usize>,
+    /// The current block, and what is known of it.
+    piece: usize,
     block: &'a Block,
     place: &'a Place<'a>,
+    lives: &'a [u32],
     routines: Routines,
     host_has: HostHas,
-    /// Flags live after the current micro-op, and after each.
+    /// Flags live after the current micro-op.
     live: u32,
-    lives: Vec<u32>,
-    /// EFLAGS are up to date.
+    // Where the flags are: see `flags::State`.
     host: bool,
-    /// [`Native::flags`] are up to date.
     memory: bool,
-    /// EFLAGS are those of a shift, which leaves AF undefined where ours is zero.
     af_zero: bool,
+    recipe: Option<Recipe>,
+    /// Where they were when EFLAGS were given up last.
+    settled: State,
     insn: usize,
     /// First micro-op of the next guest instruction.
     next: usize,
@@ -148,14 +155,17 @@ struct Compiler<'a> {
     /// Where the last address was begun, and which.
     tried: (usize, Mem),
     tries: Vec<Try>,
-    cold: Vec<Cold>,
-    exits: [Option<Site>; 2],
-    called: u64,
+    cold: Vec<Later>,
+    exits: Exits,
+    /// Micro-ops that are called.
+    called: Called,
 }
 
 impl Compiler<'_> {
-    fn run(&mut self) {
+    /// The micro-ops of the current block.
+    fn block_code(&mut self) {
         let block = self.block;
+        (self.insn, self.insn_record) = (0, None);
         let mut n = 0;
         while let Some(u) = block.uops.get(n) {
             let mark = |i: usize| block.insns.get(i).map(|m| m.uop as usize);
@@ -166,11 +176,12 @@ impl Compiler<'_> {
             let fused = self.fused(n);
             if fused == 0 {
                 self.live = self.lives[n];
+                self.before(n, 1);
                 self.uop(u);
+                self.after(n, 1);
             }
             n += fused.max(1);
         }
-        self.cold_code();
     }
 
     fn uop(&mut self, u: &Uop) {
@@ -191,43 +202,6 @@ impl Compiler<'_> {
         self.insn_record
             .or_else(|| self.place.insns.get(self.insn).copied())
             .unwrap_or(self.place.first)
-    }
-
-    // ---- flags ------------------------------------------------------------------------------------
-
-    fn flags_word(&self) -> Rm {
-        Rm::M(RBP, NATIVE_FLAGS)
-    }
-
-    /// Flags to memory, by way of AX. Leaves EFLAGS as they are, but for `af_zero`.
-    fn save(&mut self) {
-        if self.host && !self.memory {
-            // lahf; seto al
-            self.a.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);
-            if self.af_zero {
-                // and ah, ~AF
-                self.a.bytes(&[0x80, 0xe4, 0xef]);
-                (self.host, self.af_zero) = (false, false);
-            }
-            self.a.store(W16, self.flags_word(), RAX);
-            self.memory = true;
-        }
-    }
-
-    /// Before what may fault: flags to memory, EFLAGS are free.
-    fn settle(&mut self) {
-        self.save();
-        self.host = false;
-    }
-
-    /// Flags to EFLAGS, by way of AX.
-    fn want_host(&mut self) {
-        if !self.host {
-            self.a.op0f(W32, 0xb7, RAX, self.flags_word());
-            // add al, 127; sahf
-            self.a.bytes(&[0x04, 0x7f, 0x9e]);
-            (self.host, self.af_zero) = (true, false);
-        }
     }
 
     // ---- registers --------------------------------------------------------------------------------
@@ -329,11 +303,22 @@ const GUARDS: usize = 1 << 16;
 
 const NO_JUMP: JumpEntry = JumpEntry { off: u64::MAX, mode: 0, at: 0 };
 
-struct Translated {
+/// A translated region.
+struct Region {
     at: usize,
     off: u64,
     mode: u32,
-    exits: [Option<Site>; 2],
+    /// The first records of its blocks.
+    blocks: Vec<u32>,
+    /// What its code calls.
+    _called: Called,
+}
+
+/// An exit of a block in the region of `head`.
+struct Exit {
+    head: u32,
+    taken: bool,
+    site: Site,
 }
 
 /// An exit that leads to a block: the exit, and the jump that goes to the block (the exit's own, or
@@ -352,8 +337,13 @@ pub struct X64 {
     /// Length of the buffer with nothing but the routines.
     empty: usize,
     host_has: HostHas,
-    blocks: FxHashMap<u32, Translated>,
-    /// By the first record of a block, translated or not: the exits that lead there.
+    /// By head.
+    regions: FxHashMap<u32, Region>,
+    /// By the first record of a block: the regions that it is part of.
+    members: FxHashMap<u32, Vec<u32>>,
+    /// Likewise: its exits.
+    exits: FxHashMap<u32, Vec<Exit>>,
+    /// By the first record of a block, head of a region or not: the exits that lead there.
     incoming: FxHashMap<u32, Vec<Link>>,
     jumps: Box<[JumpEntry; JUMPS]>,
     /// By guard: the RIP and the epoch for which it has last held.
@@ -384,7 +374,9 @@ impl X64 {
             buffer,
             routines,
             host_has,
-            blocks: FxHashMap::default(),
+            regions: FxHashMap::default(),
+            members: FxHashMap::default(),
+            exits: FxHashMap::default(),
             incoming: FxHashMap::default(),
             jumps,
             held: (0..GUARDS).map(|_| Default::default()).collect(),
@@ -393,10 +385,10 @@ impl X64 {
         })
     }
 
-    /// The host code of the block whose first record is `first`: from its entry to the end of the
-    /// buffer's use, for reports. Empty if it is not translated.
+    /// The host code of the region whose head is `first`: from its entry to the end of the buffer's
+    /// use, for reports. Empty if there is none.
     pub fn code(&self, first: u32) -> &[u8] {
-        self.blocks.get(&first).map_or(&[], |b| &self.buffer.code()[b.at..])
+        self.regions.get(&first).map_or(&[], |b| &self.buffer.code()[b.at..])
     }
 
     fn lead(&mut self, s: Site, to: usize) {
@@ -410,35 +402,80 @@ impl X64 {
     }
 }
 
+impl X64 {
+    /// Lets an exit lead to the block whose first record is `first`, as far as that is translated.
+    fn connect(&mut self, link: Link, first: u32) {
+        match self.regions.get(&first) {
+            Some(r) => {
+                let at = r.at;
+                self.lead(link.inner, at);
+                self.stats.links += 1;
+            }
+            None if link.guard.is_none() => {
+                self.leave_with(link.exit, Leave::Next.at(first as usize) as u32);
+            }
+            None => self.leave_with(link.inner, link.inner.word),
+        }
+    }
+
+    /// Drops the region of `head`.
+    fn drop_region(&mut self, head: u32) {
+        let Some(r) = self.regions.remove(&head) else { return };
+        let mut a = Asm::default();
+        ends::leave(&mut a, Leave::Lookup.at(head as usize) as u32);
+        for (i, &byte) in a.code.iter().enumerate() {
+            self.buffer.patch_byte(r.at + i, byte);
+        }
+        let j = &mut self.jumps[Jump::index(r.off)];
+        if (j.off, j.mode, j.at) == (r.off, r.mode, r.at as u32) {
+            *j = NO_JUMP;
+        }
+        for block in &r.blocks {
+            if let Some(heads) = self.members.get_mut(block) {
+                heads.retain(|h| *h != head);
+            }
+            if let Some(exits) = self.exits.get_mut(block) {
+                exits.retain(|e| e.head != head);
+            }
+        }
+    }
+}
+
 impl Translator for X64 {
     fn enter(&self) -> Enter {
         enter::enter
     }
 
-    fn translate(&mut self, cpu: &mut Cpu, block: &Block, place: &Place) -> Option<u64> {
+    fn translate(&mut self, parts: &[Part]) -> Option<u64> {
         let start = Instant::now();
         let at = self.buffer.len().next_multiple_of(16);
         let pad = vec![0xcc; at - self.buffer.len()];
+        let pieces = Piece::all(parts);
         let mut c = Compiler {
             a: Asm { origin: self.buffer.base() + at as u64, code: Vec::with_capacity(1024) },
-            cpu,
-            block,
-            place,
+            pieces: &pieces,
+            versions: Vec::new(),
+            next_version: None,
+            piece: 0,
+            block: &pieces[0].block,
+            place: &pieces[0].place,
+            lives: &pieces[0].lives,
             routines: self.routines,
             host_has: self.host_has,
             live: 0,
-            lives: liveness(block),
             host: false,
             memory: true,
             af_zero: false,
+            recipe: None,
+            settled: State::MEMORY,
             insn: 0,
             next: 0,
             insn_record: None,
             tried: (0, Mem::at(Reg::ZERO, 0)),
             tries: Vec::new(),
             cold: Vec::new(),
-            exits: [None; 2],
-            called: 0,
+            exits: Vec::new(),
+            called: Vec::new(),
         };
         c.run();
         let Compiler { a, exits, called, .. } = c;
@@ -447,95 +484,105 @@ impl Translator for X64 {
         }
         self.buffer.append(&pad);
         self.buffer.append(&a.code);
-        if self.blocks.contains_key(&place.first) {
-            self.kill(place.first);
+        let place = &parts[0].place;
+        let (head, off, m) = (place.first, place.off, place.mode);
+        self.drop_region(head);
+        let blocks: Vec<u32> = pieces.iter().map(|p| p.place.first).collect();
+        for &block in &blocks {
+            self.members.entry(block).or_default().push(head);
         }
-        let exits = exits.map(|e| e.map(|s| s.at(at)));
-        let (off, m) = (place.off, place.mode);
-        self.blocks.insert(place.first, Translated { at, off, mode: m, exits });
-        let in_page = (off & 4095) + u64::from(block.len) <= 4096;
+        for (block, taken, site) in exits {
+            let site = site.at(at);
+            self.exits.entry(block).or_default().push(Exit { head, taken, site });
+        }
+        self.stats.regions += 1;
+        self.stats.blocks += blocks.len() as u64;
+        for p in &pieces {
+            self.stats.insns += p.block.insns.len() as u64;
+            self.stats.uops += p.block.uops.len() as u64;
+        }
+        self.stats.called += called.len() as u64;
+        self.stats.bytes += a.code.len() as u64;
+        self.regions.insert(head, Region { at, off, mode: m, blocks, _called: called });
+        let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
         if in_page && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
             self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };
         }
-        for link in self.incoming.get(&place.first).cloned().unwrap_or_default() {
-            self.lead(link.inner, at);
-            self.stats.links += 1;
+        for link in self.incoming.get(&head).cloned().unwrap_or_default() {
+            self.connect(link, head);
         }
-        self.stats.blocks += 1;
-        self.stats.insns += block.insns.len() as u64;
-        self.stats.uops += block.uops.len() as u64;
-        self.stats.called += called;
-        self.stats.bytes += a.code.len() as u64;
         self.stats.ns += start.elapsed().as_nanos() as u64;
         Some(self.buffer.base() + at as u64)
     }
 
     fn entry(&self, first: u32) -> Option<u64> {
-        self.blocks.get(&first).map(|b| self.buffer.base() + b.at as u64)
+        self.regions.get(&first).map(|b| self.buffer.base() + b.at as u64)
     }
 
     fn link(&mut self, from: u32, taken: bool, to: Target) {
-        let Some(b) = self.blocks.get(&from) else { return };
-        let (Some(exit), m) = (b.exits[usize::from(!taken)], b.mode) else { return };
-        let (first, link) = match to {
-            Target::Block(first) => (first, Link { exit, inner: exit, guard: None }),
-            Target::Guarded { guard, off, first } => {
-                let at = self.buffer.len();
-                let origin = self.buffer.base() + at as u64;
-                let mut a = Asm { origin, ..Asm::default() };
-                let Some(held) = self.held.get(self.guards) else { return };
-                let inner = ends::guard(&mut a, m, off, guard, held[0].as_ptr() as u64).at(at);
-                self.guards += 1;
-                if !self.buffer.append(&a.code) {
-                    return;
-                }
-                self.lead(exit, at);
-                (first, Link { exit, inner, guard: Some(guard) })
-            }
+        let Some(m) = self.members.get(&from).and_then(|heads| self.regions.get(heads.first()?))
+        else {
+            return;
         };
-        let links = self.incoming.entry(first).or_default();
-        links.retain(|l| l.exit.jump != exit.jump);
-        links.push(link);
-        match self.blocks.get(&first) {
-            Some(b) => {
-                let at = b.at;
-                self.lead(link.inner, at);
-                self.stats.links += 1;
-            }
-            None if link.guard.is_none() => {
-                self.leave_with(exit, Leave::Next.at(first as usize) as u32);
-            }
-            None => {}
+        let m = m.mode;
+        let exits = self.exits.get(&from).map_or(&[][..], |e| e);
+        let exits: Vec<Site> = exits.iter().filter(|e| e.taken == taken).map(|e| e.site).collect();
+        for exit in exits {
+            let (first, link) = match to {
+                Target::Block(first) => (first, Link { exit, inner: exit, guard: None }),
+                Target::Guarded { guard, off, first } => {
+                    let at = self.buffer.len();
+                    let origin = self.buffer.base() + at as u64;
+                    let mut a = Asm { origin, ..Asm::default() };
+                    let Some(held) = self.held.get(self.guards) else { return };
+                    let inner = ends::guard(&mut a, m, off, guard, held[0].as_ptr() as u64).at(at);
+                    self.guards += 1;
+                    if !self.buffer.append(&a.code) {
+                        return;
+                    }
+                    self.lead(exit, at);
+                    (first, Link { exit, inner, guard: Some(guard) })
+                }
+            };
+            let links = self.incoming.entry(first).or_default();
+            links.retain(|l| l.exit.jump != exit.jump);
+            links.push(link);
+            self.connect(link, first);
         }
     }
 
     fn found(&mut self, first: u32) {
-        if let Some(b) = self.blocks.get(&first) {
+        if let Some(b) = self.regions.get(&first) {
             self.jumps[Jump::index(b.off)] =
                 JumpEntry { off: b.off, mode: b.mode, at: b.at as u32 };
         }
     }
 
-    fn kill(&mut self, first: u32) {
+    fn kill(&mut self, first: u32) -> Vec<u32> {
         // Exits that lead here become unlinked: they may be linked to its successor.
         for link in self.incoming.remove(&first).unwrap_or_default() {
             self.leave_with(link.exit, link.exit.word);
         }
-        let Some(b) = self.blocks.remove(&first) else { return };
-        let mut a = Asm::default();
-        ends::leave(&mut a, Leave::Lookup.at(first as usize) as u32);
-        for (i, &byte) in a.code.iter().enumerate() {
-            self.buffer.patch_byte(b.at + i, byte);
+        let mut heads = self.members.remove(&first).unwrap_or_default();
+        for &head in &heads {
+            self.drop_region(head);
         }
-        let j = &mut self.jumps[Jump::index(b.off)];
-        if (j.off, j.mode, j.at) == (b.off, b.mode, b.at as u32) {
-            *j = NO_JUMP;
+        heads.retain(|h| *h != first);
+        // The heads themselves live: what leads to them goes on there in the interpreter.
+        for &head in &heads {
+            for link in self.incoming.get(&head).cloned().unwrap_or_default() {
+                self.connect(link, head);
+            }
         }
+        self.exits.remove(&first);
+        heads
     }
 
     fn clear(&mut self) {
         self.buffer.truncate(self.empty);
-        self.blocks.clear();
+        self.regions.clear();
+        self.members.clear();
+        self.exits.clear();
         self.incoming.clear();
         self.jumps.fill(NO_JUMP);
         self.held[..self.guards].iter().for_each(|h| h[1].store(0, Ordering::Relaxed));

@@ -226,7 +226,7 @@ impl Compiler<'_> {
         }
         if let Some(miss) = miss {
             let (resume, record) = (self.a.here(), self.record());
-            self.cold.push(Cold::Call { miss, resume, record, u: *u });
+            self.later(Cold::Call { miss, resume, record, u: *u });
         }
         true
     }
@@ -277,7 +277,7 @@ impl Compiler<'_> {
         }
         let (resume, record) = (self.a.here(), self.record());
         for miss in odd.into_iter().chain([miss]) {
-            self.cold.push(Cold::Call { miss, resume, record, u: *u });
+            self.later(Cold::Call { miss, resume, record, u: *u });
         }
         true
     }
