@@ -4,12 +4,13 @@
 //! which all emulators take turns, and a ratio is the median of the rounds' own ratios.
 //!
 //! ```text
-//! guest (kernel, initrd) ──► emulator (process, console, times) ──► boot, programs ──► table
+//! guest (kernel, initrd) ──► emulator (process, console, times) ──► boot, nano, programs ──► table
 //! ```
 
 mod boot;
 mod emulator;
 mod guest;
+mod nano;
 mod programs;
 mod table;
 
@@ -59,11 +60,13 @@ pub struct Bench {
     markdown: bool,
 }
 
-/// A benchmark: booting, or a group of programs, as `bench-guest` names it.
+/// A benchmark: booting, the bare machine, or a group of programs as `bench-guest` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
     /// Debian's cloud kernel and a busybox initrd: to the first line of init, and to power-off
     Boot,
+    /// The bare machine: CR3 reload, patched code, page fault, interrupt, system call
+    Nano,
     /// Lists, matrices, CRC, SHA-256, sorting, hashing, a bytecode loop, calls, a sieve
     Integer,
     /// The C library's string functions, and string instructions
@@ -108,8 +111,11 @@ impl Bench {
         if wanted(&What::Boot) {
             show(boot::bench(&emulators, limits, &self.append)?);
         }
+        if wanted(&What::Nano) {
+            show(nano::bench(&emulators, limits)?);
+        }
         let name = |what: &What| what.to_possible_value().map(|it| it.get_name().to_owned());
-        let is_group = |what: &&What| **what != What::Boot && wanted(what);
+        let is_group = |what: &&What| !matches!(what, What::Boot | What::Nano) && wanted(what);
         let groups: Vec<String> =
             What::value_variants().iter().filter(is_group).filter_map(name).collect();
         if !groups.is_empty() {
