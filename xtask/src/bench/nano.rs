@@ -1,9 +1,9 @@
 //! What the hardware's own operations cost: a kernel of a few instructions for each.
 //!
-//! The images and page tables are those of the system tests (`ring3_tests::system`): a ROM that runs
-//! one row after the other on the bare machine and prints what it saw. A row here repeats an
-//! operation [`COUNT`] times between two readings of the HPET's counter, [`BATCHES`] times over, and
-//! shows the ticks of the fastest batch and the length of a tick.
+//! The image is that of the system tests (`ring3_tests::system`): a ROM that runs one row after the
+//! other on the bare machine and prints what it saw. A row here repeats an operation [`COUNT`]
+//! times between two readings of the HPET's counter, [`BATCHES`] times over, and shows the ticks of
+//! the fastest batch and the length of a tick.
 
 use super::emulator::{Emulator, Limits};
 use super::table::{Report, Sample};

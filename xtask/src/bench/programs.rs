@@ -342,7 +342,7 @@ impl Table {
         let short =
             |it: Vec<&Place>| it.into_iter().map(Place::name).collect::<Vec<_>>().join(", ");
         let mut notes = vec![format!(
-            "native: a unit of work. ×: time over the native one. ring3 engines: {}. \
+            "native: the fastest unit of work. ×: time over the native one. ring3 engines: {}. \
              QEMU TCG models: {}. –: the CPU model lacks what the program needs.",
             short(engines().collect()),
             short(others().collect())
