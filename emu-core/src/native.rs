@@ -16,7 +16,7 @@
 //!   `LinkTaken` or `LinkFall`, and the run loop calls [`Translator::link`] when the interpreter's
 //!   record is linked. When a block dies, [`Translator::kill`] turns its entry into an exit.
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Ymm};
 use crate::uop::Block;
 
 /// What host code keeps in the CPU.
@@ -33,6 +33,11 @@ pub struct Native {
     /// Not 0 when the slow path of an access, or a helper, has made host code leave: the low byte
     /// of the exit word ([`Leave`](crate::interp::Leave)).
     pub left: u64,
+    /// What of the guest's state is in host registers only (owned by the generator, 0 whenever it
+    /// does not run): bit 0: vector registers.
+    pub live: u64,
+    /// Vector temporaries that the generator keeps in host registers, while these are not live.
+    pub vectors: [Ymm; 2],
     /// Scratch words of the generator.
     pub scratch: [u64; 4],
 }
