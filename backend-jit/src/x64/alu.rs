@@ -554,7 +554,7 @@ impl Compiler<'_> {
 
     /// Makes the flags ready for a host instruction that writes `nat` and reads `reads` of them;
     /// `false` if it can't be one for `u`.
-    fn flags(&mut self, u: &Uop, nat: u32, reads: u32) -> bool {
+    pub(super) fn flags(&mut self, u: &Uop, nat: u32, reads: u32) -> bool {
         let live = self.live;
         let need = u.fl & live;
         if need & !nat != 0 || (need != 0 && nat & !u.fl & live != 0) {

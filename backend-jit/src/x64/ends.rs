@@ -4,7 +4,7 @@
 use super::alu::rm;
 use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
 use super::memory::Kind;
-use super::{BUDGET, Cold, Compiler, JumpEntry, MXCSR, NATIVE_LEFT, NATIVE_TLB, Site};
+use super::{vector, BUDGET, Cold, Compiler, JumpEntry, MXCSR, NATIVE_LEFT, NATIVE_TLB, Site};
 use crate::enter::{self, BIAS, PINNED, RIP};
 use core::mem::offset_of;
 use emu_core::cpu::{JUMPS, Reg, mode};
@@ -20,6 +20,9 @@ pub(super) struct Routines {
     load_rmw: u64,
     store: u64,
     call: u64,
+    call_kept: u64,
+    /// Loads the guest's vector registers.
+    pub vectors: u64,
 }
 
 /// `mov eax, word; ret`: how host code is left.
@@ -60,7 +63,7 @@ pub(super) fn routines(a: &mut Asm) -> Routines {
     let load_rmw = access(enter::load_rmw as *const () as usize);
     let store = access(enter::store as *const () as usize);
     // EAX: index of the micro-op.
-    let call = at(&mut |a| {
+    let run = |a: &mut Asm, keep: bool| {
         a.push(RDX);
         for (slot, host) in pinned() {
             a.store(W64, Rm::M(RBP, slot), host);
@@ -68,6 +71,9 @@ pub(super) fn routines(a: &mut Asm) -> Routines {
         a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
         a.mov(W32, 6, Rm::R(RAX));
         to_rust(a);
+        if !keep {
+            vector::dead(a);
+        }
         a.call_far(enter::run as *const () as usize as u64);
         from_rust(a);
         for (slot, host) in pinned() {
@@ -80,20 +86,26 @@ pub(super) fn routines(a: &mut Asm) -> Routines {
         a.ret();
         a.bind(out);
         left(a);
-    });
-    Routines { load, load_rmw, store, call }
+    };
+    let call = at(&mut |a| run(a, false));
+    let call_kept = at(&mut |a| run(a, true));
+    let vectors = at(&mut vector::routine);
+    Routines { load, load_rmw, store, call, call_kept, vectors }
 }
 
-/// The guest's MXCSR to [`Cpu`](emu_core::cpu::Cpu), and the host's own in its place.
+/// The guest's vector registers and MXCSR to [`Cpu`](emu_core::cpu::Cpu), and the host's own MXCSR
+/// in its place.
 fn to_rust(a: &mut Asm) {
+    vector::save(a);
     a.op0f(W32, 0xae, 3, Rm::M(RBP, MXCSR));
     a.ext(W32, 0xc7, 0, Rm::M(RSP, -8));
     a.dword(0x1f80);
     a.op0f(W32, 0xae, 2, Rm::M(RSP, -8));
 }
 
-/// Back to the guest's MXCSR.
+/// Back to the guest's MXCSR and vector registers.
 fn from_rust(a: &mut Asm) {
+    vector::restore(a);
     a.op0f(W32, 0xae, 2, Rm::M(RBP, MXCSR));
 }
 
@@ -286,16 +298,18 @@ impl Compiler<'_> {
     pub(super) fn call(&mut self, u: &Uop) {
         self.save();
         (self.host, self.memory) = (false, true);
+        self.vectors_to_call();
         self.call_routine(u);
         self.called += 1;
     }
 
-    fn call_routine(&mut self, u: &Uop) {
+    pub(super) fn call_routine(&mut self, u: &Uop) {
         let n = self.cpu.rare.len();
         self.cpu.rare.push(*u);
         self.a.imm(RAX, n as u64);
         self.a.imm(RDX, u64::from(self.record() << 8));
-        let to = self.routines.call;
+        let cold = self.vector.cold;
+        let to = if cold { self.routines.call_kept } else { self.routines.call };
         self.a.call_near(to);
     }
 
@@ -323,6 +337,7 @@ impl Compiler<'_> {
     /// The code out of line, in the order of its jumps.
     pub(super) fn cold_code(&mut self) {
         let mut n = 0;
+        self.vector = vector::State::out_of_line();
         // Code out of line may have some of its own.
         while let Some(&c) = self.cold.get(n) {
             n += 1;
@@ -353,6 +368,7 @@ impl Compiler<'_> {
                     let back = self.a.jmp();
                     self.a.bind_to(back, resume);
                 }
+                Cold::Vector(m) => self.vector_miss(&m),
                 Cold::Replay { miss, resume, record, from, count, flags, reload } => {
                     self.a.bind(miss);
                     self.insn_record = Some(record);

@@ -27,6 +27,10 @@ fn number(op: Op) -> Option<u8> {
 impl Compiler<'_> {
     /// Emits the micro-ops from `n` on as one; gives how many they are, or none.
     pub(super) fn fused(&mut self, n: usize) -> usize {
+        let vector = self.fused_vector(n);
+        if vector != 0 {
+            return vector;
+        }
         let (block, next) = (self.block, self.next);
         let at = |i: usize| block.uops.get(n + i).filter(|_| n + i < next).copied();
         let (Some(l), Some(o)) = (at(0), at(1)) else { return 0 };
@@ -48,7 +52,7 @@ impl Compiler<'_> {
     }
 
     /// Whether the rest of the instruction, from micro-op `n` on, reads `r`.
-    fn read_from(&self, n: usize, r: Reg) -> bool {
+    pub(super) fn read_from(&self, n: usize, r: Reg) -> bool {
         self.block.uops[n.min(self.next)..self.next].iter().any(|u| {
             u.a == r
                 || u.b == Src::Reg(r)

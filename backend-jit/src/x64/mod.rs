@@ -49,6 +49,8 @@ const NATIVE_FLAGS: i32 = native(offset_of!(Native, flags));
 const NATIVE_TLB: i32 = native(offset_of!(Native, tlb));
 const NATIVE_RAM: i32 = native(offset_of!(Native, ram));
 const NATIVE_LEFT: i32 = native(offset_of!(Native, left));
+const NATIVE_LIVE: i32 = native(offset_of!(Native, live));
+const NATIVE_VECTORS: i32 = native(offset_of!(Native, vectors));
 /// Guest vector registers.
 const VECTORS: i32 = offset_of!(Cpu, v) as i32 - BIAS as i32;
 const MXCSR: i32 = offset_of!(Cpu, mxcsr) as i32 - BIAS as i32;
@@ -78,6 +80,8 @@ enum Cold {
     Access { miss: usize, resume: usize, kind: Kind, packed: u32, u: Uop },
     /// A micro-op whose quick form does not apply.
     Call { miss: usize, resume: usize, record: u32, u: Uop },
+    /// A vector access that misses.
+    Vector(vector::Miss),
     /// Micro-ops that were fused and must be run one by one; then EFLAGS are up to date, or those
     /// in memory, and RCX is the register `reload`.
     Replay {
@@ -115,6 +119,8 @@ impl Site {
 struct HostHas {
     crc32: bool,
     bmi2: bool,
+    /// See [`vector::table::features`].
+    vector: u8,
 }
 
 /// Compiles one block.
@@ -142,6 +148,7 @@ struct Compiler<'a> {
     /// First micro-op of the next guest instruction.
     next: usize,
     insn_record: Option<u32>,
+    vector: vector::State,
     cold: Vec<Cold>,
     exits: [Option<Site>; 2],
     called: u64,
@@ -151,6 +158,7 @@ impl Compiler<'_> {
     fn run(&mut self) {
         let block = self.block;
         let mut n = 0;
+        self.vector_start();
         while let Some(u) = block.uops.get(n) {
             let mark = |i: usize| block.insns.get(i).map(|m| m.uop as usize);
             while mark(self.insn + 1).is_some_and(|m| m <= n) {
@@ -292,14 +300,15 @@ impl Compiler<'_> {
     }
 }
 
-/// Flags live after each micro-op.
-fn liveness(block: &Block) -> Vec<u32> {
+/// Flags live after each micro-op; `masked`: floating point does not fault.
+fn liveness(block: &Block, masked: bool) -> Vec<u32> {
     let mut out = vec![0; block.uops.len()];
     let mut live = OSZAPC;
     for (u, out) in block.uops.iter().zip(&mut out).rev() {
         *out = live;
         live = live & !u.fl | u.flags_read();
-        if u.may_fault() || u.op.row().effect == Effect::End {
+        let faults = u.may_fault() && !(masked && matches!(u.op, Op::V | Op::Vx));
+        if faults || u.op.row().effect == Effect::End {
             live = OSZAPC;
         }
     }
@@ -365,6 +374,7 @@ impl X64 {
         let host_has = HostHas {
             crc32: std::arch::is_x86_feature_detected!("sse4.2"),
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
+            vector: vector::table::features(),
         };
         Ok(X64 {
             empty: buffer.len(),
@@ -414,13 +424,14 @@ impl Translator for X64 {
             jumps: self.jumps.as_ptr() as u64,
             base: self.buffer.base(),
             live: 0,
-            lives: liveness(block),
+            lives: liveness(block, place.mode & mode::XM == 0),
             host: false,
             memory: true,
             af_zero: false,
             insn: 0,
             next: 0,
             insn_record: None,
+            vector: vector::State::default(),
             cold: Vec::new(),
             exits: [None; 2],
             called: 0,
