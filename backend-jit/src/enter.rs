@@ -50,7 +50,11 @@ pub fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
     cpu.native.left = 0;
     cpu.mxcsr &= MXCSR_MASK;
     let masked = cpu.mxcsr & MXCSR_MASKS == MXCSR_MASKS;
-    assert!(masked || cpu.mode & mode::XM != 0, "code for masked exceptions, MXCSR {:#x}", cpu.mxcsr);
+    assert!(
+        masked || cpu.mode & mode::XM != 0,
+        "code for masked exceptions, MXCSR {:#x}",
+        cpu.mxcsr
+    );
     // SAFETY: `entry` is code of this crate's generator, which keeps to the module's conventions
     // and touches nothing but this CPU, its TLB, and RAM within the pages that the TLB holds.
     let word = unsafe { trampoline(cpu, entry) };

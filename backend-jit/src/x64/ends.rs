@@ -4,7 +4,7 @@
 use super::alu::rm;
 use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
 use super::memory::Kind;
-use super::{vector, BUDGET, Cold, Compiler, JumpEntry, MXCSR, NATIVE_LEFT, NATIVE_TLB, Site};
+use super::{BUDGET, Cold, Compiler, JumpEntry, MXCSR, NATIVE_LEFT, NATIVE_TLB, Site, vector};
 use crate::enter::{self, BIAS, PINNED, RIP};
 use core::mem::offset_of;
 use emu_core::cpu::{JUMPS, Reg, mode};

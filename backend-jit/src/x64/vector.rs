@@ -27,7 +27,6 @@ pub(super) mod table;
 use super::asm::{Asm, Code, RBP, Rm, cc};
 use super::{Compiler, NATIVE_LIVE, NATIVE_VECTORS, VECTORS};
 use emu_core::cpu::{Reg, mode};
-use emu_core::flags::OSZAPC;
 use emu_core::uop::{Op, Uop};
 use emu_core::width::Width::W8;
 use table::{code, feature};
@@ -195,7 +194,6 @@ impl Compiler<'_> {
             _ => true,
         });
         if begins && self.has_vectors() {
-            self.live = OSZAPC;
             self.vectors();
         }
     }
@@ -203,8 +201,8 @@ impl Compiler<'_> {
     /// From here on the guest's registers are in the host's.
     fn vectors(&mut self) {
         if !self.vector.live {
-            // The test destroys the host's flags.
-            self.clobber();
+            // The test destroys the host's flags; what follows may fault.
+            self.settle();
             self.a.ext(W8, 0xf7, 0, Rm::M(RBP, NATIVE_LIVE));
             // jnz over the call
             self.a.bytes(&[1, 0x75, 5]);
@@ -237,6 +235,7 @@ impl Compiler<'_> {
     pub(super) fn vector(&mut self, u: &Uop) -> bool {
         self.of_this_insn();
         match u.op {
+            Op::Chkw => self.check_for_writing(u),
             _ if !self.has_vectors() => false,
             Op::Vget => self.vector_get(u),
             Op::V => self.vector_op(u),

@@ -48,7 +48,7 @@ fn warm(mut cpu: Cpu) -> Cpu {
     cpu
 }
 
-fn check_from(make: impl Fn() -> Cpu, block: &Block) {
+pub fn check_from(make: impl Fn() -> Cpu, block: &Block) {
     let want = reference(make(), block);
     same(block, &native(make(), block), &want, "host code");
     same(block, &native(warm(make()), block), &want, "host code with a warm TLB");

@@ -62,6 +62,14 @@ impl Compiler<'_> {
         Checked { at, jumps: [odd, Some(miss)] }
     }
 
+    /// CHKW.
+    pub(super) fn check_for_writing(&mut self, u: &Uop) -> bool {
+        let c = self.checked(Kind::Store, u.k, &u.mem);
+        let miss = self.misses(c.jumps, [Some(*u), None]);
+        self.cold.push(Cold::Vector(miss));
+        true
+    }
+
     /// What is out of line of a checked access ends here.
     pub(super) fn misses(&mut self, jumps: [Option<usize>; 2], uops: [Option<Uop>; 2]) -> Miss {
         let (resume, record) = (self.a.here(), self.record());
@@ -72,7 +80,7 @@ impl Compiler<'_> {
     pub(super) fn vector_load(&mut self, u: &Uop) -> bool {
         let n = u.k & 127;
         if is_temp(u.d) && self.helped() && n <= 8 {
-            self.load_to_memory(u);
+            self.load_into_memory(u);
             return true;
         }
         self.vectors();
@@ -93,7 +101,7 @@ impl Compiler<'_> {
     }
 
     /// A load of 8 bytes at most into a temporary that a helper wants.
-    fn load_to_memory(&mut self, u: &Uop) {
+    fn load_into_memory(&mut self, u: &Uop) {
         let c = self.checked(Kind::Load, u.k, &u.mem);
         match u.k & 127 {
             1 => self.a.op0f(W32, 0xb6, RCX, c.at),
@@ -101,13 +109,13 @@ impl Compiler<'_> {
             4 => self.a.mov(W32, RCX, c.at),
             _ => self.a.mov(W64, RCX, c.at),
         }
-        self.to_memory(u.d);
+        self.put_in_memory(u.d);
         let miss = self.misses(c.jumps, [Some(*u), None]);
         self.cold.push(Cold::Vector(miss));
     }
 
     /// Vector register `d`, in memory, = RCX.
-    pub(super) fn to_memory(&mut self, d: Reg) {
+    pub(super) fn put_in_memory(&mut self, d: Reg) {
         self.a.store(W64, slot(d), RCX);
         for at in [8, 16, 24] {
             self.a.ext(W64, 0xc7, 0, word(d, at));
@@ -192,7 +200,7 @@ impl Compiler<'_> {
         let (at, zero) = (u.imm as i32 * i32::from(n) & 15, u.k & 1 != 0);
         if is_temp(u.d) && zero && self.helped() && at == 0 && u.w >= W32 {
             self.value(RCX, u.w, u.b);
-            self.to_memory(u.d);
+            self.put_in_memory(u.d);
             return true;
         }
         if home(u.d).is_none() && u.a == u.d && !zero && !vex && self.holder(u.d).is_none() {

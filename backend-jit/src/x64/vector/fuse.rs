@@ -153,15 +153,15 @@ impl Compiler<'_> {
         self.live = self.lives[n + 1];
         let converts = |r: &&Row| r.shape == Shape::FromGpr && r.code.w == (s.w == W64);
         let done = match self.row(v) {
-            Some(row) if row.shape == Shape::Move => self.vector_from_integer(v, s),
-            Some(row) if converts(&row) => self.from_integer(v, Some(s.b)),
+            Some(row) if row.shape == Shape::Move => self.move_integer(v, s),
+            Some(row) if converts(&row) => self.convert_integer(v, Some(s.b)),
             _ => false,
         };
         if done { 2 } else { 0 }
     }
 
     /// MOVD, MOVQ from a general register.
-    fn vector_from_integer(&mut self, v: &Uop, s: &Uop) -> bool {
+    fn move_integer(&mut self, v: &Uop, s: &Uop) -> bool {
         if !matches!(v.k, 16 | XMM) {
             return false;
         }

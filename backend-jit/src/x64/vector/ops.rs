@@ -147,7 +147,7 @@ impl Compiler<'_> {
             (32, Reach::Narrow, None, Some(_)) => zero,
             _ => return None,
         };
-        if u.k & 127 == 32 && !wide {
+        if wide && row.needs_wide() & !self.host_has.vector != 0 {
             return None;
         }
         let vex = wide || zero || is_temp(d);
@@ -301,13 +301,12 @@ impl Compiler<'_> {
         let c = self.checked(Kind::Load, l.k, &l.mem);
         i.emit(&mut self.a, i.memory.unwrap_or(i.code), &Operands { rm: c.at, ..o });
         let miss = self.misses(c.jumps, [Some(*l), None]);
-        // Loaded, it is as wide as a register.
-        let (register, rm) = match i.code {
-            VINSERTI128 => (Insn { v: Some(l.d), imm: Some(1), ..*i }, Rm::R(x)),
-            _ => (*i, Rm::R(x)),
-        };
-        let v = if register.v == Some(l.d) { x } else { o.v };
-        let tail = Tail::of(|a| register.emit(a, i.code, &Operands { rm, v, ..o }));
+        let (mut again, mut on) = (*i, Operands { rm: Rm::R(x), ..o });
+        if (i.code, i.v) == (VINSERTI128, None) {
+            // A broadcast.
+            (again.imm, on.v) = (Some(1), x);
+        }
+        let tail = Tail::of(|a| again.emit(a, i.code, &on));
         self.cold.push(Cold::Vector(Miss { after: Some(x), tail, ..miss }));
         self.written(i.d, o.d);
         true
@@ -319,7 +318,7 @@ impl Compiler<'_> {
             return false;
         }
         match (self.row(u).map(|row| row.shape), u.vop) {
-            (Some(Shape::FromGpr), _) => return self.from_integer(u, None),
+            (Some(Shape::FromGpr), _) => return self.convert_integer(u, None),
             (_, VecOp::Vspread) if u.k == 32 && self.has_vectors() => {
                 self.vectors();
                 let Some(x) = self.source(b(u)) else { return false };
@@ -350,7 +349,7 @@ impl Compiler<'_> {
     }
 
     /// A conversion from an integer: `from`, or the low word of `b`.
-    pub(super) fn from_integer(&mut self, u: &Uop, from: Option<Src>) -> bool {
+    pub(super) fn convert_integer(&mut self, u: &Uop, from: Option<Src>) -> bool {
         let Some(row) = self.row(u).filter(|_| u.k & 127 == 16) else { return false };
         let w = if row.code.w { W64 } else { W32 };
         self.vectors();
@@ -402,6 +401,13 @@ impl Compiler<'_> {
             return false;
         }
         self.vectors();
+        if lengths {
+            let Some(x) = self.source(u.c) else { return false };
+            self.a.vex(code("66 0F 7E W1"), false, x, 0, Rm::R(RAX));
+            self.a.vex(code("66 0F3A 16 W1"), false, x, 0, Rm::R(RDX));
+            self.a.byte(1);
+            self.vector.locked = [false; 2];
+        }
         let first = if flags { self.source(u.a) } else { Some(0) };
         let rm = match load {
             Some(_) => Some(Rm::R(0)),
@@ -409,12 +415,6 @@ impl Compiler<'_> {
             None => self.source(b(u)).map(Rm::R),
         };
         let (Some(first), Some(rm)) = (first, rm) else { return false };
-        if lengths {
-            let Some(x) = self.source(u.c) else { return false };
-            self.a.vex(code("66 0F 7E W1"), false, x, 0, Rm::R(RAX));
-            self.a.vex(code("66 0F3A 16 W1"), false, x, 0, Rm::R(RDX));
-            self.a.byte(1);
-        }
         let x = match load.map(|_| self.scratch()) {
             Some(None) => return false,
             Some(Some(x)) => x,
@@ -433,7 +433,11 @@ impl Compiler<'_> {
         let code = row.code;
         let insn = |a: &mut Asm, rm: Rm| {
             // The legacy form has its lengths in 64 bits by REX.W.
-            if lengths { a.sse(code, reg, rm) } else { a.vex(code, wide, reg, 0, rm) }
+            if lengths {
+                a.sse(code, reg, rm)
+            } else {
+                a.vex(code, wide, reg, 0, rm)
+            }
             a.bytes(imm.as_slice());
         };
         insn(&mut self.a, checked.as_ref().map_or(rm, |c| c.at));

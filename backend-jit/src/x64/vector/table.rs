@@ -91,6 +91,8 @@ pub mod feature {
     pub const AES: u8 = 8;
     pub const PCLMULQDQ: u8 = 16;
     pub const SHA: u8 = 32;
+    pub const VAES: u8 = 64;
+    pub const VPCLMULQDQ: u8 = 128;
 }
 
 /// The features of this host.
@@ -102,6 +104,8 @@ pub fn features() -> u8 {
         (detected!("aes"), feature::AES),
         (detected!("pclmulqdq"), feature::PCLMULQDQ),
         (detected!("sha"), feature::SHA),
+        (detected!("vaes"), feature::VAES),
+        (detected!("vpclmulqdq"), feature::VPCLMULQDQ),
     ]
     .iter()
     .filter(|f| f.0)
@@ -316,13 +320,13 @@ rows! {
     Vpermilps  "66 0F38 0C"    Two,   Lanes 16 vex;
     Vpermilpd  "66 0F38 0D"    Two,   Lanes 16 vex;
     // ---- AES, carry-less products, SHA -----------------------------------------------------------
-    Aesenc     "66 0F38 DC"    Two,   Low 16 AES;
-    Aesenclast "66 0F38 DD"    Two,   Low 16 AES;
-    Aesdec     "66 0F38 DE"    Two,   Low 16 AES;
-    Aesdeclast "66 0F38 DF"    Two,   Low 16 AES;
+    Aesenc     "66 0F38 DC"    Two,   Lanes 16 AES;
+    Aesenclast "66 0F38 DD"    Two,   Lanes 16 AES;
+    Aesdec     "66 0F38 DE"    Two,   Lanes 16 AES;
+    Aesdeclast "66 0F38 DF"    Two,   Lanes 16 AES;
     Aesimc     "66 0F38 DB"    One,   Low 16 AES;
     Aeskeygenassist "66 0F3A DF" One, Low 16 imm AES;
-    Pclmulqdq  "66 0F3A 44"    Two,   Low 16 imm PCLMULQDQ;
+    Pclmulqdq  "66 0F3A 44"    Two,   Lanes 16 imm PCLMULQDQ;
     Sha1rnds4  "0F3A CC"       Two,   Low 16 imm sse SHA;
     Sha1nexte  "0F38 C8"       Two,   Low 16 sse SHA;
     Sha1msg1   "0F38 C9"       Two,   Low 16 sse SHA;
@@ -428,6 +432,17 @@ rows! {
     Vinserti128 "66 0F3A 38"   Two,   Whole 8 imm vex;
     Vextracti128 "66 0F3A 39"  Store, Low 0 imm vex;
     Vpbroadcast "66 0F38 00"   Broadcast, Lanes 0 vex;
+}
+
+impl Row {
+    /// What the host must have for 256 bits.
+    pub fn needs_wide(&self) -> u8 {
+        match self.needs {
+            feature::AES => feature::VAES,
+            feature::PCLMULQDQ => feature::VPCLMULQDQ,
+            needs => needs,
+        }
+    }
 }
 
 /// The row of an operation, if this host (with the `features` it has) can do it.
