@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use emu_core::clock::Clock;
 use emu_core::cpu::Cpu;
 use emu_core::mem::PhysMem;
-use emu_core::native::Place;
+use emu_core::native::{Part, Place};
 use emu_core::passes;
 use frontend_x86::lift::{MAX_INSNS, lift_bytes};
 use frontend_x86::sys::cpuid::Features;
@@ -33,7 +33,7 @@ fn compile(c: &mut Criterion) {
         group.throughput(Throughput::Elements(insns));
         group.bench_function(name, |b| {
             b.iter(|| {
-                if translator.translate(&mut cpu, &block, &place).is_none() {
+                if translator.translate(&[Part { block: &block, place }]).is_none() {
                     translator.clear();
                 }
             });

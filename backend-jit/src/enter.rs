@@ -3,15 +3,17 @@
 //! Host code has `rbp` = [`BIAS`] bytes into [`Cpu`], the guest's registers of [`PINNED`] in host
 //! registers, all others in [`Cpu::regs`], the budget in [`BUDGET`]; `rsp` is a multiple of 16 and
 //! points at the return into [`trampoline`], which takes the exit word in `rax`. MXCSR is the
-//! guest's.
+//! guest's. If bit 0 of [`Native::live`] is set, the guest's YMM0–13 are in the host's, and
+//! [`Cpu::v`] is stale.
 //!
 //! Unsafe code here: the trampoline, its call, and the pointer that host code hands back.
 #![allow(unsafe_code)]
 
 use core::mem::offset_of;
-use emu_core::cpu::Cpu;
+use emu_core::cpu::{Cpu, mode};
 use emu_core::flags::{AF, CF, Flags, OF, PF, SF, ZF};
 use emu_core::interp::{Leave, handlers::slow};
+use emu_core::native::Native;
 use emu_core::uop::Uop;
 use emu_core::width::Width;
 
@@ -26,6 +28,9 @@ pub const BUDGET: u8 = 15;
 
 /// Bits that MXCSR has on every host: loading others would fault.
 const MXCSR_MASK: u32 = 0xffff;
+
+/// The masks among them.
+const MXCSR_MASKS: u32 = 0x1f80;
 
 /// Flags in the host's form: AH as LAHF gives it, AL = OF.
 pub fn pack(f: Flags) -> u64 {
@@ -46,6 +51,12 @@ pub fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
     cpu.native.left = 0;
     sync(cpu);
     cpu.mxcsr &= MXCSR_MASK;
+    let masked = cpu.mxcsr & MXCSR_MASKS == MXCSR_MASKS;
+    assert!(
+        masked || cpu.mode & mode::XM != 0,
+        "code for masked exceptions, MXCSR {:#x}",
+        cpu.mxcsr
+    );
     // SAFETY: `entry` is code of this crate's generator, which keeps to the module's conventions
     // and touches nothing but this CPU, its TLB, and RAM within the pages that the TLB holds.
     let word = unsafe { trampoline(cpu, entry) };
@@ -87,6 +98,25 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "mov r15, [rbp + {budget}]",
         "ldmxcsr [rbp + {mxcsr}]",
         "call rax",
+        "test byte ptr [rbp + {live}], 1",
+        "jz 2f",
+        "vmovdqu [rbp + {v}], ymm0",
+        "vmovdqu [rbp + {v} + 32], ymm1",
+        "vmovdqu [rbp + {v} + 64], ymm2",
+        "vmovdqu [rbp + {v} + 96], ymm3",
+        "vmovdqu [rbp + {v} + 128], ymm4",
+        "vmovdqu [rbp + {v} + 160], ymm5",
+        "vmovdqu [rbp + {v} + 192], ymm6",
+        "vmovdqu [rbp + {v} + 224], ymm7",
+        "vmovdqu [rbp + {v} + 256], ymm8",
+        "vmovdqu [rbp + {v} + 288], ymm9",
+        "vmovdqu [rbp + {v} + 320], ymm10",
+        "vmovdqu [rbp + {v} + 352], ymm11",
+        "vmovdqu [rbp + {v} + 384], ymm12",
+        "vmovdqu [rbp + {v} + 416], ymm13",
+        "vzeroupper",
+        "2:",
+        "mov qword ptr [rbp + {live}], 0",
         "stmxcsr [rbp + {mxcsr}]",
         "mov dword ptr [rsp - 8], 0x1f80",
         "ldmxcsr [rsp - 8]",
@@ -110,6 +140,8 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "ret",
         bias = const BIAS,
         budget = const offset_of!(Cpu, budget) as isize - BIAS as isize,
+        live = const (offset_of!(Cpu, native) + offset_of!(Native, live)) as isize - BIAS as isize,
+        v = const offset_of!(Cpu, v) as isize - BIAS as isize,
         mxcsr = const offset_of!(Cpu, mxcsr) as isize - BIAS as isize,
     )
 }

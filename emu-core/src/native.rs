@@ -18,7 +18,7 @@
 //!   record is linked. When a block dies, so do all regions that it is part of
 //!   ([`Translator::kill`]): their entries become exits.
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, Ymm};
 use crate::uop::Block;
 
 /// What host code keeps in the CPU.
@@ -39,6 +39,11 @@ pub struct Native {
     pub epoch: u64,
     /// Address of the table of [`Targets`] that indirect jumps look into.
     pub table: u64,
+    /// What of the guest's state is in host registers only (owned by the generator, 0 whenever it
+    /// does not run): bit 0: vector registers.
+    pub live: u64,
+    /// Vector temporaries that the generator keeps in host registers, while these are not live.
+    pub vectors: [Ymm; 2],
     /// All of these tables.
     pub targets: Targets,
 }

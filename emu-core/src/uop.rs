@@ -68,6 +68,8 @@ pub enum Form {
     VecGet,
     /// `vset.w vd, va[imm], b`
     VecSet,
+    /// `vzero imm k=n`
+    VecZero,
     /// `lin.w d, seg k, a`
     Linear,
     /// `helper name d, a, b, imm`
@@ -239,6 +241,8 @@ macro_rules! for_each_op {
     /// Vector `a` (its low 128 bits; the rest of the destination stays) with word `imm` of width
     /// `w` replaced by `b`. With `k` = 1 all other bits are zeroed.
     Vset    "vset"   VecSet  Pure [0] [0];
+    /// The words from `imm` on of the first `k` vector registers become zero.
+    Vzero   "vzero"  VecZero Pure [0] [0];
     // ---- the rest ------------------------------------------------------------------------------------
     /// Calls a helper; reads and writes any state.
     Helper  "helper" Helper  Helper [OSZAPC] [0];

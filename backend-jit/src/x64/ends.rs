@@ -8,7 +8,7 @@ use super::memory::Kind;
 use super::region::{Later, based};
 use super::{
     Cold, Compiler, JumpEntry, MXCSR, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE,
-    NATIVE_TLB, RIP, Site,
+    NATIVE_TLB, RIP, Site, vector,
 };
 use crate::enter::{self, BIAS, BUDGET, PINNED};
 use core::mem::offset_of;
@@ -26,6 +26,9 @@ pub(super) struct Routines {
     load_rmw: u64,
     store: u64,
     call: u64,
+    call_kept: u64,
+    /// Loads the guest's vector registers.
+    pub vectors: u64,
     indirect: u64,
     /// By read or write and log2 of the bytes.
     pub(super) fill: [[u64; 6]; 2],
@@ -70,7 +73,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     let load_rmw = access(enter::load_rmw as *const () as usize);
     let store = access(enter::store as *const () as usize);
     // RAX: address of the micro-op.
-    let call = at(&mut |a| {
+    let run = |a: &mut Asm, keep: bool| {
         a.push(RDX);
         for (slot, host) in pinned() {
             a.store(W64, Rm::M(RBP, slot), host);
@@ -78,6 +81,9 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
         a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
         a.mov(W64, 6, Rm::R(RAX));
         to_rust(a);
+        if !keep {
+            vector::dead(a);
+        }
         a.call_far(enter::run as *const () as usize as u64);
         from_rust(a);
         for (slot, host) in pinned() {
@@ -90,7 +96,10 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
         a.ret();
         a.bind(out);
         left(a);
-    });
+    };
+    let call = at(&mut |a| run(a, false));
+    let call_kept = at(&mut |a| run(a, true));
+    let vectors = at(&mut vector::routine);
     let indirect = at(&mut |a| indirect_routine(a, jumps));
     let mut fill = [[0; 6]; 2];
     for (write, row) in fill.iter_mut().enumerate() {
@@ -98,7 +107,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
             *to = at(&mut |a| fill_routine(a, write != 0, 1 << log));
         }
     }
-    Routines { load, load_rmw, store, call, indirect, fill }
+    Routines { load, load_rmw, store, call, call_kept, vectors, indirect, fill }
 }
 
 /// Address of the level-1 entry for the linear address in EAX, in RCX.
@@ -187,8 +196,10 @@ fn indirect_routine(a: &mut Asm, jumps: u64) {
     a.ret();
 }
 
-/// The guest's MXCSR and the budget to [`Cpu`], and the host's own MXCSR in its place.
+/// The guest's vector registers and MXCSR and the budget to [`Cpu`], and the host's own MXCSR in its
+/// place.
 fn to_rust(a: &mut Asm) {
+    vector::save(a);
     a.store(W64, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32), BUDGET);
     a.op0f(W32, 0xae, 3, Rm::M(RBP, MXCSR));
     a.ext(W32, 0xc7, 0, Rm::M(RSP, -8));
@@ -196,8 +207,9 @@ fn to_rust(a: &mut Asm) {
     a.op0f(W32, 0xae, 2, Rm::M(RSP, -8));
 }
 
-/// Back to the guest's MXCSR and the budget.
+/// Back to the guest's MXCSR, vector registers and the budget.
 fn from_rust(a: &mut Asm) {
+    vector::restore(a);
     a.mov(W64, BUDGET, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32));
     a.op0f(W32, 0xae, 2, Rm::M(RBP, MXCSR));
 }
@@ -396,12 +408,13 @@ impl Compiler<'_> {
 
     /// The micro-op from its canonical form.
     pub(super) fn call(&mut self, u: &Uop) {
+        self.vectors_to_call();
         self.call_routine(u);
         self.set_state(State::MEMORY);
     }
 
     /// Calls the micro-op; flags go to memory first, and are there after.
-    fn call_routine(&mut self, u: &Uop) {
+    pub(super) fn call_routine(&mut self, u: &Uop) {
         self.save();
         self.move_rip(1);
         let u = based(u, -self.delta()).unwrap_or(*u);
@@ -409,7 +422,8 @@ impl Compiler<'_> {
         self.a.imm(RAX, &raw const *u as u64);
         self.called.push(u);
         self.a.imm(RDX, u64::from(self.record() << 8));
-        let to = self.routines.call;
+        let cold = self.vector.cold;
+        let to = if cold { self.routines.call_kept } else { self.routines.call };
         self.a.call_near(to);
         self.move_rip(-1);
     }
@@ -441,6 +455,7 @@ impl Compiler<'_> {
         let Later { piece, start, end, cold } = self.cold[n];
         self.select(piece);
         self.set_state(start);
+        self.vector = vector::State::out_of_line();
         match cold {
             Cold::Access { miss, resume, kind, packed, u } => {
                 self.missed(miss);
@@ -471,6 +486,7 @@ impl Compiler<'_> {
                 self.restore(end);
                 self.resume(resume);
             }
+            Cold::Vector(m) => self.vector_miss(&m),
             Cold::Replay { miss, resume, record, from, count } => {
                 self.missed(miss);
                 self.insn_record = Some(record);
@@ -515,7 +531,7 @@ impl Compiler<'_> {
         self.insn_record = None;
     }
 
-    fn resume(&mut self, at: usize) {
+    pub(super) fn resume(&mut self, at: usize) {
         let back = self.a.jmp();
         self.a.bind_to(back, at);
     }

@@ -29,7 +29,13 @@ impl Compiler<'_> {
         let (block, next) = (self.block, self.next);
         let at = |i: usize| block.uops.get(n + i).filter(|_| n + i < next).copied();
         let (Some(l), Some(o)) = (at(0), at(1)) else { return 0 };
-        let count = if self.fuse_push(n, &l, &o) {
+        if (l.op, o.op) == (Op::Vld, Op::Vx) {
+            self.before(n, 2);
+        }
+        let vectors = self.fused_vector(n);
+        let count = if vectors != 0 {
+            vectors
+        } else if self.fuse_push(n, &l, &o) {
             2
         } else if let Some(count) = self.fuse_return(n, &l, &o) {
             count
@@ -49,7 +55,7 @@ impl Compiler<'_> {
     }
 
     /// Whether the rest of the instruction, from micro-op `n` on, reads `r`.
-    fn read_from(&self, n: usize, r: Reg) -> bool {
+    pub(super) fn read_from(&self, n: usize, r: Reg) -> bool {
         self.block.uops[n.min(self.next)..self.next].iter().any(|u| {
             u.a == r
                 || u.b == Src::Reg(r)

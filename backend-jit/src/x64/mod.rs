@@ -52,6 +52,8 @@ const NATIVE_FLAGS: i32 = native(offset_of!(Native, flags));
 const NATIVE_TLB: i32 = native(offset_of!(Native, tlb));
 const NATIVE_RAM: i32 = native(offset_of!(Native, ram));
 const NATIVE_LEFT: i32 = native(offset_of!(Native, left));
+const NATIVE_LIVE: i32 = native(offset_of!(Native, live));
+const NATIVE_VECTORS: i32 = native(offset_of!(Native, vectors));
 /// Guest vector registers.
 const VECTORS: i32 = offset_of!(Cpu, v) as i32 - BIAS as i32;
 const MXCSR: i32 = offset_of!(Cpu, mxcsr) as i32 - BIAS as i32;
@@ -83,6 +85,8 @@ enum Cold {
     Access { miss: usize, resume: usize, kind: Kind, packed: u32, u: Uop },
     /// A micro-op whose quick form does not apply.
     Call { miss: usize, resume: usize, record: u32, u: Uop },
+    /// A vector access that misses.
+    Vector(vector::Miss),
     /// Micro-ops that were fused and must be run one by one.
     Replay { miss: usize, resume: usize, record: u32, from: usize, count: usize },
     /// A fused return, from its micro-op `from` on: RSP += `by`, RIP = `target`.
@@ -119,6 +123,8 @@ impl Site {
 struct HostHas {
     crc32: bool,
     bmi2: bool,
+    /// See [`vector::table::features`].
+    vector: u8,
 }
 
 /// Micro-ops that host code calls, at addresses that stay when there are more of them.
@@ -155,6 +161,7 @@ struct Compiler<'a> {
     /// Where the last address was begun, and which.
     tried: (usize, Mem),
     tries: Vec<Try>,
+    vector: vector::State,
     cold: Vec<Later>,
     exits: Exits,
     /// Micro-ops that are called.
@@ -166,6 +173,8 @@ impl Compiler<'_> {
     fn block_code(&mut self) {
         let block = self.block;
         (self.insn, self.insn_record) = (0, None);
+        self.vector = vector::State::default();
+        self.vector_start();
         let mut n = 0;
         while let Some(u) = block.uops.get(n) {
             let mark = |i: usize| block.insns.get(i).map(|m| m.uop as usize);
@@ -272,14 +281,15 @@ impl Compiler<'_> {
     }
 }
 
-/// Flags live after each micro-op.
-fn liveness(block: &Block) -> Vec<u32> {
+/// Flags live after each micro-op; `masked`: floating point does not fault.
+fn liveness(block: &Block, masked: bool) -> Vec<u32> {
     let mut out = vec![0; block.uops.len()];
     let mut live = OSZAPC;
     for (u, out) in block.uops.iter().zip(&mut out).rev() {
         *out = live;
         live = live & !u.fl | u.flags_read();
-        if u.may_fault() || u.op.row().effect == Effect::End {
+        let faults = u.may_fault() && !(masked && matches!(u.op, Op::V | Op::Vx));
+        if faults || u.op.row().effect == Effect::End {
             live = OSZAPC;
         }
     }
@@ -368,6 +378,7 @@ impl X64 {
         let host_has = HostHas {
             crc32: std::arch::is_x86_feature_detected!("sse4.2"),
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
+            vector: vector::table::features(),
         };
         Ok(X64 {
             empty: buffer.len(),
@@ -473,6 +484,7 @@ impl Translator for X64 {
             insn_record: None,
             tried: (0, Mem::at(Reg::ZERO, 0)),
             tries: Vec::new(),
+            vector: vector::State::default(),
             cold: Vec::new(),
             exits: Vec::new(),
             called: Vec::new(),

@@ -45,7 +45,7 @@ impl<'a> Piece<'a> {
                 *u = based(u, delta)?;
             }
         }
-        let lives = liveness(p.block);
+        let lives = liveness(p.block, p.place.mode & mode::XM == 0);
         Some(Piece { block, place: p.place, delta, lives })
     }
 }
@@ -82,7 +82,7 @@ impl Compiler<'_> {
         loop {
             let unemitted = || self.versions.iter().position(|v| v.at.is_none());
             if let Some(v) = self.next_version.take().or_else(unemitted) {
-                self.emit(v);
+                self.emit_version(v);
             } else if done < self.cold.len() {
                 self.emit_cold(done);
                 done += 1;
@@ -99,7 +99,7 @@ impl Compiler<'_> {
         self.lives = &pieces[n].lives;
     }
 
-    fn emit(&mut self, v: usize) {
+    fn emit_version(&mut self, v: usize) {
         let here = self.a.here();
         self.versions[v].at = Some(here);
         for jump in std::mem::take(&mut self.versions[v].jumps) {

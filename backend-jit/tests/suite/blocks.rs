@@ -3,7 +3,7 @@
 use crate::machine::{RAM, Seen, reference, same, seen, start};
 use crate::random;
 use backend_jit::x64::X64;
-use emu_core::cpu::{Cpu, Reg};
+use emu_core::cpu::{Cpu, Reg, mode};
 use emu_core::interp::Leave;
 use emu_core::mem::tlb::Access;
 use emu_core::native::{Part, Place, Translator};
@@ -51,7 +51,7 @@ fn warm(mut cpu: Cpu) -> Cpu {
     cpu
 }
 
-fn check_from(make: impl Fn() -> Cpu, block: &Block) {
+pub fn check_from(make: impl Fn() -> Cpu, block: &Block) {
     let want = reference(make(), block);
     same(block, &native(make(), block), &want, "host code");
     same(block, &native(warm(make()), block), &want, "host code with a warm TLB");
@@ -159,6 +159,9 @@ fn every_vector_op_is_exact() {
                 let make = || {
                     let mut cpu = start(seed);
                     cpu.mxcsr = mxcsr;
+                    if mxcsr == 0 {
+                        cpu.mode |= mode::XM;
+                    }
                     for (i, w) in cpu.v.iter_mut().flatten().enumerate().filter(|x| x.0 % 5 != 4) {
                         let v = DOUBLES[(i * 7 + turn) % 10];
                         *w = if i % 3 == 2 { v.rotate_left(32) } else { v };
