@@ -408,6 +408,7 @@ impl Compiler<'_> {
 
     /// The micro-op from its canonical form.
     pub(super) fn call(&mut self, u: &Uop) {
+        self.called_in_line += 1;
         self.vectors_to_call();
         self.call_routine(u);
         self.set_state(State::MEMORY);

@@ -107,6 +107,16 @@ fn written(u: &Uop) -> Option<Reg> {
     (integer && u.d != Reg::ZERO).then_some(u.d)
 }
 
+/// The flags that `u` writes in any case: a shift by nothing writes none.
+fn overwritten(u: &Uop) -> u32 {
+    let shifts =
+        matches!(u.op, Op::Shl | Op::Shr | Op::Sar | Op::Rol | Op::Ror | Op::Rcl | Op::Rcr);
+    match u.b {
+        Src::Imm(n) if shifts && n & 31 == 0 && (u.w != W64 || n & 63 == 0) => 0,
+        _ => u.fl,
+    }
+}
+
 impl Compiler<'_> {
     pub(super) fn flags_word(&self) -> Rm {
         Rm::M(RBP, NATIVE_FLAGS)
@@ -252,7 +262,7 @@ impl Compiler<'_> {
         let Some(recipe) = self.recipe else { return };
         let uops = &self.block.uops[n..n + count];
         let written = uops.iter().filter_map(written).any(|d| recipe.reads(d));
-        let overwritten = uops.iter().fold(0, |all, u| all | u.fl);
+        let overwritten = uops.iter().fold(0, |all, u| all | overwritten(u));
         if written && self.lives[n + count - 1] & !overwritten != 0 {
             self.save();
         }
@@ -261,7 +271,7 @@ impl Compiler<'_> {
     /// After them: what has become of the recipe. `old` is what there was before.
     pub(super) fn after(&mut self, n: usize, count: usize) {
         let uops = &self.block.uops[n..n + count];
-        let wanted = |i: usize, u: &Uop| u.fl & self.lives[n + i] != 0;
+        let wanted = |i: usize, u: &Uop| overwritten(u) & self.lives[n + i] != 0;
         let last = uops.iter().enumerate().rfind(|(i, u)| wanted(*i, u));
         if let Some((_, u)) = last {
             // Of one micro-op alone, whose flags are its own: fused ones have operands in memory.

@@ -164,8 +164,9 @@ struct Compiler<'a> {
     vector: vector::State,
     cold: Vec<Later>,
     exits: Exits,
-    /// Micro-ops that are called.
+    /// Micro-ops that are called, out of line too; and how many are in line.
     called: Called,
+    called_in_line: u64,
 }
 
 impl Compiler<'_> {
@@ -488,9 +489,10 @@ impl Translator for X64 {
             cold: Vec::new(),
             exits: Vec::new(),
             called: Vec::new(),
+            called_in_line: 0,
         };
         c.run();
-        let Compiler { a, exits, called, .. } = c;
+        let Compiler { a, exits, called, called_in_line, .. } = c;
         if self.buffer.room() < pad.len() + a.code.len() {
             return None;
         }
@@ -513,7 +515,7 @@ impl Translator for X64 {
             self.stats.insns += p.block.insns.len() as u64;
             self.stats.uops += p.block.uops.len() as u64;
         }
-        self.stats.called += called.len() as u64;
+        self.stats.called += called_in_line;
         self.stats.bytes += a.code.len() as u64;
         self.regions.insert(head, Region { at, off, mode: m, blocks, _called: called });
         let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
