@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { N = 192 };
+enum { N = 96 };
 static double matrix[N][N];
 
 /* Factors a matrix in place into a lower and an upper triangle, with row exchanges. */
@@ -49,7 +49,7 @@ static uint64_t nbody(void)
             bodies[i].speed[k] = random_double(&state) - 0.5;
         }
     }
-    for (int step = 0; step < 6000; step++) {
+    for (int step = 0; step < 750; step++) {
         for (int i = 0; i < 8; i++)
             for (int j = i + 1; j < 8; j++) {
                 double way[3], square = 0.01;
@@ -75,9 +75,9 @@ static uint64_t nbody(void)
 static uint64_t mandelbrot(void)
 {
     uint64_t sum = 0;
-    for (int row = 0; row < 128; row++)
-        for (int column = 0; column < 128; column++) {
-            double cr = column * (3.0 / 128) - 2.25, ci = row * (2.5 / 128) - 1.25, r = 0, i = 0;
+    for (int row = 0; row < 48; row++)
+        for (int column = 0; column < 48; column++) {
+            double cr = column * (3.0 / 48) - 2.25, ci = row * (2.5 / 48) - 1.25, r = 0, i = 0;
             int n = 0;
             while (n < 200 && r * r + i * i < 4) {
                 double next = r * r - i * i + cr;
@@ -94,9 +94,9 @@ static uint64_t mandelbrot(void)
 static uint64_t libm(double (*function)(double))
 {
     double x = 0.1, sum = 0;
-    for (int i = 0; i < 200000; i++) {
+    for (int i = 0; i < 25000; i++) {
         sum += function(x);
-        x += 0.00005;
+        x += 0.0004;
     }
     return llround(sum * 1e6);
 }
@@ -113,7 +113,7 @@ static uint64_t conversions(void)
     uint64_t state = 7, sum = 0;
     double total = 0;
     float small = 0;
-    for (int i = 0; i < 400000; i++) {
+    for (int i = 0; i < 50000; i++) {
         int32_t integer = (int32_t)random32(&state);
         double number = integer * 1.25;
         small += (float)number;
@@ -124,13 +124,13 @@ static uint64_t conversions(void)
 }
 
 const struct program double_programs[] = {
-    { "lu", lu, 40 },
-    { "nbody", nbody, 40 },
-    { "mandelbrot", mandelbrot, 40 },
-    { "sin", libm_sin, 40 },
-    { "exp", libm_exp, 40 },
-    { "log", libm_log, 40 },
-    { "pow", libm_pow, 40 },
-    { "conversions", conversions, 40 },
+    { "lu", lu, 300 },
+    { "nbody", nbody, 300 },
+    { "mandelbrot", mandelbrot, 300 },
+    { "sin", libm_sin, 300 },
+    { "exp", libm_exp, 300 },
+    { "log", libm_log, 300 },
+    { "pow", libm_pow, 300 },
+    { "conversions", conversions, 300 },
     { 0 },
 };

@@ -2,8 +2,10 @@
    (long double, the C library's string functions, intrinsics without unsafe code), and what an
    operating system does for a program.
 
-   A program does the same unit of work again and again, natively for 50 to 200 ms in all, but no
-   longer than LIMIT; so a slow emulator does fewer units. It prints
+   A program does the same unit of work again and again, natively for 50 to 100 ms in all, but no
+   longer than LIMIT; so a slow emulator does fewer units. A unit is short, a fraction of a
+   millisecond natively where that is possible, so that some escape the other load of the machine. A
+   program prints
 
        bench GROUP NAME UNITS NANOSECONDS CHECKSUM
 

@@ -23,7 +23,7 @@ static void one_cpu(void)
 static uint64_t system_call(void)
 {
     uint64_t parent = syscall(SYS_getppid), same = 0;
-    for (int i = 0; i < 20000; i++)
+    for (int i = 0; i < 2000; i++)
         same += (uint64_t)syscall(SYS_getppid) == parent;
     return same;
 }
@@ -40,7 +40,7 @@ static uint64_t signal_handler(void)
 {
     signals = 0;
     signal(SIGUSR1, count_signal);
-    for (int i = 0; i < 2000; i++)
+    for (int i = 0; i < 200; i++)
         raise(SIGUSR1);
     return signals;
 }
@@ -55,7 +55,7 @@ static unsigned wait_for(pid_t child)
 static uint64_t fork_wait(void)
 {
     uint64_t sum = 0;
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 2; i++) {
         pid_t child = fork();
         if (child == 0)
             _exit(3);
@@ -67,7 +67,7 @@ static uint64_t fork_wait(void)
 static uint64_t fork_exec(void)
 {
     uint64_t sum = 0;
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 1; i++) {
         pid_t child = fork();
         if (child == 0) {
             execl(program_path, program_path, "exit", (char *)0);
@@ -85,7 +85,7 @@ static uint64_t pipe_copy(void)
     int ends[2];
     uint64_t sum = 0;
     require(pipe(ends) == 0, "pipe");
-    for (int i = 0; i < 5000; i++) {
+    for (int i = 0; i < 500; i++) {
         sum += write(ends[1], block, sizeof block);
         sum += read(ends[0], block, sizeof block);
     }
@@ -97,7 +97,7 @@ static uint64_t pipe_copy(void)
 /* A byte to another process and back through two pipes: two switches of address space. */
 static uint64_t process_switch(void)
 {
-    enum { TURNS = 1000 };
+    enum { TURNS = 200 };
     int there[2], back[2];
     char byte = 1;
     uint64_t sum = 0;
@@ -124,7 +124,7 @@ static uint64_t process_switch(void)
 static uint64_t map_unmap(void)
 {
     uint64_t sum = 0;
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < 200; i++) {
         char *memory = mmap(0, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         require(memory != MAP_FAILED, "mmap");
         sum += munmap(memory, 1 << 16) == 0;
@@ -134,7 +134,7 @@ static uint64_t map_unmap(void)
 
 static uint64_t page_fault(void)
 {
-    enum { PAGES = 1024 };
+    enum { PAGES = 256 };
     size_t size = PAGES * 4096;
     uint64_t sum = 0;
     char *memory = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -150,7 +150,7 @@ static int turn;
 
 static void take_turns(int mine)
 {
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 200; i++) {
         while (__atomic_load_n(&turn, __ATOMIC_ACQUIRE) != mine)
             syscall(SYS_futex, &turn, FUTEX_WAIT_PRIVATE, !mine, 0, 0, 0);
         __atomic_store_n(&turn, !mine, __ATOMIC_RELEASE);
@@ -178,7 +178,7 @@ static uint64_t futex(void)
 /* A file in memory, written and read again by blocks of a page. */
 static uint64_t file(void)
 {
-    enum { BLOCKS = 256 };
+    enum { BLOCKS = 64 };
     char block[4096];
     uint64_t sum = 0;
     int it = memfd_create("file", 0);
@@ -197,15 +197,15 @@ static uint64_t file(void)
 }
 
 const struct program os_programs[] = {
-    { "system-call", system_call, 60, one_cpu },
-    { "signal", signal_handler, 40, one_cpu },
-    { "fork", fork_wait, 40, one_cpu },
-    { "exec", fork_exec, 40, one_cpu },
-    { "pipe", pipe_copy, 40, one_cpu },
-    { "switch", process_switch, 40, one_cpu },
-    { "mmap", map_unmap, 40, one_cpu },
-    { "page-fault", page_fault, 60, one_cpu },
-    { "futex", futex, 40, one_cpu },
-    { "file", file, 60, one_cpu },
+    { "system-call", system_call, 200, one_cpu },
+    { "signal", signal_handler, 200, one_cpu },
+    { "fork", fork_wait, 200, one_cpu },
+    { "exec", fork_exec, 200, one_cpu },
+    { "pipe", pipe_copy, 200, one_cpu },
+    { "switch", process_switch, 200, one_cpu },
+    { "mmap", map_unmap, 200, one_cpu },
+    { "page-fault", page_fault, 200, one_cpu },
+    { "futex", futex, 200, one_cpu },
+    { "file", file, 200, one_cpu },
     { 0 },
 };

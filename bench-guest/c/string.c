@@ -32,9 +32,9 @@ ALONE static uint64_t copy(size_t size, unsigned count)
     return fold(to[0] << 8 | to[size - 1], to[size / 2]);
 }
 
-static uint64_t memcpy_64(void) { return copy(64, 400000); }
-static uint64_t memcpy_4k(void) { return copy(4096, 20000); }
-static uint64_t memcpy_1m(void) { return copy(SIZE, 40); }
+static uint64_t memcpy_64(void) { return copy(64, 50000); }
+static uint64_t memcpy_4k(void) { return copy(4096, 2500); }
+static uint64_t memcpy_1m(void) { return copy(SIZE, 5); }
 
 ALONE static uint64_t set(size_t size, unsigned count)
 {
@@ -43,8 +43,8 @@ ALONE static uint64_t set(size_t size, unsigned count)
     return fold(to[0] << 8 | to[size - 1], to[size / 2]);
 }
 
-static uint64_t memset_64(void) { return set(64, 400000); }
-static uint64_t memset_4k(void) { return set(4096, 20000); }
+static uint64_t memset_64(void) { return set(64, 50000); }
+static uint64_t memset_4k(void) { return set(4096, 2500); }
 
 ALONE static uint64_t length(size_t size, unsigned count)
 {
@@ -59,8 +59,8 @@ ALONE static uint64_t length(size_t size, unsigned count)
     return sum;
 }
 
-static uint64_t strlen_32(void) { return length(32, 200000); }
-static uint64_t strlen_4k(void) { return length(4096, 40000); }
+static uint64_t strlen_32(void) { return length(32, 25000); }
+static uint64_t strlen_4k(void) { return length(4096, 5000); }
 
 ALONE static uint64_t compare(size_t size, unsigned count)
 {
@@ -74,8 +74,8 @@ ALONE static uint64_t compare(size_t size, unsigned count)
     return sum;
 }
 
-static uint64_t memcmp_32(void) { return compare(32, 200000); }
-static uint64_t memcmp_4k(void) { return compare(4096, 20000); }
+static uint64_t memcmp_32(void) { return compare(32, 25000); }
+static uint64_t memcmp_4k(void) { return compare(4096, 2500); }
 
 ALONE static uint64_t movsb(size_t size, unsigned count)
 {
@@ -87,12 +87,12 @@ ALONE static uint64_t movsb(size_t size, unsigned count)
     return fold(to[0] << 8 | to[size - 1], to[size / 2]);
 }
 
-static uint64_t rep_movsb_64(void) { return movsb(64, 40000); }
-static uint64_t rep_movsb_4k(void) { return movsb(4096, 2000); }
+static uint64_t rep_movsb_64(void) { return movsb(64, 5000); }
+static uint64_t rep_movsb_4k(void) { return movsb(4096, 250); }
 
 static uint64_t rep_stosq_4k(void)
 {
-    for (unsigned i = 0; i < 20000; i++) {
+    for (unsigned i = 0; i < 2500; i++) {
         void *destination = to + i % 2 * 8;
         size_t left = 512;
         __asm__ volatile("rep stosq" : "+D"(destination), "+c"(left)
@@ -102,17 +102,17 @@ static uint64_t rep_stosq_4k(void)
 }
 
 const struct program string_programs[] = {
-    { "memcpy-64", memcpy_64, 40, fill },
-    { "memcpy-4k", memcpy_4k, 40, fill },
-    { "memcpy-1m", memcpy_1m, 40, fill },
-    { "memset-64", memset_64, 40, fill },
-    { "memset-4k", memset_4k, 40, fill },
-    { "strlen-32", strlen_32, 40, fill },
-    { "strlen-4k", strlen_4k, 40, fill },
-    { "memcmp-32", memcmp_32, 40, equal },
-    { "memcmp-4k", memcmp_4k, 40, equal },
-    { "rep-movsb-64", rep_movsb_64, 40, fill },
-    { "rep-movsb-4k", rep_movsb_4k, 40, fill },
-    { "rep-stosq-4k", rep_stosq_4k, 40, fill },
+    { "memcpy-64", memcpy_64, 300, fill },
+    { "memcpy-4k", memcpy_4k, 300, fill },
+    { "memcpy-1m", memcpy_1m, 300, fill },
+    { "memset-64", memset_64, 300, fill },
+    { "memset-4k", memset_4k, 300, fill },
+    { "strlen-32", strlen_32, 300, fill },
+    { "strlen-4k", strlen_4k, 300, fill },
+    { "memcmp-32", memcmp_32, 300, equal },
+    { "memcmp-4k", memcmp_4k, 300, equal },
+    { "rep-movsb-64", rep_movsb_64, 300, fill },
+    { "rep-movsb-4k", rep_movsb_4k, 300, fill },
+    { "rep-stosq-4k", rep_stosq_4k, 300, fill },
     { 0 },
 };

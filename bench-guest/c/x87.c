@@ -17,12 +17,12 @@ static uint64_t polynomial(void)
     uint64_t state = 11;
     for (int i = 0; i < 12; i++)
         factors[i] = random_double(&state) - 0.5;
-    for (int i = 0; i < 50000; i++) {
+    for (int i = 0; i < 6000; i++) {
         long double value = factors[0];
         for (int k = 1; k < 12; k++)
             value = value * x + factors[k];
         sum += value;
-        x += 0.00004L;
+        x += 0.0003L;
     }
     return fold_long(0, sum);
 }
@@ -41,7 +41,7 @@ static uint64_t nbody(void)
             bodies[i].speed[k] = random_double(&state) - 0.5;
         }
     }
-    for (int step = 0; step < 4000; step++) {
+    for (int step = 0; step < 500; step++) {
         for (int i = 0; i < 5; i++)
             for (int j = i + 1; j < 5; j++) {
                 long double way[3], square = 0.01L;
@@ -67,9 +67,9 @@ static uint64_t nbody(void)
 static uint64_t mandelbrot(void)
 {
     uint64_t sum = 0;
-    for (int row = 0; row < 48; row++)
-        for (int column = 0; column < 48; column++) {
-            long double cr = column * (3.0L / 48) - 2.25L, ci = row * (2.5L / 48) - 1.25L;
+    for (int row = 0; row < 20; row++)
+        for (int column = 0; column < 20; column++) {
+            long double cr = column * (3.0L / 20) - 2.25L, ci = row * (2.5L / 20) - 1.25L;
             long double r = 0, i = 0;
             int n = 0;
             while (n < 200 && r * r + i * i < 4) {
@@ -91,7 +91,7 @@ static uint64_t conversions(void)
     long double total = 0;
     for (int i = 0; i < 512; i++)
         table[i] = random_double(&state) * 1000;
-    for (int i = 0; i < 100000; i++) {
+    for (int i = 0; i < 12000; i++) {
         long double x = (long double)table[i & 511] * (int32_t)random32(&state);
         total = total < x ? total + 1 : total - x * 0x1p-20L;
         sum += (uint64_t)(int64_t)x;
@@ -101,9 +101,9 @@ static uint64_t conversions(void)
 }
 
 const struct program x87_programs[] = {
-    { "polynomial", polynomial, 40 },
-    { "nbody", nbody, 40 },
-    { "mandelbrot", mandelbrot, 40 },
-    { "conversions", conversions, 40 },
+    { "polynomial", polynomial, 300 },
+    { "nbody", nbody, 300 },
+    { "mandelbrot", mandelbrot, 300 },
+    { "conversions", conversions, 300 },
     { 0 },
 };
