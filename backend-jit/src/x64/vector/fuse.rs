@@ -174,16 +174,17 @@ impl Compiler<'_> {
                 Rm::R(RCX)
             }
         };
-        let d = if v.k == XMM || is_temp(v.d) {
+        let vex = v.k == XMM || is_temp(v.d);
+        let d = if vex {
             let d = self.destination(v.d);
             self.a.vex(code, false, d, 0, from);
             d
         } else {
-            let Some(d) = self.source(v.d) else { return false };
+            let Some(d) = self.source(v.d, false) else { return false };
             self.a.sse(code, d, from);
             d
         };
-        self.written(v.d, d);
+        self.written(v.d, d, vex);
         true
     }
 
