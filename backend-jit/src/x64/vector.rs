@@ -6,9 +6,9 @@
 //! temporaries of the current guest instruction, which go to memory only where a called micro-op
 //! wants them there. Bit 0 of [`Native::live`] says whether the registers are live. They become so
 //! by a routine, which a block calls at its first vector micro-op unless the bit is set; what goes
-//! to Rust saves them first. A called micro-op leaves them saved and dead; what is out of line (slow
-//! accesses, the rare cases of quick forms) loads them again if they were live, so that what is
-//! known of a place in a block holds however it is reached.
+//! to Rust saves them first. A called micro-op leaves them saved and dead; what is out of line
+//! (slow accesses, the rare cases of quick forms) loads them again, if they were live and the code
+//! that goes on may know it.
 //!
 //! **Encodings.** What zeroes the upper half of its destination is encoded in VEX; what leaves it
 //! alone is legacy SSE. A temporary's upper half is nobody's: VEX. Upper halves that the guest does
@@ -178,6 +178,18 @@ fn load(a: &mut Asm) {
     a.bind(done);
 }
 
+/// Bit of what a slow access is told: the code it comes back to knows that the registers are live.
+const KEPT: u32 = 1 << 5;
+
+/// They are dead from here on, unless [`KEPT`] is set in EDX.
+pub(super) fn dead_unless_kept(a: &mut Asm) {
+    // test dl, KEPT
+    a.bytes(&[0xf6, 0xc2, KEPT as u8]);
+    let kept = a.jcc(cc::NE);
+    dead(a);
+    a.bind(kept);
+}
+
 /// They are in memory only, from here on.
 pub(super) fn dead(a: &mut Asm) {
     a.alu_imm(W8, 4, Rm::M(RBP, NATIVE_LIVE), !1);
@@ -201,7 +213,12 @@ impl Compiler<'_> {
         self.place.mode & mode::XM != 0
     }
 
-    // ---- what is known ----------------------------------------------------------------------------
+    // ---- what is known --------------------------------------------------------------------------
+
+    /// What a slow access is told.
+    pub(super) fn vectors_kept(&self) -> u32 {
+        if self.vector.live || self.vector.cold { KEPT } else { 0 }
+    }
 
     /// Before a block whose first vector micro-op comes before anything that is called: there the
     /// flags are in memory.
@@ -285,7 +302,7 @@ impl Compiler<'_> {
         all[from..to].iter().any(|u| u.op == Op::Helper)
     }
 
-    // ---- scratch registers ------------------------------------------------------------------------
+    // ---- scratch registers ----------------------------------------------------------------------
 
     /// Scratch register `i` no longer holds its temporary.
     fn evict(&mut self, i: usize) {
@@ -370,7 +387,7 @@ impl Compiler<'_> {
         }
     }
 
-    // ---- out of line ------------------------------------------------------------------------------
+    // ---- out of line ----------------------------------------------------------------------------
 
     pub(super) fn vector_miss(&mut self, m: &Miss) {
         for jump in m.jumps.into_iter().flatten() {

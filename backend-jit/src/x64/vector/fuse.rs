@@ -97,7 +97,8 @@ impl Compiler<'_> {
         if done { i } else { 0 }
     }
 
-    /// The steps of a dot product, whose first is `all[0]`: how many more they are, and DPPS or DPPD.
+    /// DPPS or DPPD for the steps of a dot product, whose first is `all[0]`; and how many more
+    /// they are.
     fn dot(&self, all: &[Uop], load: Option<&Uop>) -> Option<(usize, Insn)> {
         let (u, imm) = (&all[0], all[0].imm as u8);
         let (code, sum, sums, zeroed) = match u.vop {
