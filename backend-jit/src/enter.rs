@@ -146,7 +146,8 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
     )
 }
 
-/// What a slow access hands over in a word: bits 1:0 the width, bit 4 the stack's mark.
+/// What a slow access hands over in a word: bits 1:0 the width, bit 4 the stack's mark; the others
+/// are for the routine.
 fn access(packed: u64) -> (Width, bool) {
     (Width::from_index(packed as u8), packed & 0x10 != 0)
 }

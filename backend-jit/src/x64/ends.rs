@@ -58,6 +58,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
             a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
             a.mov(W64, 6, Rm::R(RAX));
             to_rust(a);
+            vector::dead_unless_kept(a);
             a.call_far(f as u64);
             from_rust(a);
             SAVED.iter().rev().for_each(|&r| a.pop(r));

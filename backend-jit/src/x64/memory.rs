@@ -134,7 +134,7 @@ impl Compiler<'_> {
 
     fn cold(&mut self, u: &Uop, kind: Kind, miss: usize) {
         let packed = u.w as u32 | u32::from(u.mem.stack) << 4;
-        let packed = self.record() << 8 | packed;
+        let packed = self.record() << 8 | packed | self.vectors_kept();
         let resume = self.a.here();
         self.later(Cold::Access { miss, resume, kind, packed, u: *u });
     }

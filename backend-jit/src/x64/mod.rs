@@ -403,6 +403,12 @@ impl X64 {
         self.regions.get(&first).map_or(&[], |b| &self.buffer.code()[b.at..])
     }
 
+    /// The same on a host without vector instructions: for tests.
+    pub fn without_vectors(mut self) -> X64 {
+        self.host_has.vector = 0;
+        self
+    }
+
     fn lead(&mut self, s: Site, to: usize) {
         self.buffer.patch(s.jump - 4, (to as i64 - s.jump as i64) as u32);
     }

@@ -6,12 +6,15 @@
 //! temporaries of the current guest instruction, which go to memory only where a called micro-op
 //! wants them there. Bit 0 of [`Native::live`] says whether the registers are live. They become so
 //! by a routine, which a block calls at its first vector micro-op unless the bit is set; what goes
-//! to Rust saves them first. A called micro-op leaves them saved and dead; what is out of line (slow
-//! accesses, the rare cases of quick forms) loads them again if they were live, so that what is
-//! known of a place in a block holds however it is reached.
+//! to Rust saves them first. A called micro-op leaves them saved and dead; what is out of line
+//! (slow accesses, the rare cases of quick forms) loads them again, if they were live and the code
+//! that goes on may know it.
 //!
 //! **Encodings.** What zeroes the upper half of its destination is encoded in VEX; what leaves it
-//! alone is legacy SSE. A temporary's upper half is nobody's: VEX.
+//! alone is legacy SSE. A temporary's upper half is nobody's: VEX. Upper halves that the guest does
+//! not use must not look used to the host either, for legacy SSE is several times slower then: they
+//! are loaded only if one of them is not zero, and a scratch register is loaded no wider than the
+//! instruction.
 //!
 //! **Floating point** runs with the guest's MXCSR, which is the host's as long as host code runs
 //! (see `enter`), and so raises the guest's flags in it. A block is lifted for masked exceptions or
@@ -65,6 +68,8 @@ struct Held {
     temp: Reg,
     /// It is not in memory.
     dirty: bool,
+    /// All of it is held.
+    wide: bool,
 }
 
 /// A vector access that misses: its micro-ops are called, and what was fused with a load follows.
@@ -150,9 +155,39 @@ pub(super) fn restore(a: &mut Asm) {
 }
 
 fn load(a: &mut Asm) {
+    // Upper halves ORed together, in four registers.
     for (r, at) in saved() {
-        a.vex(LOAD, true, r, 0, at);
+        let Rm::M(base, at) = at else { continue };
+        match (r & 3, Rm::M(base, at + 16)) {
+            (x, upper) if r < 4 => a.vex(LOAD, false, x, 0, upper),
+            (x, upper) => a.vex(code("66 0F EB"), false, x, x, upper),
+        }
     }
+    for r in 1..4 {
+        a.vex(code("66 0F EB"), false, 0, 0, Rm::R(r));
+    }
+    a.vex(code("66 0F38 17"), false, 0, 0, Rm::R(0));
+    let wide = a.jcc(cc::NE);
+    let all = |a: &mut Asm, wide: bool| {
+        saved().for_each(|(r, at)| a.vex(LOAD, wide, r, 0, at));
+    };
+    all(a, false);
+    let done = a.jmp();
+    a.bind(wide);
+    all(a, true);
+    a.bind(done);
+}
+
+/// Bit of what a slow access is told: the code it comes back to knows that the registers are live.
+const KEPT: u32 = 1 << 5;
+
+/// They are dead from here on, unless [`KEPT`] is set in EDX.
+pub(super) fn dead_unless_kept(a: &mut Asm) {
+    // test dl, KEPT
+    a.bytes(&[0xf6, 0xc2, KEPT as u8]);
+    let kept = a.jcc(cc::NE);
+    dead(a);
+    a.bind(kept);
 }
 
 /// They are in memory only, from here on.
@@ -178,7 +213,12 @@ impl Compiler<'_> {
         self.place.mode & mode::XM != 0
     }
 
-    // ---- what is known ----------------------------------------------------------------------------
+    // ---- what is known --------------------------------------------------------------------------
+
+    /// What a slow access is told.
+    pub(super) fn vectors_kept(&self) -> u32 {
+        if self.vector.live || self.vector.cold { KEPT } else { 0 }
+    }
 
     /// Before a block whose first vector micro-op comes before anything that is called: there the
     /// flags are in memory.
@@ -262,11 +302,11 @@ impl Compiler<'_> {
         all[from..to].iter().any(|u| u.op == Op::Helper)
     }
 
-    // ---- scratch registers ------------------------------------------------------------------------
+    // ---- scratch registers ----------------------------------------------------------------------
 
     /// Scratch register `i` no longer holds its temporary.
     fn evict(&mut self, i: usize) {
-        if let Some(Held { temp, dirty: true }) = self.vector.held[i] {
+        if let Some(Held { temp, dirty: true, .. }) = self.vector.held[i] {
             self.a.vex(STORE, true, PINNED + i as u8, 0, slot(temp));
         }
         self.vector.held[i] = None;
@@ -286,31 +326,36 @@ impl Compiler<'_> {
         Some(PINNED + i as u8)
     }
 
-    /// The host register with vector register `r`, if it has one without a load.
-    fn at_hand(&mut self, r: Reg) -> Option<u8> {
+    /// The host register with vector register `r` (all of it if `wide`), if it has one without a load.
+    fn at_hand(&mut self, r: Reg, wide: bool) -> Option<u8> {
         home(r).or_else(|| {
             let i = self.holder(r)?;
+            self.vector.held[i].filter(|h| h.wide || !wide)?;
             self.vector.locked[i] = true;
             Some(PINNED + i as u8)
         })
     }
 
     /// The host register with vector register `r`, as a source.
-    fn source(&mut self, r: Reg) -> Option<u8> {
-        if let Some(x) = self.at_hand(r) {
+    fn source(&mut self, r: Reg, wide: bool) -> Option<u8> {
+        if let Some(x) = self.at_hand(r, wide) {
             return Some(x);
         }
+        if let Some(narrow) = self.holder(r) {
+            self.vector.held[narrow] = None;
+        }
         let x = self.scratch()?;
-        self.a.vex(LOAD, true, x, 0, slot(r));
+        self.a.vex(LOAD, wide, x, 0, slot(r));
         if is_temp(r) {
-            self.vector.held[usize::from(x - PINNED)] = Some(Held { temp: r, dirty: false });
+            let held = Held { temp: r, dirty: false, wide };
+            self.vector.held[usize::from(x - PINNED)] = Some(held);
         }
         Some(x)
     }
 
     /// Vector register `r` as an operand that may be in memory.
-    fn operand(&mut self, r: Reg) -> Rm {
-        self.at_hand(r).map_or(slot(r), Rm::R)
+    fn operand(&mut self, r: Reg, wide: bool) -> Rm {
+        self.at_hand(r, wide).map_or(slot(r), Rm::R)
     }
 
     /// The host register to write for vector register `d`: written last, it may be a source too.
@@ -325,8 +370,8 @@ impl Compiler<'_> {
         PINNED
     }
 
-    /// `d` was written to the host register `x`.
-    fn written(&mut self, d: Reg, x: u8) {
+    /// `d` was written to the host register `x`; `whole`: its upper half, too.
+    fn written(&mut self, d: Reg, x: u8, whole: bool) {
         if x < PINNED {
             return;
         }
@@ -336,13 +381,13 @@ impl Compiler<'_> {
             if let Some(old) = self.holder(d) {
                 self.vector.held[old] = None;
             }
-            self.vector.held[i] = Some(Held { temp: d, dirty: true });
+            self.vector.held[i] = Some(Held { temp: d, dirty: true, wide: true });
         } else {
-            self.a.vex(STORE, true, x, 0, slot(d));
+            self.a.vex(STORE, whole, x, 0, slot(d));
         }
     }
 
-    // ---- out of line ------------------------------------------------------------------------------
+    // ---- out of line ----------------------------------------------------------------------------
 
     pub(super) fn vector_miss(&mut self, m: &Miss) {
         // What fills a slot does not come back to what must not be tried again.
@@ -359,7 +404,7 @@ impl Compiler<'_> {
         }
         self.insn_record = None;
         if let (Some(x), Some(u)) = (m.after, m.uops[0]) {
-            self.a.vex(LOAD, true, x, 0, slot(u.d));
+            self.a.vex(LOAD, u.k & 127 == 32, x, 0, slot(u.d));
         }
         self.a.bytes(&m.tail.bytes[..usize::from(m.tail.len)]);
         self.resume(m.resume);

@@ -19,8 +19,12 @@ const FIRST: u32 = 100;
 const LAST: u32 = 5000;
 
 /// Translates and runs `block` from the state `cpu`.
-fn native(mut cpu: Cpu, block: &Block) -> Seen {
-    let mut x = X64::new(1 << 20).unwrap();
+fn native(cpu: Cpu, block: &Block) -> Seen {
+    native_on(X64::new(1 << 20).unwrap(), cpu, block)
+}
+
+/// The same by the generator `x`.
+pub fn native_on(mut x: X64, mut cpu: Cpu, block: &Block) -> Seen {
     let insns: Vec<u32> = (0..block.insns.len() as u32).map(|n| FIRST + n).collect();
     // Not at an address that its own jump may lead to.
     let place = Place { first: FIRST, last: LAST, insns: &insns, off: !4095, mode: cpu.mode };

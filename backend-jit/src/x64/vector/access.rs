@@ -93,7 +93,7 @@ impl Compiler<'_> {
                 self.a.vex(code("66 0F 6E"), false, x, 0, Rm::R(RAX));
             }
         }
-        self.written(u.d, x);
+        self.written(u.d, x, true);
         let miss = self.misses(c.jumps, [Some(*u), None]);
         let after = is_temp(u.d).then_some(x);
         self.later(Cold::Vector(Miss { after, ..miss }));
@@ -136,7 +136,7 @@ impl Compiler<'_> {
             return true;
         }
         self.vectors();
-        let Some(x) = self.source(u.a) else { return false };
+        let Some(x) = self.source(u.a, n == 32) else { return false };
         let c = self.checked(Kind::Store, u.k, &u.mem);
         self.store_lane(n, 0, x, c.at);
         let miss = self.misses(c.jumps, [Some(*u), None]);
@@ -177,7 +177,7 @@ impl Compiler<'_> {
             }
         } else {
             self.vectors();
-            let Some(mut x) = self.source(u.a) else { return false };
+            let Some(mut x) = self.source(u.a, at >= 16) else { return false };
             if at >= 16 {
                 let Some(high) = self.scratch() else { return false };
                 self.a.vex(code("66 0F3A 39"), true, x, 0, Rm::R(high));
@@ -212,15 +212,15 @@ impl Compiler<'_> {
         let merges = !zero && !is_temp(u.d) && !vex;
         let (mut base, mut x) = (0, 0);
         if merges {
-            let Some(d) = self.source(u.d) else { return false };
+            let Some(d) = self.source(u.d, false) else { return false };
             x = d;
-            match self.at_hand(u.a) {
+            match self.at_hand(u.a, false) {
                 Some(a) if a == x => {}
                 Some(a) => self.a.sse(code("0F 28"), x, Rm::R(a)),
                 None => self.a.sse(code("0F 10"), x, slot(u.a)),
             }
         } else if !zero {
-            let Some(a) = self.source(u.a) else { return false };
+            let Some(a) = self.source(u.a, false) else { return false };
             base = a;
         }
         if !merges {
@@ -253,7 +253,7 @@ impl Compiler<'_> {
             }
             self.a.byte(at as u8 / n);
         }
-        self.written(u.d, x);
+        self.written(u.d, x, !merges);
         true
     }
 }

@@ -97,7 +97,8 @@ impl Compiler<'_> {
         if done { i } else { 0 }
     }
 
-    /// The steps of a dot product, whose first is `all[0]`: how many more they are, and DPPS or DPPD.
+    /// DPPS or DPPD for the steps of a dot product, whose first is `all[0]`; and how many more
+    /// they are.
     fn dot(&self, all: &[Uop], load: Option<&Uop>) -> Option<(usize, Insn)> {
         let (u, imm) = (&all[0], all[0].imm as u8);
         let (code, sum, sums, zeroed) = match u.vop {
@@ -174,16 +175,17 @@ impl Compiler<'_> {
                 Rm::R(RCX)
             }
         };
-        let d = if v.k == XMM || is_temp(v.d) {
+        let vex = v.k == XMM || is_temp(v.d);
+        let d = if vex {
             let d = self.destination(v.d);
             self.a.vex(code, false, d, 0, from);
             d
         } else {
-            let Some(d) = self.source(v.d) else { return false };
+            let Some(d) = self.source(v.d, false) else { return false };
             self.a.sse(code, d, from);
             d
         };
-        self.written(v.d, d);
+        self.written(v.d, d, vex);
         true
     }
 

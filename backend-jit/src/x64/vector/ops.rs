@@ -247,27 +247,27 @@ impl Compiler<'_> {
         let mut loaded = 0;
         if i.vex {
             if let Some(v) = i.v {
-                o.v = self.source(v)?;
+                o.v = self.source(v, i.wide)?;
             }
             if let Some(c) = i.c {
-                o.c = self.source(c)?;
+                o.c = self.source(c, i.wide)?;
             }
             if i.updates {
-                o.d = self.source(i.d)?;
+                o.d = self.source(i.d, i.wide)?;
             }
             if loads {
                 loaded = self.scratch()?;
             } else if i.memory.is_some() {
-                o.rm = self.operand(i.rm);
+                o.rm = self.operand(i.rm, i.wide);
             } else {
-                o.rm = Rm::R(self.source(i.rm)?);
+                o.rm = Rm::R(self.source(i.rm, i.wide)?);
             }
             if !i.updates {
                 o.d = self.destination(i.d);
             }
             return Some((o, loaded));
         }
-        o.d = self.source(i.d)?;
+        o.d = self.source(i.d, i.wide)?;
         let other = i.v.filter(|v| *v != i.d);
         if loads {
             loaded = self.scratch()?;
@@ -276,10 +276,10 @@ impl Compiler<'_> {
             self.a.vex(MOVE, false, copy, 0, Rm::R(o.d));
             o.rm = Rm::R(copy);
         } else if i.ext.is_none() {
-            o.rm = Rm::R(self.source(i.rm)?);
+            o.rm = Rm::R(self.source(i.rm, i.wide)?);
         }
         if let Some(v) = other {
-            let v = self.operand(v);
+            let v = self.operand(v, false);
             self.a.sse(MOVE, o.d, v);
         }
         Some((o, loaded))
@@ -295,7 +295,7 @@ impl Compiler<'_> {
         let Some((o, x)) = self.operands(i, load.is_some()) else { return false };
         let Some(l) = load else {
             i.emit(&mut self.a, i.code, &o);
-            self.written(i.d, o.d);
+            self.written(i.d, o.d, i.vex);
             return true;
         };
         let c = self.checked(Kind::Load, l.k, &l.mem);
@@ -308,7 +308,7 @@ impl Compiler<'_> {
         }
         let tail = Tail::of(|a| again.emit(a, i.code, &on));
         self.later(Cold::Vector(Miss { after: Some(x), tail, ..miss }));
-        self.written(i.d, o.d);
+        self.written(i.d, o.d, i.vex);
         true
     }
 
@@ -321,7 +321,7 @@ impl Compiler<'_> {
             (Some(Shape::FromGpr), _) => return self.convert_integer(u, None),
             (_, VecOp::Vspread) if u.k == 32 && self.has_vectors() => {
                 self.vectors();
-                let Some(x) = self.source(b(u)) else { return false };
+                let Some(x) = self.source(b(u), false) else { return false };
                 let Some(high) = self.scratch() else { return false };
                 // vpsrldq
                 self.a.vex(code("66 0F 73"), false, 3, high, Rm::R(x));
@@ -329,18 +329,18 @@ impl Compiler<'_> {
                 let d = self.destination(u.d);
                 self.a.vex(VINSERTI128, true, d, x, Rm::R(high));
                 self.a.byte(1);
-                self.written(u.d, d);
+                self.written(u.d, d, true);
                 return true;
             }
             (_, VecOp::Vnarrow) if u.k == 16 | 128 && self.has_vectors() => {
                 self.vectors();
-                let Some(x) = self.source(b(u)) else { return false };
+                let Some(x) = self.source(b(u), true) else { return false };
                 let d = self.destination(u.d);
                 // vpermq
                 self.a.vex(code("66 0F3A 00 W1"), true, d, 0, Rm::R(x));
                 self.a.byte(0b1000);
                 self.a.vex(MOVE, false, d, 0, Rm::R(d));
-                self.written(u.d, d);
+                self.written(u.d, d, true);
                 return true;
             }
             _ => {}
@@ -360,28 +360,29 @@ impl Compiler<'_> {
                 Rm::R(RCX)
             }
             None => {
-                let Some(x) = self.source(b(u)) else { return false };
+                let Some(x) = self.source(b(u), false) else { return false };
                 let to_gpr = Code { opcode: 0x7e, ..from_gpr(w) };
                 self.a.vex(to_gpr, false, x, 0, Rm::R(RCX));
                 self.vector.locked = [false; 2];
                 Rm::R(RCX)
             }
         };
-        let d = if u.k & 128 != 0 || is_temp(u.d) {
-            let Some(a) = self.source(u.a) else { return false };
+        let vex = u.k & 128 != 0 || is_temp(u.d);
+        let d = if vex {
+            let Some(a) = self.source(u.a, false) else { return false };
             let d = self.destination(u.d);
             self.a.vex(row.code, false, d, a, rm);
             d
         } else {
-            let Some(d) = self.source(u.d) else { return false };
+            let Some(d) = self.source(u.d, false) else { return false };
             if u.a != u.d {
-                let a = self.operand(u.a);
+                let a = self.operand(u.a, false);
                 self.a.sse(MOVE, d, a);
             }
             self.a.sse(row.code, d, rm);
             d
         };
-        self.written(u.d, d);
+        self.written(u.d, d, vex);
         true
     }
 
@@ -402,17 +403,17 @@ impl Compiler<'_> {
         }
         self.vectors();
         if lengths {
-            let Some(x) = self.source(u.c) else { return false };
+            let Some(x) = self.source(u.c, false) else { return false };
             self.a.vex(code("66 0F 7E W1"), false, x, 0, Rm::R(RAX));
             self.a.vex(code("66 0F3A 16 W1"), false, x, 0, Rm::R(RDX));
             self.a.byte(1);
             self.vector.locked = [false; 2];
         }
-        let first = if flags { self.source(u.a) } else { Some(0) };
+        let first = if flags { self.source(u.a, wide) } else { Some(0) };
         let rm = match load {
             Some(_) => Some(Rm::R(0)),
-            None if bytes != 0 => Some(self.operand(b(u))),
-            None => self.source(b(u)).map(Rm::R),
+            None if bytes != 0 => Some(self.operand(b(u), wide)),
+            None => self.source(b(u), wide).map(Rm::R),
         };
         let (Some(first), Some(rm)) = (first, rm) else { return false };
         let x = match load.map(|_| self.scratch()) {

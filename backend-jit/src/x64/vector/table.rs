@@ -172,7 +172,7 @@ use Shape::*;
 
 #[rustfmt::skip]
 rows! {
-    // ---- moves: what is special about them is in `ops` -------------------------------------------
+    // ---- moves: what is special about them is in `ops` ------------------------------------------
     Mov        "0F 10"         Move,  Lanes 16;
     Movss      "F3 0F 10"      Two,   Low 0;
     Movsd      "F2 0F 10"      Two,   Low 0;
@@ -182,12 +182,12 @@ rows! {
     Movddup    "F2 0F 12"      One,   Lanes 8;
     Movsldup   "F3 0F 12"      One,   Lanes 16;
     Movshdup   "F3 0F 16"      One,   Lanes 16;
-    // ---- logic -----------------------------------------------------------------------------------
+    // ---- logic ----------------------------------------------------------------------------------
     Pand       "66 0F DB"      Two,   Lanes 16;
     Pandn      "66 0F DF"      Two,   Lanes 16;
     Por        "66 0F EB"      Two,   Lanes 16;
     Pxor       "66 0F EF"      Two,   Lanes 16;
-    // ---- sums and differences --------------------------------------------------------------------
+    // ---- sums and differences -------------------------------------------------------------------
     Paddb      "66 0F FC"      Two,   Lanes 16;
     Paddw      "66 0F FD"      Two,   Lanes 16;
     Paddd      "66 0F FE"      Two,   Lanes 16;
@@ -214,7 +214,7 @@ rows! {
     Phsubsw    "66 0F38 07"    Two,   Lanes 16;
     Psadbw     "66 0F F6"      Two,   Lanes 16;
     Mpsadbw    "66 0F3A 42"    Two,   Lanes 16 imm;
-    // ---- products --------------------------------------------------------------------------------
+    // ---- products -------------------------------------------------------------------------------
     Pmullw     "66 0F D5"      Two,   Lanes 16;
     Pmulld     "66 0F38 40"    Two,   Lanes 16;
     Pmulhw     "66 0F E5"      Two,   Lanes 16;
@@ -224,7 +224,7 @@ rows! {
     Pmuldq     "66 0F38 28"    Two,   Lanes 16;
     Pmaddwd    "66 0F F5"      Two,   Lanes 16;
     Pmaddubsw  "66 0F38 04"    Two,   Lanes 16;
-    // ---- minima, maxima, signs -------------------------------------------------------------------
+    // ---- minima, maxima, signs ------------------------------------------------------------------
     Pminsb     "66 0F38 38"    Two,   Lanes 16;
     Pminsw     "66 0F EA"      Two,   Lanes 16;
     Pminsd     "66 0F38 39"    Two,   Lanes 16;
@@ -244,7 +244,7 @@ rows! {
     Psignb     "66 0F38 08"    Two,   Lanes 16;
     Psignw     "66 0F38 09"    Two,   Lanes 16;
     Psignd     "66 0F38 0A"    Two,   Lanes 16;
-    // ---- comparisons -----------------------------------------------------------------------------
+    // ---- comparisons ----------------------------------------------------------------------------
     Pcmpeqb    "66 0F 74"      Two,   Lanes 16;
     Pcmpeqw    "66 0F 75"      Two,   Lanes 16;
     Pcmpeqd    "66 0F 76"      Two,   Lanes 16;
@@ -253,7 +253,7 @@ rows! {
     Pcmpgtw    "66 0F 65"      Two,   Lanes 16;
     Pcmpgtd    "66 0F 66"      Two,   Lanes 16;
     Pcmpgtq    "66 0F38 37"    Two,   Lanes 16;
-    // ---- shifts ----------------------------------------------------------------------------------
+    // ---- shifts ---------------------------------------------------------------------------------
     Psllw      "66 0F F1"      Two,   Count 16;
     Pslld      "66 0F F2"      Two,   Count 16;
     Psllq      "66 0F F3"      Two,   Count 16;
@@ -278,7 +278,7 @@ rows! {
     Vpsrlvd    "66 0F38 45"    Two,   Lanes 16 vex;
     Vpsrlvq    "66 0F38 45 W1" Two,   Lanes 16 vex;
     Vpsravd    "66 0F38 46"    Two,   Lanes 16 vex;
-    // ---- conversions between lane types ----------------------------------------------------------
+    // ---- conversions between lane types ---------------------------------------------------------
     Packsswb   "66 0F 63"      Two,   Lanes 16;
     Packssdw   "66 0F 6B"      Two,   Lanes 16;
     Packuswb   "66 0F 67"      Two,   Lanes 16;
@@ -295,7 +295,7 @@ rows! {
     Pmovzxwd   "66 0F38 33"    One,   Spread 8;
     Pmovzxwq   "66 0F38 34"    One,   Spread 4;
     Pmovzxdq   "66 0F38 35"    One,   Spread 8;
-    // ---- shuffles --------------------------------------------------------------------------------
+    // ---- shuffles -------------------------------------------------------------------------------
     Punpcklbw  "66 0F 60"      Two,   Lanes 16;
     Punpcklwd  "66 0F 61"      Two,   Lanes 16;
     Punpckldq  "66 0F 62"      Two,   Lanes 16;
@@ -319,7 +319,7 @@ rows! {
     Blendvpd   "66 0F3A 4B"    Blend(0x15), Lanes 16;
     Vpermilps  "66 0F38 0C"    Two,   Lanes 16 vex;
     Vpermilpd  "66 0F38 0D"    Two,   Lanes 16 vex;
-    // ---- AES, carry-less products, SHA -----------------------------------------------------------
+    // ---- AES, carry-less products, SHA ----------------------------------------------------------
     Aesenc     "66 0F38 DC"    Two,   Lanes 16 AES;
     Aesenclast "66 0F38 DD"    Two,   Lanes 16 AES;
     Aesdec     "66 0F38 DE"    Two,   Lanes 16 AES;
@@ -334,7 +334,7 @@ rows! {
     Sha256rnds2 "0F38 CB"      Blend(0), Low 16 sse SHA;
     Sha256msg1 "0F38 CC"       Two,   Low 16 sse SHA;
     Sha256msg2 "0F38 CD"       Two,   Low 16 sse SHA;
-    // ---- floating point --------------------------------------------------------------------------
+    // ---- floating point -------------------------------------------------------------------------
     Addps      "0F 58"         Two,   Lanes 16;
     Addpd      "66 0F 58"      Two,   Lanes 16;
     Addss      "F3 0F 58"      Two,   Low 4;
@@ -381,7 +381,7 @@ rows! {
     Roundpd    "66 0F3A 09"    One,   Lanes 16 imm;
     Roundss    "66 0F3A 0A"    Two,   Low 4 imm;
     Roundsd    "66 0F3A 0B"    Two,   Low 8 imm;
-    // ---- conversions of numbers ------------------------------------------------------------------
+    // ---- conversions of numbers -----------------------------------------------------------------
     Vcvtph2ps  "66 0F38 13"    One,   Spread 8 vex F16C;
     Vcvtps2ph  "66 0F3A 1D"    Store, Narrow 0 imm vex F16C;
     Cvtdq2pd   "F3 0F E6"      One,   Spread 8;
@@ -398,7 +398,7 @@ rows! {
     Cvtsi2ss64 "F3 0F 2A W1"   FromGpr, Low 0;
     Cvtsi2sd32 "F2 0F 2A"      FromGpr, Low 0;
     Cvtsi2sd64 "F2 0F 2A W1"   FromGpr, Low 0;
-    // ---- integer results and flags: always VEX ---------------------------------------------------
+    // ---- integer results and flags: always VEX --------------------------------------------------
     Pmovmskb    "66 0F D7"     Gpr,   Low 0;
     Movmskps    "0F 50"        Gpr,   Low 0;
     Movmskpd    "66 0F 50"     Gpr,   Low 0;
@@ -425,7 +425,7 @@ rows! {
     Vtestpd256  "66 0F38 0F"   Flags, Whole 16;
     Pcmpistri   "66 0F3A 63"   Index, Low 16 imm;
     Pcmpestri   "66 0F3A 61 W1" Index, Low 16 imm;
-    // ---- whole registers -------------------------------------------------------------------------
+    // ---- whole registers ------------------------------------------------------------------------
     Vpermq      "66 0F3A 00 W1" One,  Whole 16 imm vex;
     Vpermd      "66 0F38 36"   Two,   Whole 16 vex;
     Vperm2i128  "66 0F3A 46"   Two,   Whole 16 imm vex;
