@@ -177,6 +177,19 @@ pub struct NativeStats {
     pub flushes: u64,
 }
 
+/// An instruction of host code, for reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostInsn {
+    /// Its label, if something in the block jumps there.
+    pub label: Option<usize>,
+    /// Index of the guest instruction that it is for.
+    pub insn: usize,
+    /// Whether it is out of line.
+    pub cold: bool,
+    /// It in assembly language. Names stand for what differs from one run to the next.
+    pub text: String,
+}
+
 /// Runs host code from `entry` until it leaves; gives its exit word.
 pub type Enter = fn(&mut Cpu, entry: u64) -> u64;
 
@@ -212,4 +225,10 @@ pub trait Translator: Send {
 
     /// Counters.
     fn stats(&self) -> NativeStats;
+
+    /// The host code of the block whose first record is `first`, as it is now. Empty if it is not
+    /// translated.
+    fn listing(&self, _first: u32) -> Vec<HostInsn> {
+        Vec::new()
+    }
 }

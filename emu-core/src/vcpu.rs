@@ -79,9 +79,20 @@ pub struct Vcpu {
     pub stats: RunStats,
     /// Step over the instruction at RIP: its store hits translated code.
     step_over: bool,
-    last: (u64, u32),
+    last: Dispatched,
     traced_tlb: TlbStats,
     tracer: Option<Tracer>,
+}
+
+/// A block that the dispatcher looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dispatched {
+    /// Linear address of its first byte.
+    pub va: u64,
+    /// Mode it was looked up for.
+    pub mode: u32,
+    /// RAM offset of its first byte; `None` if that is not in RAM or not mapped.
+    pub off: Option<u64>,
 }
 
 /// Where a lookup led.
@@ -108,7 +119,7 @@ impl Vcpu {
             cache: Cache::default(),
             stats: RunStats::default(),
             step_over: false,
-            last: (0, 0),
+            last: Dispatched::default(),
             traced_tlb: TlbStats::default(),
             tracer: None,
         }
@@ -396,7 +407,7 @@ impl Vcpu {
     fn find(&mut self, mode: u32) -> Guest<Found> {
         let cpu = &mut self.cpu;
         let va = cpu.linear_rip();
-        self.last = (va, mode);
+        self.last = Dispatched { va, mode, off: None };
         // Bytes up to the limit of CS.
         let room = match mode & mode::CS_LIMIT {
             0 => u64::MAX,
@@ -414,6 +425,7 @@ impl Vcpu {
                 None => return self.outside(mode),
             }
         };
+        self.last.off = Some(off);
         if let Some(e) = self.cache.get(off, mode) {
             let (ip, second, len) = (e.ip, e.second, u64::from(e.len));
             if len > room {
@@ -595,9 +607,14 @@ impl Vcpu {
         }
     }
 
+    /// The block that the dispatcher looked up last.
+    pub fn last_block(&self) -> Dispatched {
+        self.last
+    }
+
     /// The micro-ops of the block that the dispatcher entered last, lifted anew: for reports.
     pub fn last_block_text(&mut self) -> String {
-        let (va, m) = self.last;
+        let Dispatched { va, mode: m, .. } = self.last;
         let rip = self.cpu.rip();
         let base = if m & mode::CODE64 != 0 { 0 } else { self.cpu.base(crate::cpu::Seg::Cs) };
         self.cpu.set_rip(va.wrapping_sub(base));

@@ -34,6 +34,23 @@ pub(super) struct Routines {
     pub(super) fill: [[u64; 6]; 2],
 }
 
+impl Routines {
+    /// Their addresses and names, for listings.
+    pub(super) fn names(&self) -> impl Iterator<Item = (u64, &'static str)> {
+        let &Routines { load, load_rmw, store, call, call_kept, vectors, indirect, fill } = self;
+        let others = [
+            (load, "load"),
+            (load_rmw, "load_rmw"),
+            (store, "store"),
+            (call, "run"),
+            (call_kept, "run_kept"),
+            (vectors, "vectors"),
+            (indirect, "indirect"),
+        ];
+        others.into_iter().chain(fill.into_iter().flatten().map(|a| (a, "fill")))
+    }
+}
+
 /// `mov eax, word; ret`: how host code is left.
 pub(super) fn leave(a: &mut Asm, word: u32) {
     a.byte(0xb8);

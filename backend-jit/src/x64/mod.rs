@@ -20,6 +20,7 @@ mod asm;
 mod ends;
 mod flags;
 mod fuse;
+mod listing;
 mod memory;
 mod region;
 mod vector;
@@ -31,11 +32,12 @@ use core::mem::offset_of;
 use emu_core::cpu::{Cpu, JUMPS, Jump, Reg, mode};
 use emu_core::flags::OSZAPC;
 use emu_core::interp::Leave;
-use emu_core::native::{Enter, Native, NativeStats, Part, Place, Target, Translator};
+use emu_core::native::{Enter, HostInsn, Native, NativeStats, Part, Place, Target, Translator};
 use emu_core::uop::{Block, Effect, Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use ends::Routines;
 use flags::{Recipe, State};
+use listing::Marks;
 use memory::{Kind, Try};
 use region::{Exits, Later, Piece, Version};
 use rustc_hash::FxHashMap;
@@ -167,6 +169,7 @@ struct Compiler<'a> {
     /// Micro-ops that are called, out of line too; and how many are in line.
     called: Called,
     called_in_line: u64,
+    marks: Marks,
 }
 
 impl Compiler<'_> {
@@ -182,6 +185,7 @@ impl Compiler<'_> {
             while mark(self.insn + 1).is_some_and(|m| m <= n) {
                 self.insn += 1;
             }
+            self.marks.insn(self.a.here(), self.pieces[self.piece].first_insn + self.insn);
             self.next = mark(self.insn + 1).unwrap_or(block.uops.len());
             let fused = self.fused(n);
             if fused == 0 {
@@ -322,7 +326,8 @@ struct Region {
     /// The first records of its blocks.
     blocks: Vec<u32>,
     /// What its code calls.
-    _called: Called,
+    called: Called,
+    marks: Marks,
 }
 
 /// An exit of a block in the region of `head`.
@@ -496,9 +501,10 @@ impl Translator for X64 {
             exits: Vec::new(),
             called: Vec::new(),
             called_in_line: 0,
+            marks: Marks::default(),
         };
         c.run();
-        let Compiler { a, exits, called, called_in_line, .. } = c;
+        let Compiler { a, exits, called, called_in_line, marks, .. } = c;
         if self.buffer.room() < pad.len() + a.code.len() {
             return None;
         }
@@ -523,7 +529,7 @@ impl Translator for X64 {
         }
         self.stats.called += called_in_line;
         self.stats.bytes += a.code.len() as u64;
-        self.regions.insert(head, Region { at, off, mode: m, blocks, _called: called });
+        self.regions.insert(head, Region { at, off, mode: m, blocks, called, marks });
         let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
         if in_page && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
             self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };
@@ -612,5 +618,9 @@ impl Translator for X64 {
 
     fn stats(&self) -> NativeStats {
         self.stats
+    }
+
+    fn listing(&self, first: u32) -> Vec<HostInsn> {
+        self.regions.get(&first).map_or_else(Vec::new, |b| self.lines(b))
     }
 }

@@ -29,13 +29,22 @@ pub(super) struct Piece<'a> {
     pub delta: i64,
     /// Flags live after each micro-op.
     pub lives: Vec<u32>,
+    /// Number of its first guest instruction, counted through the region.
+    pub first_insn: usize,
 }
 
 impl<'a> Piece<'a> {
     /// All that can be in one region with the first of `parts`.
     pub fn all(parts: &'a [Part<'a>]) -> Vec<Piece<'a>> {
         let head = parts[0].place.off;
-        parts.iter().filter_map(|p| Piece::new(p, p.place.off.wrapping_sub(head) as i64)).collect()
+        let delta = |p: &Part| p.place.off.wrapping_sub(head) as i64;
+        let mut all: Vec<Piece> = parts.iter().filter_map(|p| Piece::new(p, delta(p))).collect();
+        let mut insns = 0;
+        for p in &mut all {
+            p.first_insn = insns;
+            insns += p.block.insns.len();
+        }
+        all
     }
 
     fn new(p: &Part<'a>, delta: i64) -> Option<Piece<'a>> {
@@ -46,7 +55,7 @@ impl<'a> Piece<'a> {
             }
         }
         let lives = liveness(p.block, p.place.mode & mode::XM == 0);
-        Some(Piece { block, place: p.place, delta, lives })
+        Some(Piece { block, place: p.place, delta, lives, first_insn: 0 })
     }
 }
 
@@ -84,9 +93,14 @@ impl Compiler<'_> {
             if let Some(v) = self.next_version.take().or_else(unemitted) {
                 self.emit_version(v);
             } else if done < self.cold.len() {
+                if done == 0 {
+                    self.marks.cold = self.a.here() as u32;
+                }
                 self.emit_cold(done);
                 done += 1;
             } else {
+                self.marks.end = self.a.here() as u32;
+                self.marks.cold = if done == 0 { self.marks.end } else { self.marks.cold };
                 return;
             }
         }
