@@ -276,10 +276,7 @@ impl Machine {
             (Engine::Interp, _) | (Engine::Auto, None) => {}
             (Engine::Jit, None) => return Err(Error::NoTranslator),
             (Engine::Jit, Some(translator)) => machine.set_translator(translator, 1),
-            (Engine::Auto, Some(translator)) => machine.set_translator(
-                translator,
-                std::env::var("RW").map_or(WARM, |v| v.parse().unwrap()),
-            ),
+            (Engine::Auto, Some(translator)) => machine.set_translator(translator, WARM),
         }
         machine.start()?;
         if no_reboot {

@@ -19,6 +19,9 @@ use emu_core::native::{HostTarget, TARGETS};
 use emu_core::uop::{Op, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 
+/// Sizes of accesses that slots are filled for, as powers of two.
+pub(super) const SIZES: usize = 8;
+
 /// Addresses of the routines that every block may call.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Routines {
@@ -31,7 +34,7 @@ pub(super) struct Routines {
     pub vectors: u64,
     indirect: u64,
     /// By read or write and log2 of the bytes.
-    pub(super) fill: [[u64; 6]; 2],
+    pub(super) fill: [[u64; SIZES]; 2],
 }
 
 impl Routines {
@@ -119,7 +122,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     let call_kept = at(&mut |a| run(a, true));
     let vectors = at(&mut vector::routine);
     let indirect = at(&mut |a| indirect_routine(a, jumps));
-    let mut fill = [[0; 6]; 2];
+    let mut fill = [[0; SIZES]; 2];
     for (write, row) in fill.iter_mut().enumerate() {
         for (log, to) in row.iter_mut().enumerate() {
             *to = at(&mut |a| fill_routine(a, write != 0, 1 << log));
@@ -154,8 +157,10 @@ fn fill_routine(a: &mut Asm, write: bool, n: i64) {
     a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
     let unknown = a.jcc(cc::NE);
     a.store(W64, slot(offset_of!(Slot, page)), RAX);
-    a.op(W64, 0x03, RAX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
-    a.op(W64, 0x03, RAX, Rm::M(RBP, NATIVE_RAM));
+    a.mov(W64, RDX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
+    a.op(W64, 0x03, RDX, Rm::M(RBP, NATIVE_RAM));
+    a.store(W64, slot(offset_of!(Slot, addend)), RDX);
+    a.op(W64, 0x03, RAX, Rm::R(RDX));
     a.store(W64, slot(offset_of!(Slot, host)), RAX);
     a.ret();
     a.bind(across);
@@ -506,17 +511,15 @@ impl Compiler<'_> {
                 self.resume(resume);
             }
             Cold::Vector(m) => self.vector_miss(&m),
-            Cold::Replay { miss, resume, record, from, count } => {
+            Cold::Replay { miss, resume, from, count } => {
                 self.missed(miss);
-                self.insn_record = Some(record);
                 self.replayed(from, count);
                 self.restore(end);
                 self.resume(resume);
             }
-            Cold::Return { miss, other, record, from, by, target } => {
+            Cold::Return { miss, other, from, by, target } => {
                 self.missed(miss);
                 self.a.bind(other);
-                self.insn_record = Some(record);
                 self.returned(from, by, target);
             }
             Cold::Indirect { jump } => {

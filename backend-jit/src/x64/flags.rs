@@ -149,8 +149,11 @@ impl Compiler<'_> {
         }
     }
 
-    /// Before what may fault: EFLAGS are free.
+    /// Before what may fault: EFLAGS are free. Accesses of a group don't, and leave them alone.
     pub(super) fn settle(&mut self) {
+        if self.group.is_some() {
+            return;
+        }
         self.keep();
         self.host = false;
         self.settled = self.state();

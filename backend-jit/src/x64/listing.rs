@@ -9,7 +9,7 @@ use super::{Region, X64};
 use crate::enter::BIAS;
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, Reg};
-use emu_core::mem::tlb::{SLOTS, Tlb};
+use emu_core::mem::tlb::{SLOTS, Slot, Tlb};
 use emu_core::native::{HostInsn, Native};
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Formatter, Instruction, NasmFormatter, OpKind, Register,
@@ -56,7 +56,7 @@ const FIELDS: &[(usize, usize, usize, &str)] = &[
     (offset_of!(Cpu, native) + offset_of!(Native, table), 8, 1, "native.table"),
     (offset_of!(Cpu, native) + offset_of!(Native, live), 8, 1, "native.live"),
     (offset_of!(Cpu, native) + offset_of!(Native, vectors), 32, 2, "native.vector"),
-    (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots), 16, SLOTS, "slot"),
+    (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots), size_of::<Slot>(), SLOTS, "slot"),
 ];
 
 /// Name of what is at `at` bytes into the [`Cpu`].

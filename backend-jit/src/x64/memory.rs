@@ -12,6 +12,7 @@
 
 use super::alu::rm;
 use super::asm::{RAX, RBP, RCX, RDX, Rm, cc};
+use super::ends::SIZES;
 use super::{Cold, Compiler, Loc, loc};
 use crate::enter::BIAS;
 use core::mem::offset_of;
@@ -46,7 +47,7 @@ pub(super) struct Try {
 }
 
 /// The slot for accesses at `m`, from `rbp`.
-fn slot(m: &Mem, write: bool) -> i32 {
+pub(super) fn slot(m: &Mem, write: bool) -> i32 {
     let n = match (m.seg, m.base) {
         (seg, _) if seg == Seg::Fs.base() => 16,
         (seg, _) if seg == Seg::Gs.base() => 17,
@@ -96,6 +97,9 @@ impl Compiler<'_> {
     /// The linear address of `m` in RAX.
     pub(super) fn address(&mut self, m: &Mem) {
         self.tried = (self.a.here(), *m);
+        if self.group.is_some() {
+            return;
+        }
         self.sum(m, RAX);
         if m.seg != Reg::ZERO {
             self.a.op(W64, 0x03, RAX, rm(m.seg));
@@ -107,6 +111,11 @@ impl Compiler<'_> {
     /// that jump out of line does not find the address in RAX.
     pub(super) fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
         let (start, m) = self.tried;
+        if let Some(slot) = self.group.as_ref().map(|g| g.slot) {
+            let base = self.get(m.base, W64, RAX);
+            self.a.mov(W64, RDX, Rm::M(RBP, slot + offset_of!(Slot, addend) as i32));
+            return (Rm::X(RDX, base, 0, m.disp), 0);
+        }
         let write = kind != Kind::Load;
         let slot = slot(&m, write);
         self.a.op(W64, 0x2b, RAX, Rm::M(RBP, slot + offset_of!(Slot, page) as i32));
@@ -124,8 +133,8 @@ impl Compiler<'_> {
         if let Ok(n) = self.tries.binary_search_by_key(&miss, |t| t.miss) {
             let t = self.tries[n];
             self.a.imm(RCX, t.slot as i64 as u64);
-            let fill =
-                self.routines.fill[usize::from(t.write)][t.n.trailing_zeros().min(5) as usize];
+            let fill = self.routines.fill[usize::from(t.write)]
+                [t.n.trailing_zeros().min(SIZES as u32 - 1) as usize];
             self.a.call_near(fill);
             let again = self.a.jmp();
             self.a.bind_to(again, t.start);
@@ -133,6 +142,9 @@ impl Compiler<'_> {
     }
 
     fn cold(&mut self, u: &Uop, kind: Kind, miss: usize) {
+        if self.group.is_some() {
+            return;
+        }
         let packed = u.w as u32 | u32::from(u.mem.stack) << 4;
         let packed = self.record() << 8 | packed | self.vectors_kept();
         let resume = self.a.here();

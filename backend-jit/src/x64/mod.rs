@@ -20,6 +20,7 @@ mod asm;
 mod ends;
 mod flags;
 mod fuse;
+mod group;
 mod listing;
 mod memory;
 mod region;
@@ -37,6 +38,7 @@ use emu_core::uop::{Block, Effect, Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use ends::Routines;
 use flags::{Recipe, State};
+use group::Group;
 use listing::Marks;
 use memory::{Kind, Try};
 use region::{Exits, Later, Piece, Version};
@@ -90,9 +92,9 @@ enum Cold {
     /// A vector access that misses.
     Vector(vector::Miss),
     /// Micro-ops that were fused and must be run one by one.
-    Replay { miss: usize, resume: usize, record: u32, from: usize, count: usize },
+    Replay { miss: usize, resume: usize, from: usize, count: usize },
     /// A fused return, from its micro-op `from` on: RSP += `by`, RIP = `target`.
-    Return { miss: usize, other: usize, record: u32, from: usize, by: Option<i32>, target: Reg },
+    Return { miss: usize, other: usize, from: usize, by: Option<i32>, target: Reg },
     /// To the block at RAX, which the table for this mode and mapping does not know.
     Indirect { jump: usize },
     /// One way of a conditional end.
@@ -163,6 +165,7 @@ struct Compiler<'a> {
     /// Where the last address was begun, and which.
     tried: (usize, Mem),
     tries: Vec<Try>,
+    group: Option<Group>,
     vector: vector::State,
     cold: Vec<Later>,
     exits: Exits,
@@ -187,6 +190,7 @@ impl Compiler<'_> {
             }
             self.marks.insn(self.a.here(), self.pieces[self.piece].first_insn + self.insn);
             self.next = mark(self.insn + 1).unwrap_or(block.uops.len());
+            self.open_group(n);
             let fused = self.fused(n);
             if fused == 0 {
                 self.live = self.lives[n];
@@ -195,6 +199,7 @@ impl Compiler<'_> {
                 self.after(n, 1);
             }
             n += fused.max(1);
+            self.close_group(n);
         }
     }
 
@@ -496,6 +501,7 @@ impl Translator for X64 {
             insn_record: None,
             tried: (0, Mem::at(Reg::ZERO, 0)),
             tries: Vec::new(),
+            group: None,
             vector: vector::State::default(),
             cold: Vec::new(),
             exits: Vec::new(),

@@ -83,6 +83,8 @@ pub struct Slot {
     pub page: u64,
     /// Its address in host memory.
     pub host: u64,
+    /// That less the linear address.
+    pub addend: u64,
 }
 
 /// A tag that never hits at `index`.
@@ -245,7 +247,8 @@ impl Tlb {
         spaces[0] = Space { pcid: 0, id: 2, last_use: 1 };
         let void = Box::new([const { AtomicU64::new(0) }; 512]);
         let random = RandomState::new().hash_one(0) & !4095;
-        let nowhere = Slot { page: random & !(1 << 56) | 1 << 63, host: void.as_ptr() as u64 };
+        let (page, host) = (random & !(1 << 56) | 1 << 63, void.as_ptr() as u64);
+        let nowhere = Slot { page, host, addend: host.wrapping_sub(page) };
         Tlb {
             entries,
             tables: Default::default(),
@@ -622,7 +625,7 @@ mod tests {
         for (name, slots, epoch, change) in changes {
             let mut t = Tlb::new();
             t.sync_slots();
-            let (before, kept) = (t.epoch(), Slot { page: 0x5000, host: 0 });
+            let (before, kept) = (t.epoch(), Slot { page: 0x5000, host: 0, addend: 0 });
             t.slots[3] = kept;
             change(&mut t);
             t.sync_slots();
