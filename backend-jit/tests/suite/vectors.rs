@@ -186,6 +186,18 @@ fn every_encoding_is_exact() {
     }
 }
 
+/// VZEROUPPER and VZEROALL, in 64-bit mode and others, and what is like them.
+#[test]
+fn registers_are_zeroed() {
+    for (n, from) in (0..=16).flat_map(|n| (0..4).map(move |from| (n, from))) {
+        let mut b = Builder::new();
+        b.start_insn(3);
+        b.vzero(n, from);
+        b.exit();
+        check_from(|| state(u64::from(n), MODE, 0x1f80), &b.finish());
+    }
+}
+
 /// Without AVX2 all is called.
 #[test]
 fn hosts_without_vectors_do_the_same() {
