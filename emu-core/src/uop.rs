@@ -243,6 +243,8 @@ macro_rules! for_each_op {
     Vset    "vset"   VecSet  Pure [0] [0];
     /// The words from `imm` on of the first `k` vector registers become zero.
     Vzero   "vzero"  VecZero Pure [0] [0];
+    /// MXCSR, zero-extended to 64 bits.
+    Mxcsr   "mxcsr"  Unary   Pure [0] [0];
     // ---- the rest ------------------------------------------------------------------------------------
     /// Calls a helper; reads and writes any state.
     Helper  "helper" Helper  Helper [OSZAPC] [0];

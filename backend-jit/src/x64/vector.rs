@@ -275,6 +275,7 @@ impl Compiler<'_> {
     pub(super) fn vector(&mut self, u: &Uop) -> bool {
         self.of_this_insn();
         match u.op {
+            Op::Mxcsr => self.mxcsr(u),
             Op::Chkw => self.check_for_writing(u),
             _ if !self.has_vectors() => false,
             Op::Vget => self.vector_get(u),

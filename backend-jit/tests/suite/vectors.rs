@@ -186,6 +186,18 @@ fn every_encoding_is_exact() {
     }
 }
 
+/// VZEROUPPER and VZEROALL, in 64-bit mode and others, and what is like them.
+#[test]
+fn registers_are_zeroed() {
+    for (n, from) in (0..=16).flat_map(|n| (0..4).map(move |from| (n, from))) {
+        let mut b = Builder::new();
+        b.start_insn(3);
+        b.vzero(n, from);
+        b.exit();
+        check_from(|| state(u64::from(n), MODE, 0x1f80), &b.finish());
+    }
+}
+
 /// Without AVX2 all is called.
 #[test]
 fn hosts_without_vectors_do_the_same() {
@@ -222,7 +234,7 @@ fn what_is_called_is_known() {
     const CALLED: &str = "Emms Maskmovdqu Pcmpestrm Pcmpestrm64 Pcmpistrm Rcpps Rcpss Rsqrtps \
          Rsqrtss Vgatherdpd Vgatherdps Vgatherqpd Vgatherqps Vmaskmovdqu Vmaskmovpd Vmaskmovps \
          Vpcmpestrm Vpcmpestrm64 Vpcmpistrm Vpgatherdd Vpgatherdq Vpgatherqd Vpgatherqq \
-         Vpmaskmovd Vpmaskmovq Vrcpps Vrcpss Vrsqrtps Vrsqrtss Vstmxcsr";
+         Vpmaskmovd Vpmaskmovq Vrcpps Vrcpss Vrsqrtps Vrsqrtss";
     if !std::arch::is_x86_feature_detected!("avx2") {
         return;
     }
