@@ -58,6 +58,11 @@ pub struct MachineOptions {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,…")]
     pub trace: Vec<TraceWhat>,
 
+    /// Name translated code for `perf`, in /tmp/perf-PID.map; also if the environment has
+    /// RING3_PERF_MAP
+    #[arg(long, conflicts_with = "lockstep")]
+    pub perf_map: bool,
+
     /// Where the trace goes; standard error if not given
     #[arg(long, value_name = "PATH", requires = "trace")]
     pub trace_file: Option<PathBuf>,

@@ -226,6 +226,11 @@ pub trait Translator: Send {
     /// Counters.
     fn stats(&self) -> NativeStats;
 
+    /// Host code that belongs to no block: address, bytes and name.
+    fn routines(&self) -> Vec<(u64, u64, &'static str)> {
+        Vec::new()
+    }
+
     /// The host code of the block whose first record is `first`, as it is now. Empty if it is not
     /// translated.
     fn listing(&self, _first: u32) -> Vec<HostInsn> {

@@ -348,6 +348,11 @@ impl Machine {
         self.vcpu.trace(what, Box::new(out));
     }
 
+    /// Names translated code in `out` from now on, as `perf` reads it in `/tmp/perf-PID.map`.
+    pub fn perf_map(&mut self, out: Box<dyn Write + Send>) {
+        self.vcpu.perf_map(out);
+    }
+
     /// Counts sensitive instructions from now on; see [`frontend_x86::sensitive`].
     pub fn audit(&mut self) {
         frontend_x86::sensitive::audit(&mut self.vcpu.cpu);

@@ -157,6 +157,15 @@ impl X64 {
         lines
     }
 
+    /// The routines: address, bytes and name.
+    pub(super) fn routine_places(&self) -> Vec<(u64, u64, &'static str)> {
+        let mut names = self.routines.names().to_vec();
+        names.sort_unstable();
+        let end = self.buffer.base() + self.empty as u64;
+        let ends: Vec<u64> = names.iter().skip(1).map(|n| n.0).chain([end]).collect();
+        names.into_iter().zip(ends).map(|((at, name), end)| (at, end - at, name)).collect()
+    }
+
     /// Constants in the code that differ from run to run.
     fn known_addresses(&self, b: &Region) -> BTreeMap<u64, &'static str> {
         let tables = [(self.jumps.as_ptr() as u64, "jumps"), (self.buffer.base(), "code")];

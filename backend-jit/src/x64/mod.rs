@@ -626,6 +626,10 @@ impl Translator for X64 {
         self.stats
     }
 
+    fn routines(&self) -> Vec<(u64, u64, &'static str)> {
+        self.routine_places()
+    }
+
     fn listing(&self, first: u32) -> Vec<HostInsn> {
         self.regions.get(&first).map_or_else(Vec::new, |b| self.lines(b))
     }

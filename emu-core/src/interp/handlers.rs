@@ -744,7 +744,9 @@ pub fn native(cpu: &mut Cpu, code: &[Rec], _ip: usize, x: &Rec) -> u64 {
 fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
     // Only exits that end a block change the address space or the privilege.
     cpu.native.tlb = cpu.tlb.table_address();
-    (cpu.enter)(cpu, entry)
+    let word = (cpu.enter)(cpu, entry);
+    cpu.native_exits[(word & 15) as usize] += 1;
+    word
 }
 
 /// The first record of a block that is no longer valid.
