@@ -557,6 +557,22 @@ impl Cpu {
         }
     }
 
+    /// Whether an interrupt or NMI is requested and not masked.
+    pub fn wants_interrupt(&self) -> bool {
+        let board = &self.mem.platform;
+        self.sysflags & rflags::IF != 0 && board.interrupt_pending()
+            || board.nmi_pending() && !self.nmi_blocked
+    }
+
+    /// First record of the block at RIP, if that is among the recent targets of indirect jumps.
+    #[inline(always)]
+    pub fn recent(&self) -> Option<usize> {
+        let va = if self.mode & mode::CODE64 != 0 { self.rip() } else { self.linear_rip() };
+        let off = self.tlb.exec(va)?;
+        let j = &self.jumps[Jump::index(off)];
+        (j.off == off && j.mode == self.mode).then_some(j.ip as usize)
+    }
+
     /// Instructions run: retired, faulted, and an eighth of the iterations of repeated string
     /// instructions. Exact between blocks.
     pub fn icount(&self) -> u64 {
@@ -578,7 +594,7 @@ impl Cpu {
 
     /// After a device access: a newly pending interrupt ends the run at the next block border.
     fn after_io(&mut self) {
-        if self.sysflags & rflags::IF != 0 && self.mem.platform.interrupt_pending() {
+        if self.wants_interrupt() {
             self.kick();
         }
     }

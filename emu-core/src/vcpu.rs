@@ -211,13 +211,50 @@ impl Vcpu {
             if stepping || shadow || through || armed || self.tracing(Trace::INSN) {
                 self.single(stepping, through, after_ss);
             } else {
-                self.stats.dispatches += 1;
-                match self.find(self.cpu.mode) {
-                    Ok(found) => self.go(found.ip()),
+                match self.dispatch() {
+                    Ok(ip) => self.go(ip),
                     Err(f) => self.fault(f),
                 }
             }
         }
+    }
+
+    /// Whether all that is left to do before the next instruction is to find its block: a whole
+    /// turn would do nothing else.
+    fn is_quiet(&self) -> bool {
+        let cpu = &self.cpu;
+        let waits = cpu.shutdown || cpu.halted || cpu.shadow || self.step_over;
+        let w = &cpu.watch;
+        let debugged = w.armed || w.shadow || w.pending != 0 || cpu.sysflags & rflags::TF != 0;
+        let stored = !cpu.smc.is_empty() || cpu.mem.code.is_dirty();
+        cpu.budget >= 0
+            && cpu.held == 0
+            && !(waits || debugged || stored)
+            && self.tracer.is_none()
+            && !cpu.wants_interrupt()
+    }
+
+    /// Finds the block at RIP for the dispatcher: gives its first record.
+    fn dispatch(&mut self) -> Guest<usize> {
+        self.stats.dispatches += 1;
+        self.find(self.cpu.mode).map(|found| found.ip())
+    }
+
+    /// The next block after one that has been left, if nothing else is to be done first. `known`:
+    /// it may be among the recent targets of indirect jumps.
+    fn next(&mut self, known: bool) -> Option<usize> {
+        while self.is_quiet() {
+            let cpu = &mut self.cpu;
+            cpu.sysflags &= !rflags::RF;
+            if known && let Some(ip) = cpu.recent() {
+                return Some(ip);
+            }
+            match self.dispatch() {
+                Ok(ip) => return Some(ip),
+                Err(f) => self.fault(f),
+            }
+        }
+        None
     }
 
     /// Delivers an interrupt if one is requested and allowed.
@@ -289,9 +326,15 @@ impl Vcpu {
                     Some(next) => ip = next,
                     None => return,
                 },
-                Leave::Lookup => return,
                 Leave::Warm => ip = self.warm(at),
-                _ => return self.left(why, at),
+                _ => {
+                    self.left(why, at);
+                    // A lookup comes from a jump that did not find its target there.
+                    match self.next(why != Leave::Lookup) {
+                        Some(next) => ip = next,
+                        None => return,
+                    }
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 //! stored.
 
 use super::{Handler, Leave, Rec, TAIL};
-use crate::cpu::{Cpu, Jump, Reg, Seg, mode};
+use crate::cpu::{Cpu, Reg, Seg, mode};
 use crate::fault::{Fault, vector};
 use crate::flags::{Flags, OSZAPC};
 use crate::mem::tlb::Access;
@@ -607,15 +607,10 @@ pub fn jrnz<const W: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64
 /// Looks the block at RIP up among the recent targets of indirect jumps.
 #[inline(always)]
 fn indirect(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let va = if cpu.mode & mode::CODE64 != 0 { cpu.regs[RIP] } else { cpu.linear_rip() };
-    if let Some(off) = cpu.tlb.exec(va) {
-        let j = &cpu.jumps[Jump::index(off)];
-        if j.off == off && j.mode == cpu.mode {
-            let t = j.ip as usize;
-            return go(cpu, code, t);
-        }
+    match cpu.recent() {
+        Some(t) => go(cpu, code, t),
+        None => Leave::Lookup.at(ip),
     }
-    Leave::Lookup.at(ip)
 }
 
 /// Indirect jump to register `a`, cut to width `c`; `i` is the instruction count.
