@@ -324,7 +324,7 @@ pub struct SysRegs {
 }
 
 /// Entries of [`Cpu::jumps`].
-pub const JUMPS: usize = 4096;
+pub const JUMPS: usize = 16384;
 
 /// An entry of the cache that indirect jumps look into: block by address and mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -657,6 +657,14 @@ impl Cpu {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn probe(&mut self, va: u64, n: u64, access: Access) -> Guest<()> {
+        let known = match access {
+            Access::Read => self.tlb.read(va, n),
+            Access::Write => self.tlb.write(va, n),
+            Access::Exec => None,
+        };
+        if known.is_some() {
+            return Ok(());
+        }
         let in_page = 4096 - (va & 4095);
         if n > in_page {
             self.check_crossing(va, in_page)?;

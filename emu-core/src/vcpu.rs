@@ -87,7 +87,9 @@ pub struct Vcpu {
 enum Found {
     /// The block starts at this record and may be linked to.
     Linkable(u32),
-    /// It must be looked up every time (it straddles pages).
+    /// The same, and its first record checks what the lookup has checked.
+    Straddling(u32),
+    /// It must be looked up every time.
     Unlinkable(u32),
 }
 
@@ -95,6 +97,7 @@ impl Found {
     fn ip(&self) -> usize {
         match self {
             Found::Linkable(ip) | Found::Unlinkable(ip) => *ip as usize,
+            Found::Straddling(ip) => *ip as usize + 1,
         }
     }
 }
@@ -425,14 +428,8 @@ impl Vcpu {
             if len > room {
                 return self.up_to_limit(mode);
             }
-            if second.is_none() {
-                if mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
-                    self.cache.enter_jump(cpu, off, mode, ip);
-                }
-                return Ok(Found::Linkable(ip));
-            }
-            if self.second_page(va, off, len)? == second {
-                return Ok(Found::Unlinkable(ip));
+            if second.is_none() || self.second_page(va, off, len)? == second {
+                return Ok(self.found(off, mode, ip, second));
             }
         }
         let cpu = &mut self.cpu;
@@ -448,13 +445,15 @@ impl Vcpu {
         self.make_room();
         let cpu = &mut self.cpu;
         let ip = self.cache.insert(cpu, off, second, &block, mode);
-        if second.is_some() {
-            return Ok(Found::Unlinkable(ip));
-        }
+        Ok(self.found(off, mode, ip, second))
+    }
+
+    /// The block at RAM offset `off`, whose first record is `ip`.
+    fn found(&mut self, off: u64, mode: u32, ip: u32, second: Option<u64>) -> Found {
         if mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
-            self.cache.enter_jump(cpu, off, mode, ip);
+            self.cache.enter_jump(&mut self.cpu, off, mode, ip);
         }
-        Ok(Found::Linkable(ip))
+        if second.is_some() { Found::Straddling(ip) } else { Found::Linkable(ip) }
     }
 
     /// The block at RIP reaches beyond the limit of CS: its first instruction alone may not.
@@ -481,8 +480,11 @@ impl Vcpu {
         }
         let cpu = &mut self.cpu;
         let next = cpu.wrap_linear(va.wrapping_add(in_page));
+        if let Some(off) = cpu.tlb.exec(next) {
+            return Ok(Some(off));
+        }
         let pa = (cpu.frontend.translate)(cpu, next, Access::Exec)?;
-        Ok(Some(cpu.mem.lookup(pa).map_or(!4095, |(off, _)| off)))
+        Ok(Some(cpu.mem.lookup(pa).map_or(OUTSIDE, |(off, _)| off)))
     }
 
     /// Code that is not in RAM or ROM: one instruction at a time, never kept.
@@ -511,7 +513,9 @@ impl Vcpu {
                 return None;
             }
         };
-        let (Found::Linkable(ip), Some((from, from_mode, first))) = (&found, source) else {
+        let (Found::Linkable(ip) | Found::Straddling(ip), Some((from, from_mode, first))) =
+            (&found, source)
+        else {
             return Some(found.ip());
         };
         if from_mode == m && self.cache.stats.flushes == generation {
@@ -534,7 +538,7 @@ impl Vcpu {
             self.cache.stats.links += 1;
             self.cache.tell_link(first, taken, target);
         }
-        Some(*ip as usize)
+        Some(found.ip())
     }
 
     /// Runs the one instruction at RIP; then its debug traps are pending, the single step's too if

@@ -16,7 +16,7 @@
 //! The layout of [`Entry`] is `repr(C)`: generated code will use it as it is.
 
 /// log2 of the entries per level-1 table.
-pub const L1_BITS: u32 = 10;
+pub const L1_BITS: u32 = 12;
 /// Entries of a level-1 table.
 pub const L1: usize = 1 << L1_BITS;
 const L2_SMALL: usize = 4096;
@@ -74,7 +74,6 @@ type Entries = [Entry; L1];
 
 /// What is known of a level-1 table besides its entries (apart, so that the tables that every
 /// access looks at are a power of two in size).
-#[derive(Default)]
 struct Table {
     /// Indices filled since the last flush (with repetitions).
     filled: Vec<u16>,
@@ -210,7 +209,7 @@ impl Tlb {
         spaces[0] = Space { pcid: 0, id: 2, last_use: 1 };
         Tlb {
             entries,
-            tables: Default::default(),
+            tables: std::array::from_fn(|_| Table { filled: Vec::new(), large: [0; L1 / 64] }),
             current: 0,
             spaces,
             slot: 0,
