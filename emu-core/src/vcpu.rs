@@ -94,6 +94,11 @@ enum Found {
 }
 
 impl Found {
+    /// The block whose first record is `ip` and whose second page, if it has one, is `second`.
+    fn new(ip: u32, second: Option<u64>) -> Found {
+        if second.is_some() { Found::Straddling(ip) } else { Found::Linkable(ip) }
+    }
+
     fn ip(&self) -> usize {
         match self {
             Found::Linkable(ip) | Found::Unlinkable(ip) => *ip as usize,
@@ -237,10 +242,18 @@ impl Vcpu {
             && !cpu.wants_interrupt()
     }
 
-    /// Finds the block at RIP for the dispatcher: gives its first record.
+    /// Finds the block at RIP, and lets indirect jumps find it: gives where to go on.
     fn dispatch(&mut self) -> Guest<usize> {
         self.stats.dispatches += 1;
-        self.find(self.cpu.mode).map(|found| found.ip())
+        let m = self.cpu.mode;
+        let found = self.find(m)?;
+        if m & (mode::SINGLE | mode::CS_LIMIT) == 0
+            && let Found::Linkable(ip) | Found::Straddling(ip) = found
+            && let Some(off) = self.cpu.tlb.exec(self.cpu.linear_rip())
+        {
+            self.cache.enter_jump(&mut self.cpu, off, m, ip);
+        }
+        Ok(found.ip())
     }
 
     /// The next block after one that has been left, if nothing else is to be done first. `known`:
@@ -429,7 +442,7 @@ impl Vcpu {
                 return self.up_to_limit(mode);
             }
             if second.is_none() || self.second_page(va, off, len)? == second {
-                return Ok(self.found(off, mode, ip, second));
+                return Ok(Found::new(ip, second));
             }
         }
         let cpu = &mut self.cpu;
@@ -445,15 +458,7 @@ impl Vcpu {
         self.make_room();
         let cpu = &mut self.cpu;
         let ip = self.cache.insert(cpu, off, second, &block, mode);
-        Ok(self.found(off, mode, ip, second))
-    }
-
-    /// The block at RAM offset `off`, whose first record is `ip`.
-    fn found(&mut self, off: u64, mode: u32, ip: u32, second: Option<u64>) -> Found {
-        if mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
-            self.cache.enter_jump(&mut self.cpu, off, mode, ip);
-        }
-        if second.is_some() { Found::Straddling(ip) } else { Found::Linkable(ip) }
+        Ok(Found::new(ip, second))
     }
 
     /// The block at RIP reaches beyond the limit of CS: its first instruction alone may not.

@@ -28,7 +28,7 @@ use crate::code_buffer::CodeBuffer;
 use crate::enter::{self, BIAS, PINNED, RIP};
 use asm::{Asm, RAX, RBP, RCX, Rm};
 use core::mem::offset_of;
-use emu_core::cpu::{Cpu, JUMPS, Jump, Reg, mode};
+use emu_core::cpu::{Cpu, JUMPS, Jump, Reg};
 use emu_core::flags::OSZAPC;
 use emu_core::interp::Leave;
 use emu_core::native::{Enter, Native, NativeStats, Place, Target, Translator};
@@ -426,7 +426,8 @@ impl Translator for X64 {
             called: 0,
         };
         c.run();
-        let Compiler { a, exits, called, .. } = c;
+        let Compiler { a, exits, called, cpu, .. } = c;
+        let known = cpu.jumps[Jump::index(place.off)];
         if self.buffer.room() < pad.len() + a.code.len() {
             return None;
         }
@@ -438,8 +439,8 @@ impl Translator for X64 {
         let exits = exits.map(|e| e.map(|s| s.at(at)));
         let (off, m) = (place.off, place.mode);
         self.blocks.insert(place.first, Translated { at, off, mode: m, exits });
-        let in_page = (off & 4095) + u64::from(block.len) <= 4096;
-        if in_page && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
+        // Only what an indirect jump has gone to: the table is small.
+        if known == (Jump { off, mode: m, ip: place.first }) {
             self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };
         }
         for link in self.incoming.get(&place.first).cloned().unwrap_or_default() {
