@@ -1,6 +1,6 @@
 //! The soft TLB: two levels in front of the architectural page walk (which is the frontend's).
 //!
-//! **Level 1** is what every guest access looks at: direct-mapped tables of 1024 entries with one
+//! **Level 1** is what every guest access looks at: direct-mapped tables of 4096 entries with one
 //! tag each for read, write and execute, and an addend that turns a linear address into an offset
 //! of [`GuestRam`](super::GuestRam). A tag is a page address; an access of `n` bytes at `va` hits
 //! when `va - tag <= 4096 - n`, which is exact for unaligned accesses and misses on page crossings.
@@ -11,7 +11,7 @@
 //!
 //! **Level 2** holds walk results (4 KiB, 2 MiB, 4 MiB and 1 GiB pages) whatever the privilege,
 //! tagged with the id of the address space or of the global one. Flushing an address space is
-//! giving it a new id.
+//! giving it a new id, and clearing what its tables of level 1 hold but global pages.
 //!
 //! The layout of [`Entry`] is `repr(C)`: generated code will use it as it is.
 
@@ -72,25 +72,66 @@ const fn miss(index: usize) -> u64 {
 /// The entries of a level-1 table.
 type Entries = [Entry; L1];
 
+/// A set of indices of a level-1 table.
+type Set = [u64; L1 / 64];
+
+fn is_in(set: &Set, i: usize) -> bool {
+    set[i / 64 % (L1 / 64)] >> (i % 64) & 1 != 0
+}
+
+fn put_in(set: &mut Set, i: usize, on: bool) {
+    let (word, bit) = (&mut set[i / 64 % (L1 / 64)], 1 << (i % 64));
+    *word = if on { *word | bit } else { *word & !bit };
+}
+
 /// What is known of a level-1 table besides its entries (apart, so that the tables that every
-/// access looks at are a power of two in size).
+/// access looks at are a power of two in size). Clearing a table costs by what was filled.
 struct Table {
-    /// Indices filled since the last flush (with repetitions).
-    filled: Vec<u16>,
+    /// Indices filled since the last flush that took them: `[0]` by pages of the address space,
+    /// `[1]` by global ones. An index may be in both.
+    filled: [Vec<u16>; 2],
+    /// Which indices these are.
+    listed: [Set; 2],
+    /// Which indices hold a global page.
+    global: Set,
     /// Which indices hold a 4 KiB slice of a larger page.
-    large: [u64; L1 / 64],
+    large: Set,
+    /// In which GiB, modulo 64, such slices are.
+    large_in: u64,
 }
 
 impl Table {
-    fn drop_entry(&mut self, entries: &mut Entries, i: usize) {
-        entries[i] = no_entry(i);
-        self.large[i / 64] &= !(1 << (i % 64));
+    fn new() -> Table {
+        let none = [0; L1 / 64];
+        let filled = Default::default();
+        Table { filled, listed: [none; 2], global: none, large: none, large_in: 0 }
     }
 
-    fn clear(&mut self, entries: &mut Entries) {
-        for i in std::mem::take(&mut self.filled) {
-            self.drop_entry(entries, i as usize);
+    fn drop_entry(&mut self, entries: &mut Entries, i: usize) {
+        entries[i] = no_entry(i);
+        put_in(&mut self.large, i, false);
+    }
+
+    /// Forgets all entries but those of global pages, or these too.
+    fn clear(&mut self, entries: &mut Entries, global: bool) {
+        for kind in 0..=usize::from(global) {
+            let mut list = std::mem::take(&mut self.filled[kind]);
+            for i in list.drain(..).map(usize::from) {
+                put_in(&mut self.listed[kind], i, false);
+                if kind == usize::from(is_in(&self.global, i)) {
+                    self.drop_entry(entries, i);
+                }
+            }
+            self.filled[kind] = list;
         }
+        if global {
+            self.large_in = 0;
+        }
+    }
+
+    /// Indices that may hold something.
+    fn filled(&self) -> impl Iterator<Item = usize> {
+        self.filled.iter().flatten().map(|&i| i.into())
     }
 }
 
@@ -164,7 +205,7 @@ struct Space {
 pub struct Tlb {
     /// Tables by address-space slot × 4 + privilege.
     entries: Box<[Entries; SPACES * 4]>,
-    tables: [Table; SPACES * 4],
+    tables: Box<[Table; SPACES * 4]>,
     /// Table of ordinary accesses at the current privilege.
     current: usize,
     spaces: [Space; SPACES],
@@ -209,7 +250,7 @@ impl Tlb {
         spaces[0] = Space { pcid: 0, id: 2, last_use: 1 };
         Tlb {
             entries,
-            tables: std::array::from_fn(|_| Table { filled: Vec::new(), large: [0; L1 / 64] }),
+            tables: Box::new(std::array::from_fn(|_| Table::new())),
             current: 0,
             spaces,
             slot: 0,
@@ -284,10 +325,9 @@ impl Tlb {
         old
     }
 
-    /// Enters a page at level 1 for the current privilege: `va` is any address in it, `off` the
-    /// RAM offset of the 4 KiB page, `large` whether it is a slice of a larger page. Rights add
-    /// to those of an entry for the same page.
-    pub fn insert(&mut self, va: u64, off: u64, rights: Rights, large: bool) {
+    /// Enters the 4 KiB at RAM offset `off`, where `va` is, at level 1 for the current privilege:
+    /// all or a part of a page that is `global` or not, and `large` if it has more than that.
+    pub fn insert(&mut self, va: u64, off: u64, rights: Rights, global: bool, large: bool) {
         let data = self.privilege() != Privilege::UserAligned;
         let rights = Rights { read: rights.read && data, write: rights.write && data, ..rights };
         let i = Self::index(va);
@@ -300,17 +340,14 @@ impl Tlb {
             exec: tag(rights.exec),
             addend: (off & !4095).wrapping_sub(page),
         };
-        if table.filled.len() >= 4 * L1 {
-            table.filled.sort_unstable();
-            table.filled.dedup();
+        let kind = usize::from(global);
+        if !is_in(&table.listed[kind], i) {
+            put_in(&mut table.listed[kind], i, true);
+            table.filled[kind].push(i as u16);
         }
-        table.filled.push(i as u16);
-        let (word, bit) = (i / 64, 1u64 << (i % 64));
-        if large {
-            table.large[word] |= bit;
-        } else {
-            table.large[word] &= !bit;
-        }
+        put_in(&mut table.global, i, global);
+        put_in(&mut table.large, i, large);
+        table.large_in |= u64::from(large) << (va >> 30 & 63);
     }
 
     /// Level 2: the translation of `va` in the current address space.
@@ -354,9 +391,10 @@ impl Tlb {
         id
     }
 
-    fn clear_slot(&mut self, slot: usize) {
+    /// Clears level 1 of an address space, of global pages only if `global`.
+    fn clear_slot(&mut self, slot: usize, global: bool) {
         for n in slot * 4..slot * 4 + 4 {
-            self.tables[n].clear(&mut self.entries[n]);
+            self.tables[n].clear(&mut self.entries[n], global);
         }
     }
 
@@ -377,7 +415,7 @@ impl Tlb {
         });
         if found.is_none() || !keep {
             self.stats.flushes += 1;
-            self.clear_slot(slot);
+            self.clear_slot(slot, false);
             self.spaces[slot].id = self.new_id();
         }
         self.spaces[slot].pcid = pcid;
@@ -390,7 +428,7 @@ impl Tlb {
     pub fn flush_pcid(&mut self, pcid: u16) {
         if let Some(slot) = self.spaces.iter().position(|s| s.pcid == pcid) {
             self.stats.flushes += 1;
-            self.clear_slot(slot);
+            self.clear_slot(slot, false);
             self.spaces[slot].id = self.new_id();
         }
     }
@@ -399,7 +437,7 @@ impl Tlb {
     pub fn flush_all(&mut self, global: bool) {
         self.stats.flushes += 1;
         for slot in 0..SPACES {
-            self.clear_slot(slot);
+            self.clear_slot(slot, global);
             self.spaces[slot].id = self.new_id();
         }
         if global {
@@ -411,7 +449,7 @@ impl Tlb {
     /// the rights in them were made from has changed (CR0.WP, SMAP, PKRU, A20).
     pub fn clear_level1(&mut self) {
         for slot in 0..SPACES {
-            self.clear_slot(slot);
+            self.clear_slot(slot, true);
         }
     }
 
@@ -440,11 +478,14 @@ impl Tlb {
         // page everywhere, and every slice of a large page within the same GiB.
         let i = Self::index(va);
         let tables = self.tables.iter_mut().zip(self.entries.iter_mut());
-        for (t, entries) in tables.filter(|(t, _)| !t.filled.is_empty()) {
+        for (t, entries) in tables.filter(|(t, _)| t.filled().next().is_some()) {
             let page = va & !4095;
             let e = &entries[i];
             if e.read == page || e.write == page || e.exec == page {
                 t.drop_entry(entries, i);
+            }
+            if t.large_in >> (va >> 30 & 63) & 1 == 0 {
+                continue;
             }
             for word in 0..t.large.len() {
                 let mut bits = t.large[word];
@@ -464,8 +505,7 @@ impl Tlb {
     pub fn protect(&mut self, off: u64) {
         let off = off & !4095;
         for (t, entries) in self.tables.iter().zip(self.entries.iter_mut()) {
-            for &i in &t.filled {
-                let i = i as usize;
+            for i in t.filled() {
                 let e = &mut entries[i];
                 if e.write != miss(i) && e.write.wrapping_add(e.addend) == off {
                     e.write = miss(i);
@@ -488,7 +528,7 @@ mod tests {
     #[test]
     fn hits_are_exact_at_the_page_border() {
         let mut t = Tlb::new();
-        t.insert(0x5000, 0x9000, RW, false);
+        t.insert(0x5000, 0x9000, RW, false, false);
         assert_eq!(t.read(0x5ff8, 8), Some(0x9ff8));
         assert_eq!(t.read(0x5ff9, 8), None);
         assert_eq!(t.read(0x4fff, 2), None);
@@ -501,7 +541,7 @@ mod tests {
     #[test]
     fn privileges_and_spaces_do_not_share() {
         let mut t = Tlb::new();
-        t.insert(0x5000, 0x9000, RW, false);
+        t.insert(0x5000, 0x9000, RW, false, false);
         t.set_privilege(Privilege::User);
         assert_eq!(t.read(0x5000, 1), None);
         t.set_privilege(Privilege::Supervisor);
@@ -525,9 +565,9 @@ mod tests {
         let mut t = Tlb::new();
         t.insert2(0x20_0000, page(0x40_0000, 21, false));
         for i in 0..512 {
-            t.insert(0x20_0000 + i * 4096, 0x40_0000 + i * 4096, RW, true);
+            t.insert(0x20_0000 + i * 4096, 0x40_0000 + i * 4096, RW, false, true);
         }
-        t.insert(0x8000_0000, 0, RW, false);
+        t.insert(0x8000_0000, 0, RW, false, false);
         t.invalidate(0x2f_f000, None);
         assert_eq!(t.lookup2(0x20_0000), None);
         assert!((0..512).all(|i| t.read(0x20_0000 + i * 4096, 1).is_none()));
@@ -537,8 +577,8 @@ mod tests {
     #[test]
     fn a_page_that_gets_code_loses_its_write_tags() {
         let mut t = Tlb::new();
-        t.insert(0x5000, 0x9000, RW, false);
-        t.insert(0x6000, 0xb000, RW, false);
+        t.insert(0x5000, 0x9000, RW, false, false);
+        t.insert(0x6000, 0xb000, RW, false, false);
         t.protect(0x9123);
         assert_eq!((t.write(0x5000, 1), t.read(0x5000, 1)), (None, Some(0x9000)));
         assert_eq!(t.write(0x6000, 1), Some(0xb000));

@@ -113,7 +113,7 @@ fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
     };
     let Some((off, writable)) = cpu.mem.lookup(pa) else { return Err(Fault::page(va, code)) };
     let write = writable && access == Access::Write && cpu.mem.code.page(off) == 0;
-    cpu.tlb.insert(va, off, Rights { read: true, write, exec: true }, false);
+    cpu.tlb.insert(va, off, Rights { read: true, write, exec: true }, false, false);
     Ok(pa)
 }
 

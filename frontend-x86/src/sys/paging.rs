@@ -72,7 +72,7 @@ pub fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
     if cpu.sys.cr0 & cr0::PG == 0 {
         let va = va & 0xffff_ffff;
         let rights = Rights { read: true, write: true, exec: true };
-        enter(cpu, va, va, rights, false);
+        enter(cpu, va, va, rights, (false, false));
         return Ok(va);
     }
     let va = match cpu.sys.efer & efer::LMA != 0 {
@@ -102,18 +102,18 @@ pub fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
         write: t.dirty && ok(Access::Write),
         exec: ok(Access::Exec),
     };
-    enter(cpu, va, pa, rights, t.shift != 12);
+    enter(cpu, va, pa, rights, (t.global, t.shift != 12));
     Ok(pa)
 }
 
 /// Enters the page of `va` at level 1 when memory backs it; stores to ROM and to pages with code,
 /// and all data accesses to pages with a data breakpoint, stay on the slow path.
-fn enter(cpu: &mut Cpu, va: u64, pa: u64, rights: Rights, large: bool) {
+fn enter(cpu: &mut Cpu, va: u64, pa: u64, rights: Rights, (global, large): (bool, bool)) {
     if let Some((off, ram)) = cpu.mem.lookup(pa & !0xfff) {
         let data = !cpu.watch.page(va);
         let write = rights.write && data && ram && cpu.mem.code.page(off) == 0;
         let read = rights.read && data;
-        cpu.tlb.insert(va, off, Rights { read, write, ..rights }, large);
+        cpu.tlb.insert(va, off, Rights { read, write, ..rights }, global, large);
     }
 }
 
