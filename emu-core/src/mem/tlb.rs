@@ -64,6 +64,14 @@ pub struct Entry {
     pub addend: u64,
 }
 
+impl Entry {
+    /// The page that it is for, as the entry at `index`, if there is one.
+    fn page(&self, index: usize) -> Option<u64> {
+        let of_index = |tag: &u64| Tlb::index(*tag) == index;
+        [self.read, self.exec, self.write].into_iter().find(of_index)
+    }
+}
+
 /// A tag that never hits at `index`.
 const fn miss(index: usize) -> u64 {
     (index as u64 ^ 1) << 12
@@ -479,9 +487,7 @@ impl Tlb {
         let i = Self::index(va);
         let tables = self.tables.iter_mut().zip(self.entries.iter_mut());
         for (t, entries) in tables.filter(|(t, _)| t.filled().next().is_some()) {
-            let page = va & !4095;
-            let e = &entries[i];
-            if e.read == page || e.write == page || e.exec == page {
+            if entries[i].page(i) == Some(va & !4095) {
                 t.drop_entry(entries, i);
             }
             if t.large_in >> (va >> 30 & 63) & 1 == 0 {
@@ -492,8 +498,7 @@ impl Tlb {
                 while bits != 0 {
                     let i = word * 64 + bits.trailing_zeros() as usize;
                     bits &= bits - 1;
-                    let e = &entries[i];
-                    if [e.read, e.write, e.exec].iter().any(|tag| (tag ^ va) >> 30 == 0) {
+                    if entries[i].page(i).is_some_and(|page| (page ^ va) >> 30 == 0) {
                         t.drop_entry(entries, i);
                     }
                 }
@@ -568,10 +573,36 @@ mod tests {
             t.insert(0x20_0000 + i * 4096, 0x40_0000 + i * 4096, RW, false, true);
         }
         t.insert(0x8000_0000, 0, RW, false, false);
+        t.insert(0x8020_1000, 0, RW, false, true);
         t.invalidate(0x2f_f000, None);
         assert_eq!(t.lookup2(0x20_0000), None);
         assert!((0..512).all(|i| t.read(0x20_0000 + i * 4096, 1).is_none()));
         assert!(t.read(0x8000_0000, 1).is_some());
+        assert!(t.read(0x8020_1000, 1).is_some(), "a slice of another GiB");
+    }
+
+    #[test]
+    fn global_pages_stay_at_level_1() {
+        let mut t = Tlb::new();
+        t.insert(0x5000, 0x9000, RW, true, false);
+        t.insert(0x6000, 0x9000, RW, false, false);
+        // An index that has held both kinds is judged by what it holds now.
+        let far = (L1 as u64) << 12;
+        t.insert(0x7000, 0x9000, RW, false, false);
+        t.insert(far + 0x7000, 0x9000, RW, true, false);
+        t.insert(0x8000, 0x9000, RW, true, false);
+        t.insert(far + 0x8000, 0x9000, RW, false, false);
+        let left = |t: &Tlb| {
+            let pages = [0x5000, 0x6000, far + 0x7000, far + 0x8000];
+            pages.map(|va| t.read(va, 1).is_some())
+        };
+        t.switch(0, false);
+        assert_eq!(left(&t), [true, false, true, false]);
+        t.insert(far + 0x8000, 0x9000, RW, false, false);
+        t.flush_all(false);
+        assert_eq!(left(&t), [true, false, true, false]);
+        t.flush_all(true);
+        assert_eq!(left(&t), [false; 4]);
     }
 
     #[test]
