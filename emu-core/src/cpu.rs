@@ -659,7 +659,7 @@ impl Cpu {
     pub fn probe(&mut self, va: u64, n: u64, access: Access) -> Guest<()> {
         let known = match access {
             Access::Read => self.tlb.read(va, n),
-            Access::Write => self.tlb.write(va, n),
+            Access::Write => self.tlb.write(va, n).or_else(|| self.tlb.write_beside_code(va, n)),
             Access::Exec => None,
         };
         if known.is_some() {
@@ -758,9 +758,16 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn write_slow(&mut self, va: u64, w: Width, value: u64) -> Guest<()> {
+        let n = w.bytes();
+        if let Some(off) = self.tlb.write_beside_code(va, n) {
+            self.ram_write(off, w, value);
+            if self.mem.code.page(off) == 0 {
+                self.tlb.unprotect(va);
+            }
+            return Ok(());
+        }
         self.tlb.stats.l1_misses += 1;
         let va = self.wrap_linear(va);
-        let n = w.bytes();
         self.before_access(va, n, true)?;
         let in_page = 4096 - (va & 4095);
         if n > in_page {
@@ -795,13 +802,7 @@ impl Cpu {
     /// page. Code that is hit will be invalidated when the current run ends.
     pub fn phys_write(&mut self, pa: u64, w: Width, value: u64) {
         match self.mem.lookup(pa) {
-            Some((off, true)) => {
-                if self.mem.code.hit(off, w.bytes()) {
-                    self.smc.push((off, w.bytes()));
-                    self.kick();
-                }
-                self.mem.ram.write(off, w, value);
-            }
+            Some((off, true)) => self.ram_write(off, w, value),
             Some((_, false)) => {}
             None => {
                 self.now();
@@ -809,6 +810,15 @@ impl Cpu {
                 self.after_io();
             }
         }
+    }
+
+    /// Writes RAM that may have code.
+    fn ram_write(&mut self, off: u64, w: Width, value: u64) {
+        if self.mem.code.hit(off, w.bytes()) {
+            self.smc.push((off, w.bytes()));
+            self.kick();
+        }
+        self.mem.ram.write(off, w, value);
     }
 
     /// Alignment checking of `n` bytes that are not one number: vectors of 16 and 32 bytes at 16,
@@ -831,7 +841,7 @@ impl Cpu {
             return self.unaligned(|cpu| cpu.read_array(va));
         }
         let mut out = [0; N];
-        if N > 1 && self.tlb.read(va, N as u64).is_none() {
+        if N > 1 {
             self.probe(va, N as u64, Access::Read)?;
         }
         let mut i = 0;
@@ -855,7 +865,7 @@ impl Cpu {
             self.check_array(va, data.len())?;
             return self.unaligned(|cpu| cpu.write_array(va, data));
         }
-        if data.len() > 1 && self.tlb.write(va, data.len() as u64).is_none() {
+        if data.len() > 1 {
             self.probe(va, data.len() as u64, Access::Write)?;
         }
         let mut rest = data;

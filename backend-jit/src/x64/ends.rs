@@ -9,7 +9,7 @@ use crate::enter::{self, BIAS, PINNED, RIP};
 use core::mem::offset_of;
 use emu_core::cpu::{JUMPS, Reg, mode};
 use emu_core::interp::Leave;
-use emu_core::mem::tlb::{Entry, L1};
+use emu_core::mem::tlb::{FETCHES, Fetch, L1};
 use emu_core::uop::{Op, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 
@@ -124,14 +124,15 @@ fn executable(a: &mut Asm, m: u32) -> usize {
     }
     a.mov(W32, RCX, Rm::R(RAX));
     a.ext(W32, 0xc1, 5, Rm::R(RCX));
-    a.byte(7);
-    a.alu_imm(W32, 4, Rm::R(RCX), ((L1 - 1) << 5) as i64);
+    const FETCH: u32 = size_of::<Fetch>().trailing_zeros();
+    a.byte(12 - FETCH as u8);
+    a.alu_imm(W32, 4, Rm::R(RCX), ((L1 - 1) << FETCH) as i64);
     a.op(W64, 0x03, RCX, Rm::M(RBP, NATIVE_TLB));
     a.mov(W64, RDX, Rm::R(RAX));
-    a.op(W64, 0x2b, RDX, Rm::M(RCX, offset_of!(Entry, exec) as i32));
+    a.op(W64, 0x2b, RDX, Rm::M(RCX, (FETCHES + offset_of!(Fetch, tag)) as i32));
     a.alu_imm(W64, 7, Rm::R(RDX), 4095);
     let miss = a.jcc(cc::A);
-    a.op(W64, 0x03, RAX, Rm::M(RCX, offset_of!(Entry, addend) as i32));
+    a.op(W64, 0x03, RAX, Rm::M(RCX, (FETCHES + offset_of!(Fetch, addend)) as i32));
     miss
 }
 

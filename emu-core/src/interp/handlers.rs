@@ -132,6 +132,9 @@ enum Slow {
 
 /// Whether a store of `n` bytes at `va` would hit translated code (and must be stepped over).
 fn hits_code(cpu: &mut Cpu, va: u64, n: u64) -> Result<bool, Fault> {
+    if let Some(off) = cpu.tlb.write_beside_code(va, n) {
+        return Ok(!cpu.smc_through && cpu.mem.code.hit(off, n));
+    }
     cpu.check_alignment(cpu.wrap_linear(va), n)?;
     if cpu.smc_through {
         return Ok(false);

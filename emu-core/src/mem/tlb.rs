@@ -1,19 +1,22 @@
 //! The soft TLB: two levels in front of the architectural page walk (which is the frontend's).
 //!
-//! **Level 1** is what every guest access looks at: direct-mapped tables of 4096 entries with one
-//! tag each for read, write and execute, and an addend that turns a linear address into an offset
-//! of [`GuestRam`](super::GuestRam). A tag is a page address; an access of `n` bytes at `va` hits
-//! when `va - tag <= 4096 - n`, which is exact for unaligned accesses and misses on page crossings.
-//! An entry that must not hit holds a tag whose index bits differ from its own index. There is a
-//! table per address space and privilege, so rights are in the tags and a switch of address space
-//! or privilege is a change of index. Devices, first writes (dirty bit), and stores to pages with
-//! code never get a tag: they take the slow path, and the others pay nothing for them.
+//! **Level 1** is what every guest access looks at: direct-mapped tables of 4096 entries, for data
+//! with one tag each for reads and writes, for fetches with one, and an addend that turns a linear
+//! address into an offset of [`GuestRam`](super::GuestRam). A tag is a page address; an access of
+//! `n` bytes at `va` hits when `va - tag <= 4096 - n`, which is exact for unaligned accesses and
+//! misses on page crossings. An entry that must not hit holds a tag whose index bits differ from
+//! its own index. There is a table per address space and privilege, so rights are in the tags and a
+//! switch of address space or privilege is a change of table. Devices and first writes (dirty bit)
+//! never get a tag: they take the slow path, and the others pay nothing for them. Nor do stores to
+//! pages with code; for them there is a tag of its own, by which the slow path knows where they go.
 //!
 //! **Level 2** holds walk results (4 KiB, 2 MiB, 4 MiB and 1 GiB pages) whatever the privilege,
 //! tagged with the id of the address space or of the global one. Flushing an address space is
 //! giving it a new id, and clearing what its tables of level 1 hold but global pages.
 //!
-//! The layout of [`Entry`] is `repr(C)`: generated code will use it as it is.
+//! The layout of [`Entry`] and [`Fetch`] is `repr(C)`: generated code uses it as it is.
+
+use std::mem::offset_of;
 
 /// log2 of the entries per level-1 table.
 pub const L1_BITS: u32 = 12;
@@ -50,26 +53,28 @@ pub enum Access {
     Exec,
 }
 
-/// A level-1 entry.
+/// A level-1 entry for data. Aligned, so that it lies in one line of the host's cache.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
+#[repr(C, align(32))]
 pub struct Entry {
     /// Page address for reads, or a miss.
     pub read: u64,
     /// Page address for writes, or a miss.
     pub write: u64,
-    /// Page address for fetches, or a miss.
-    pub exec: u64,
+    /// Page address for writes that may hit code, or a miss.
+    pub code: u64,
     /// RAM offset of the page minus its linear address.
     pub addend: u64,
 }
 
-impl Entry {
-    /// The page that it is for, as the entry at `index`, if there is one.
-    fn page(&self, index: usize) -> Option<u64> {
-        let of_index = |tag: &u64| Tlb::index(*tag) == index;
-        [self.read, self.exec, self.write].into_iter().find(of_index)
-    }
+/// A level-1 entry for fetches.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub struct Fetch {
+    /// Page address, or a miss.
+    pub tag: u64,
+    /// RAM offset of the page minus its linear address.
+    pub addend: u64,
 }
 
 /// A tag that never hits at `index`.
@@ -77,8 +82,31 @@ const fn miss(index: usize) -> u64 {
     (index as u64 ^ 1) << 12
 }
 
-/// The entries of a level-1 table.
-type Entries = [Entry; L1];
+/// An entry of either kind.
+trait Slot: Copy {
+    /// The entry at index `i` that nothing hits.
+    fn empty(i: usize) -> Self;
+    /// Its tags.
+    fn tags(&self) -> impl Iterator<Item = u64>;
+}
+
+impl Slot for Entry {
+    fn empty(i: usize) -> Entry {
+        Entry { read: miss(i), write: miss(i), code: miss(i), addend: 0 }
+    }
+    fn tags(&self) -> impl Iterator<Item = u64> {
+        [self.read, self.write, self.code].into_iter()
+    }
+}
+
+impl Slot for Fetch {
+    fn empty(i: usize) -> Fetch {
+        Fetch { tag: miss(i), addend: 0 }
+    }
+    fn tags(&self) -> impl Iterator<Item = u64> {
+        std::iter::once(self.tag)
+    }
+}
 
 /// A set of indices of a level-1 table.
 type Set = [u64; L1 / 64];
@@ -92,9 +120,20 @@ fn put_in(set: &mut Set, i: usize, on: bool) {
     *word = if on { *word | bit } else { *word & !bit };
 }
 
-/// What is known of a level-1 table besides its entries (apart, so that the tables that every
-/// access looks at are a power of two in size). Clearing a table costs by what was filled.
-struct Table {
+/// What the page of an entry is besides its rights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kind {
+    /// Global: flushes of the address space leave it.
+    pub global: bool,
+    /// A 4 KiB part of a larger page.
+    pub large: bool,
+}
+
+/// The entries of one kind in a level-1 table, and what must be known to clear them at a cost by
+/// what was filled.
+#[repr(C)]
+struct Part<E> {
+    entries: [E; L1],
     /// Indices filled since the last flush that took them: `[0]` by pages of the address space,
     /// `[1]` by global ones. An index may be in both.
     filled: [Vec<u16>; 2],
@@ -102,51 +141,103 @@ struct Table {
     listed: [Set; 2],
     /// Which indices hold a global page.
     global: Set,
-    /// Which indices hold a 4 KiB slice of a larger page.
+    /// Which indices hold a part of a larger page.
     large: Set,
-    /// In which GiB, modulo 64, such slices are.
+    /// In which GiB, modulo 64, such parts are.
     large_in: u64,
 }
 
-impl Table {
-    fn new() -> Table {
+impl<E: Slot> Part<E> {
+    fn new() -> Part<E> {
         let none = [0; L1 / 64];
+        let entries = std::array::from_fn(E::empty);
         let filled = Default::default();
-        Table { filled, listed: [none; 2], global: none, large: none, large_in: 0 }
+        Part { entries, filled, listed: [none; 2], global: none, large: none, large_in: 0 }
     }
 
-    fn drop_entry(&mut self, entries: &mut Entries, i: usize) {
-        entries[i] = no_entry(i);
+    /// Makes `e` the entry for the page of `va`.
+    fn fill(&mut self, va: u64, e: E, kind: Kind) {
+        let i = Tlb::index(va);
+        self.entries[i] = e;
+        let list = usize::from(kind.global);
+        if !is_in(&self.listed[list], i) {
+            put_in(&mut self.listed[list], i, true);
+            self.filled[list].push(i as u16);
+        }
+        put_in(&mut self.global, i, kind.global);
+        put_in(&mut self.large, i, kind.large);
+        self.large_in |= u64::from(kind.large) << (va >> 30 & 63);
+    }
+
+    fn drop_entry(&mut self, i: usize) {
+        self.entries[i] = E::empty(i);
         put_in(&mut self.large, i, false);
     }
 
     /// Forgets all entries but those of global pages, or these too.
-    fn clear(&mut self, entries: &mut Entries, global: bool) {
-        for kind in 0..=usize::from(global) {
-            let mut list = std::mem::take(&mut self.filled[kind]);
-            for i in list.drain(..).map(usize::from) {
-                put_in(&mut self.listed[kind], i, false);
-                if kind == usize::from(is_in(&self.global, i)) {
-                    self.drop_entry(entries, i);
+    fn clear(&mut self, global: bool) {
+        for list in 0..=usize::from(global) {
+            let mut filled = std::mem::take(&mut self.filled[list]);
+            for i in filled.drain(..).map(usize::from) {
+                put_in(&mut self.listed[list], i, false);
+                if list == usize::from(is_in(&self.global, i)) {
+                    self.drop_entry(i);
                 }
             }
-            self.filled[kind] = list;
+            self.filled[list] = filled;
         }
         if global {
             self.large_in = 0;
         }
     }
 
-    /// Indices that may hold something.
-    fn filled(&self) -> impl Iterator<Item = usize> {
-        self.filled.iter().flatten().map(|&i| i.into())
+    /// The page that index `i` is filled with.
+    fn page(&self, i: usize) -> Option<u64> {
+        self.entries[i].tags().find(|tag| Tlb::index(*tag) == i)
+    }
+
+    /// Forgets the page of `va`, and every part of larger pages in the same GiB.
+    fn invalidate(&mut self, va: u64) {
+        let i = Tlb::index(va);
+        if self.page(i) == Some(va & !4095) {
+            self.drop_entry(i);
+        }
+        if self.large_in >> (va >> 30 & 63) & 1 == 0 {
+            return;
+        }
+        for word in 0..self.large.len() {
+            let mut bits = self.large[word];
+            while bits != 0 {
+                let i = word * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                if self.page(i).is_some_and(|page| (page ^ va) >> 30 == 0) {
+                    self.drop_entry(i);
+                }
+            }
+        }
     }
 }
 
-/// The entry at index `i` that nothing hits.
-const fn no_entry(i: usize) -> Entry {
-    Entry { read: miss(i), write: miss(i), exec: miss(i), addend: 0 }
+/// A level-1 table: what is known in one address space at one privilege.
+#[repr(C)]
+struct Level1 {
+    data: Part<Entry>,
+    fetches: Part<Fetch>,
 }
+
+impl Level1 {
+    fn new() -> Box<Level1> {
+        Box::new(Level1 { data: Part::new(), fetches: Part::new() })
+    }
+
+    fn clear(&mut self, global: bool) {
+        self.data.clear(global);
+        self.fetches.clear(global);
+    }
+}
+
+/// Distance of the first [`Fetch`] from [`Tlb::table_address`].
+pub const FETCHES: usize = offset_of!(Level1, fetches) + offset_of!(Part<Fetch>, entries);
 
 /// The result of an architectural page walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,15 +267,15 @@ struct L2Entry {
     t: Translation,
 }
 
-/// Rights of a level-1 entry, for the privilege of the table it goes into.
+/// Rights of a level-1 entry for data, at the privilege of the table it goes into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
     /// Reads may take the fast path.
     pub read: bool,
     /// Writes may take the fast path.
     pub write: bool,
-    /// Fetches may take the fast path.
-    pub exec: bool,
+    /// Writes may be done without a translation, but must look whether they hit code.
+    pub code: bool,
 }
 
 /// What the TLB counts.
@@ -211,11 +302,12 @@ struct Space {
 
 /// The TLB of one CPU.
 pub struct Tlb {
-    /// Tables by address-space slot × 4 + privilege.
-    entries: Box<[Entries; SPACES * 4]>,
-    tables: Box<[Table; SPACES * 4]>,
     /// Table of ordinary accesses at the current privilege.
+    table: Box<Level1>,
+    /// Its number: address-space slot × 4 + privilege.
     current: usize,
+    /// The others that have been used, by number.
+    parked: [Option<Box<Level1>>; SPACES * 4],
     spaces: [Space; SPACES],
     slot: usize,
     global_id: u32,
@@ -251,15 +343,12 @@ impl Default for Tlb {
 impl Tlb {
     /// An empty TLB in address space 0, supervisor.
     pub fn new() -> Tlb {
-        let entries: Vec<Entries> =
-            (0..SPACES * 4).map(|_| std::array::from_fn(no_entry)).collect();
-        let entries = entries.into_boxed_slice().try_into().unwrap_or_else(|_| unreachable!());
         let mut spaces = [Space { pcid: u16::MAX, id: 0, last_use: 0 }; SPACES];
         spaces[0] = Space { pcid: 0, id: 2, last_use: 1 };
         Tlb {
-            entries,
-            tables: Box::new(std::array::from_fn(|_| Table::new())),
+            table: Level1::new(),
             current: 0,
+            parked: Default::default(),
             spaces,
             slot: 0,
             global_id: 1,
@@ -278,7 +367,7 @@ impl Tlb {
     /// The level-1 entry that `va` would hit at the current privilege.
     #[inline(always)]
     pub fn entry(&self, va: u64) -> &Entry {
-        &self.entries[self.current & (SPACES * 4 - 1)][Self::index(va)]
+        &self.table.data.entries[Self::index(va)]
     }
 
     /// RAM offset of `n` bytes to read at `va`.
@@ -295,24 +384,47 @@ impl Tlb {
         (va.wrapping_sub(e.write) <= 4096 - n).then(|| va.wrapping_add(e.addend))
     }
 
+    /// RAM offset of `n` bytes to write at `va` in a page that has, or had, code.
+    #[inline]
+    pub fn write_beside_code(&self, va: u64, n: u64) -> Option<u64> {
+        let e = self.entry(va);
+        (va.wrapping_sub(e.code) <= 4096 - n).then(|| va.wrapping_add(e.addend))
+    }
+
     /// RAM offset of the instruction byte at `va`.
     #[inline(always)]
     pub fn exec(&self, va: u64) -> Option<u64> {
-        let e = self.entry(va);
-        (va.wrapping_sub(e.exec) < 4096).then(|| va.wrapping_add(e.addend))
+        let e = &self.table.fetches.entries[Self::index(va)];
+        (va.wrapping_sub(e.tag) < 4096).then(|| va.wrapping_add(e.addend))
     }
 
     /// Address of the table of [`Entry`]s that [`entry`](Self::entry) looks into at the current
-    /// privilege, for host code. The entry for a page is at its number modulo [`L1`]; the table
-    /// stays where it is as long as the TLB lives.
+    /// privilege, for host code; that of [`Fetch`]es is [`FETCHES`] further on. The entry for a page
+    /// is at its number modulo [`L1`]; a table stays where it is as long as the TLB lives.
     pub fn table_address(&self) -> u64 {
-        self.entries[self.current & (SPACES * 4 - 1)].as_ptr() as u64
+        self.table.data.entries.as_ptr() as u64
     }
 
     /// Selects the privilege of ordinary accesses from now on.
     #[inline]
     pub fn set_privilege(&mut self, p: Privilege) {
-        self.current = self.slot * 4 + p as usize;
+        let new = self.slot * 4 + p as usize;
+        if new != self.current {
+            self.select(new);
+        }
+    }
+
+    fn select(&mut self, new: usize) {
+        let table = self.parked[new].take().unwrap_or_else(Level1::new);
+        self.parked[self.current] = Some(std::mem::replace(&mut self.table, table));
+        self.current = new;
+    }
+
+    /// All tables that have been used, with their numbers.
+    fn tables(&mut self) -> impl Iterator<Item = (usize, &mut Level1)> {
+        let parked = self.parked.iter_mut().enumerate();
+        let parked = parked.filter_map(|(n, t)| t.as_deref_mut().map(|t| (n, t)));
+        parked.chain(std::iter::once((self.current, &mut *self.table)))
     }
 
     /// Privilege of ordinary accesses.
@@ -333,29 +445,23 @@ impl Tlb {
         old
     }
 
-    /// Enters the 4 KiB at RAM offset `off`, where `va` is, at level 1 for the current privilege:
-    /// all or a part of a page that is `global` or not, and `large` if it has more than that.
-    pub fn insert(&mut self, va: u64, off: u64, rights: Rights, global: bool, large: bool) {
+    /// Enters the page of `va`, the 4 KiB at RAM offset `off`, at level 1 for data at the current
+    /// privilege.
+    pub fn insert(&mut self, va: u64, off: u64, rights: Rights, kind: Kind) {
         let data = self.privilege() != Privilege::UserAligned;
-        let rights = Rights { read: rights.read && data, write: rights.write && data, ..rights };
-        let i = Self::index(va);
-        let page = va & !4095;
-        let table = &mut self.tables[self.current];
-        let tag = |ok: bool| if ok { page } else { miss(i) };
-        self.entries[self.current][i] = Entry {
-            read: tag(rights.read),
-            write: tag(rights.write),
-            exec: tag(rights.exec),
-            addend: (off & !4095).wrapping_sub(page),
-        };
-        let kind = usize::from(global);
-        if !is_in(&table.listed[kind], i) {
-            put_in(&mut table.listed[kind], i, true);
-            table.filled[kind].push(i as u16);
-        }
-        put_in(&mut table.global, i, global);
-        put_in(&mut table.large, i, large);
-        table.large_in |= u64::from(large) << (va >> 30 & 63);
+        let (i, page) = (Self::index(va), va & !4095);
+        let tag = |ok: bool| if ok && data { page } else { miss(i) };
+        let addend = (off & !4095).wrapping_sub(page);
+        let Rights { read, write, code } = rights;
+        let e = Entry { read: tag(read), write: tag(write), code: tag(code), addend };
+        self.table.data.fill(va, e, kind);
+    }
+
+    /// The same for fetches.
+    pub fn insert_fetch(&mut self, va: u64, off: u64, kind: Kind) {
+        let tag = va & !4095;
+        let e = Fetch { tag, addend: (off & !4095).wrapping_sub(tag) };
+        self.table.fetches.fill(va, e, kind);
     }
 
     /// Level 2: the translation of `va` in the current address space.
@@ -401,9 +507,7 @@ impl Tlb {
 
     /// Clears level 1 of an address space, of global pages only if `global`.
     fn clear_slot(&mut self, slot: usize, global: bool) {
-        for n in slot * 4..slot * 4 + 4 {
-            self.tables[n].clear(&mut self.entries[n], global);
-        }
+        self.tables().filter(|(n, _)| n / 4 == slot).for_each(|(_, t)| t.clear(global));
     }
 
     /// Switches to the address space `pcid`; unless `keep`, its non-global translations are
@@ -444,8 +548,8 @@ impl Tlb {
     /// Flushes everything; global translations too if `global`.
     pub fn flush_all(&mut self, global: bool) {
         self.stats.flushes += 1;
+        self.tables().for_each(|(_, t)| t.clear(global));
         for slot in 0..SPACES {
-            self.clear_slot(slot, global);
             self.spaces[slot].id = self.new_id();
         }
         if global {
@@ -456,9 +560,7 @@ impl Tlb {
     /// Forgets the level-1 entries of all spaces and privileges, keeping level 2: when what
     /// the rights in them were made from has changed (CR0.WP, SMAP, PKRU, A20).
     pub fn clear_level1(&mut self) {
-        for slot in 0..SPACES {
-            self.clear_slot(slot, true);
-        }
+        self.tables().for_each(|(_, t)| t.clear(true));
     }
 
     /// Invalidates the page of `va` in the address space `pcid` (`None`: the current one) and
@@ -482,40 +584,34 @@ impl Tlb {
                 *b = NO_L2;
             }
         }
-        // A level-1 entry does not say whether it is global or which size its page had: drop the
-        // page everywhere, and every slice of a large page within the same GiB.
-        let i = Self::index(va);
-        let tables = self.tables.iter_mut().zip(self.entries.iter_mut());
-        for (t, entries) in tables.filter(|(t, _)| t.filled().next().is_some()) {
-            if entries[i].page(i) == Some(va & !4095) {
-                t.drop_entry(entries, i);
-            }
-            if t.large_in >> (va >> 30 & 63) & 1 == 0 {
-                continue;
-            }
-            for word in 0..t.large.len() {
-                let mut bits = t.large[word];
-                while bits != 0 {
-                    let i = word * 64 + bits.trailing_zeros() as usize;
-                    bits &= bits - 1;
-                    if entries[i].page(i).is_some_and(|page| (page ^ va) >> 30 == 0) {
-                        t.drop_entry(entries, i);
-                    }
+        // A level-1 entry does not say which size its page had: every part of a larger page goes
+        // that may be of the same.
+        for (_, t) in self.tables() {
+            t.data.invalidate(va);
+            t.fetches.invalidate(va);
+        }
+    }
+
+    /// The RAM page at `off` has code now: level-1 entries no longer let writes take the fast path.
+    pub fn protect(&mut self, off: u64) {
+        let off = off & !4095;
+        for (_, t) in self.tables() {
+            let Part { entries, filled, .. } = &mut t.data;
+            for i in filled.iter().flatten().map(|&i| usize::from(i)) {
+                let e = &mut entries[i];
+                if e.write != miss(i) && e.write.wrapping_add(e.addend) == off {
+                    (e.write, e.code) = (miss(i), e.write);
                 }
             }
         }
     }
 
-    /// Takes the write right from every level-1 entry of the RAM page at `off`: it has code now.
-    pub fn protect(&mut self, off: u64) {
-        let off = off & !4095;
-        for (t, entries) in self.tables.iter().zip(self.entries.iter_mut()) {
-            for i in t.filled() {
-                let e = &mut entries[i];
-                if e.write != miss(i) && e.write.wrapping_add(e.addend) == off {
-                    e.write = miss(i);
-                }
-            }
+    /// The page of `va` has no code any more: writes take the fast path again.
+    pub fn unprotect(&mut self, va: u64) {
+        let i = Self::index(va);
+        let e = &mut self.table.data.entries[i];
+        if va.wrapping_sub(e.code) < 4096 {
+            (e.write, e.code) = (e.code, miss(i));
         }
     }
 }
@@ -524,7 +620,10 @@ impl Tlb {
 mod tests {
     use super::*;
 
-    const RW: Rights = Rights { read: true, write: true, exec: false };
+    const RW: Rights = Rights { read: true, write: true, code: false };
+    const SMALL: Kind = Kind { global: false, large: false };
+    const LARGE: Kind = Kind { global: false, large: true };
+    const GLOBAL: Kind = Kind { global: true, large: false };
 
     fn page(pa: u64, shift: u8, global: bool) -> Translation {
         Translation { pa, shift, global, writable: true, ..NO_L2.t }
@@ -533,7 +632,7 @@ mod tests {
     #[test]
     fn hits_are_exact_at_the_page_border() {
         let mut t = Tlb::new();
-        t.insert(0x5000, 0x9000, RW, false, false);
+        t.insert(0x5000, 0x9000, RW, SMALL);
         assert_eq!(t.read(0x5ff8, 8), Some(0x9ff8));
         assert_eq!(t.read(0x5ff9, 8), None);
         assert_eq!(t.read(0x4fff, 2), None);
@@ -546,7 +645,7 @@ mod tests {
     #[test]
     fn privileges_and_spaces_do_not_share() {
         let mut t = Tlb::new();
-        t.insert(0x5000, 0x9000, RW, false, false);
+        t.insert(0x5000, 0x9000, RW, SMALL);
         t.set_privilege(Privilege::User);
         assert_eq!(t.read(0x5000, 1), None);
         t.set_privilege(Privilege::Supervisor);
@@ -570,10 +669,10 @@ mod tests {
         let mut t = Tlb::new();
         t.insert2(0x20_0000, page(0x40_0000, 21, false));
         for i in 0..512 {
-            t.insert(0x20_0000 + i * 4096, 0x40_0000 + i * 4096, RW, false, true);
+            t.insert(0x20_0000 + i * 4096, 0x40_0000 + i * 4096, RW, LARGE);
         }
-        t.insert(0x8000_0000, 0, RW, false, false);
-        t.insert(0x8020_1000, 0, RW, false, true);
+        t.insert(0x8000_0000, 0, RW, SMALL);
+        t.insert(0x8020_1000, 0, RW, LARGE);
         t.invalidate(0x2f_f000, None);
         assert_eq!(t.lookup2(0x20_0000), None);
         assert!((0..512).all(|i| t.read(0x20_0000 + i * 4096, 1).is_none()));
@@ -584,21 +683,21 @@ mod tests {
     #[test]
     fn global_pages_stay_at_level_1() {
         let mut t = Tlb::new();
-        t.insert(0x5000, 0x9000, RW, true, false);
-        t.insert(0x6000, 0x9000, RW, false, false);
+        t.insert(0x5000, 0x9000, RW, GLOBAL);
+        t.insert(0x6000, 0x9000, RW, SMALL);
         // An index that has held both kinds is judged by what it holds now.
         let far = (L1 as u64) << 12;
-        t.insert(0x7000, 0x9000, RW, false, false);
-        t.insert(far + 0x7000, 0x9000, RW, true, false);
-        t.insert(0x8000, 0x9000, RW, true, false);
-        t.insert(far + 0x8000, 0x9000, RW, false, false);
+        t.insert(0x7000, 0x9000, RW, SMALL);
+        t.insert(far + 0x7000, 0x9000, RW, GLOBAL);
+        t.insert(0x8000, 0x9000, RW, GLOBAL);
+        t.insert(far + 0x8000, 0x9000, RW, SMALL);
         let left = |t: &Tlb| {
             let pages = [0x5000, 0x6000, far + 0x7000, far + 0x8000];
             pages.map(|va| t.read(va, 1).is_some())
         };
         t.switch(0, false);
         assert_eq!(left(&t), [true, false, true, false]);
-        t.insert(far + 0x8000, 0x9000, RW, false, false);
+        t.insert(far + 0x8000, 0x9000, RW, SMALL);
         t.flush_all(false);
         assert_eq!(left(&t), [true, false, true, false]);
         t.flush_all(true);
@@ -608,10 +707,14 @@ mod tests {
     #[test]
     fn a_page_that_gets_code_loses_its_write_tags() {
         let mut t = Tlb::new();
-        t.insert(0x5000, 0x9000, RW, false, false);
-        t.insert(0x6000, 0xb000, RW, false, false);
+        t.insert(0x5000, 0x9000, RW, SMALL);
+        t.insert(0x6000, 0xb000, RW, SMALL);
         t.protect(0x9123);
         assert_eq!((t.write(0x5000, 1), t.read(0x5000, 1)), (None, Some(0x9000)));
         assert_eq!(t.write(0x6000, 1), Some(0xb000));
+        assert_eq!(t.write_beside_code(0x5ffc, 4), Some(0x9ffc));
+        assert_eq!((t.write_beside_code(0x5ffd, 4), t.write_beside_code(0x6000, 1)), (None, None));
+        t.unprotect(0x5123);
+        assert_eq!((t.write(0x5000, 1), t.write_beside_code(0x5000, 1)), (Some(0x9000), None));
     }
 }
