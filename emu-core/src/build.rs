@@ -180,6 +180,12 @@ impl Builder {
         self.push(Uop { d, a, b: b.into(), imm, k, ..Uop::new(Op::Vset, w) });
     }
 
+    /// `vzero imm k=n`: the words from `from` on of the first `n` vector registers become zero.
+    pub fn vzero(&mut self, n: u8, from: u8) {
+        let imm = from.into();
+        self.push(Uop { k: n, imm, ..Uop::new(Op::Vzero, Width::W64) });
+    }
+
     /// Calls a helper with `d`, `a`, `b`, `w` and `imm` as its arguments.
     #[allow(clippy::too_many_arguments)] // the operands of the op
     pub fn helper(

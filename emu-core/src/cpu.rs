@@ -254,6 +254,8 @@ pub mod mode {
     pub const ALIGN: u32 = 1 << 13;
     /// Long mode is active (64-bit or compatibility).
     pub const LONG: u32 = 1 << 14;
+    /// MXCSR has an exception unmasked: vector operations may raise #XM.
+    pub const XM: u32 = 1 << 15;
     /// Sensitive instructions are counted; see [`Cpu::audit`](super::Cpu::audit).
     pub const AUDIT: u32 = 1 << 30;
     /// One instruction a block: single-stepping, interrupt shadows, code that overwrites itself.

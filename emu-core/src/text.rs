@@ -126,6 +126,7 @@ pub(crate) fn layout(op: Op) -> Layout {
         (Form::VecInt, _) => (Bits, &[D, Va, Vb, Vc, Imm]),
         (Form::VecGet, _) => (Bits, &[D, Lane]),
         (Form::VecSet, _) => (Bits, &[Vd, Lane, B]),
+        (Form::VecZero, _) => (None, &[Imm]),
         (Form::Linear, _) => (Bits, &[D, Seg, A, Imm]),
         (Form::Helper, _) => (Bits, &[D, A, B, Imm]),
         (Form::Raise, _) => (None, &[Imm]),
@@ -154,6 +155,12 @@ impl Layout {
 // ---- printing -----------------------------------------------------------------------------------
 
 struct Vector(Reg);
+
+impl Display for Reg {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(REGS[self.ix()])
+    }
+}
 
 impl Display for Vector {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {

@@ -12,6 +12,7 @@ use crate::native::Translator;
 use crate::passes;
 use crate::uop::Block;
 use crate::watch::{BS, BT};
+use crate::width::Width::{W32, W64};
 use std::io::Write;
 
 bitflags::bitflags! {
@@ -78,9 +79,20 @@ pub struct Vcpu {
     pub stats: RunStats,
     /// Step over the instruction at RIP: its store hits translated code.
     step_over: bool,
-    last: (u64, u32),
+    last: Dispatched,
     traced_tlb: TlbStats,
     tracer: Option<Tracer>,
+}
+
+/// A block that the dispatcher looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dispatched {
+    /// Linear address of its first byte.
+    pub va: u64,
+    /// Mode it was looked up for.
+    pub mode: u32,
+    /// RAM offset of its first byte; `None` if that is not in RAM or not mapped.
+    pub off: Option<u64>,
 }
 
 /// Where a lookup led.
@@ -115,7 +127,7 @@ impl Vcpu {
             cache: Cache::default(),
             stats: RunStats::default(),
             step_over: false,
-            last: (0, 0),
+            last: Dispatched::default(),
             traced_tlb: TlbStats::default(),
             tracer: None,
         }
@@ -385,7 +397,43 @@ impl Vcpu {
             return self.cache.cool(&mut self.cpu, at);
         };
         passes::run(&mut block);
-        self.cache.translate(&mut self.cpu, at, &block)
+        let mut parts = vec![(at, block)];
+        if let Some(off) = off {
+            self.gather(&mut parts, off, m);
+        }
+        self.cache.translate(&mut self.cpu, &parts)
+    }
+
+    /// Adds to the block at RIP, which is at RAM offset `off`, the blocks of its page that it leads
+    /// to, as far as they have been run.
+    fn gather(&mut self, parts: &mut Vec<(usize, Block)>, off: u64, m: u32) {
+        const BLOCKS: usize = 24;
+        const INSNS: usize = 300;
+        let width = match m & (mode::CODE64 | mode::CODE32 | mode::FLAT) {
+            m if m & mode::CODE64 != 0 => W64,
+            m if m == mode::CODE32 | mode::FLAT => W32,
+            _ => return,
+        };
+        let (rip, mut offs, mut insns) = (self.cpu.rip(), vec![off], 0);
+        let mut n = 0;
+        while n < parts.len() && parts.len() < BLOCKS && insns < INSNS {
+            insns += parts[n].1.insns.len();
+            for (w, delta) in parts[n].1.exits().into_iter().flatten() {
+                let to = offs[n].wrapping_add(delta as u64);
+                if w != width || to >> 12 != off >> 12 || offs.contains(&to) {
+                    continue;
+                }
+                let Some(ip) = self.cache.joins(&self.cpu, to, m) else { continue };
+                self.cpu.set_rip(cut(m, rip.wrapping_add(to).wrapping_sub(off)));
+                if let Ok(mut block) = self.lift_at_rip(m) {
+                    passes::run(&mut block);
+                    parts.push((ip, block));
+                    offs.push(to);
+                }
+            }
+            n += 1;
+        }
+        self.cpu.set_rip(rip);
     }
 
     /// RIP of the instruction that record `at` belongs to; charges those before it.
@@ -418,7 +466,7 @@ impl Vcpu {
     fn find(&mut self, mode: u32) -> Guest<Found> {
         let cpu = &mut self.cpu;
         let va = cpu.linear_rip();
-        self.last = (va, mode);
+        self.last = Dispatched { va, mode, off: None };
         // Bytes up to the limit of CS.
         let room = match mode & mode::CS_LIMIT {
             0 => u64::MAX,
@@ -436,6 +484,7 @@ impl Vcpu {
                 None => return self.outside(mode),
             }
         };
+        self.last.off = Some(off);
         if let Some(e) = self.cache.get(off, mode) {
             let (ip, second, len) = (e.ip, e.second, u64::from(e.len));
             if len > room {
@@ -610,9 +659,14 @@ impl Vcpu {
         }
     }
 
+    /// The block that the dispatcher looked up last.
+    pub fn last_block(&self) -> Dispatched {
+        self.last
+    }
+
     /// The micro-ops of the block that the dispatcher entered last, lifted anew: for reports.
     pub fn last_block_text(&mut self) -> String {
-        let (va, m) = self.last;
+        let Dispatched { va, mode: m, .. } = self.last;
         let rip = self.cpu.rip();
         let base = if m & mode::CODE64 != 0 { 0 } else { self.cpu.base(crate::cpu::Seg::Cs) };
         self.cpu.set_rip(va.wrapping_sub(base));

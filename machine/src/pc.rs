@@ -178,6 +178,9 @@ impl fmt::Display for Output {
     }
 }
 
+/// Bytes of input, each with its serial port.
+pub(crate) type Input = Vec<(usize, u8)>;
+
 /// How often the CPU used the board.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BoardStats {
@@ -378,11 +381,15 @@ impl Board {
         .min()
     }
 
-    /// Hands waiting input to the serial ports.
-    pub(crate) fn receive(&self, control: &Control) {
+    /// Hands waiting input to the serial ports; gives what they have taken.
+    pub(crate) fn receive(&self, control: &Control) -> Input {
+        let mut taken = Input::new();
         control.receive(|n, byte| {
-            self.with(|c, now| c.listeners[n].listens(now) && c.com[n].push_rx(byte))
+            let takes = self.with(|c, now| c.listeners[n].listens(now) && c.com[n].push_rx(byte));
+            taken.extend(takes.then_some((n, byte)));
+            takes
         });
+        taken
     }
 
     /// Takes what the chips have put out since the last call.

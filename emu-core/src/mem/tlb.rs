@@ -14,9 +14,15 @@
 //! tagged with the id of the address space or of the global one. Flushing an address space is
 //! giving it a new id, and clearing what its tables of level 1 hold but global pages.
 //!
-//! The layout of [`Entry`] and [`Fetch`] is `repr(C)`: generated code uses it as it is.
+//! **Slots** are the innermost level, of host code alone: the page that it has last found at level
+//! 1 for each base register, and where that is in host memory. They belong to one table, and are
+//! emptied when another one is selected or a translation is dropped.
+//!
+//! The layout of [`Entry`], [`Fetch`] and [`Slot`] is `repr(C)`: host code uses them as they are.
 
+use std::hash::{BuildHasher, RandomState};
 use std::mem::offset_of;
+use std::sync::atomic::AtomicU64;
 
 /// log2 of the entries per level-1 table.
 pub const L1_BITS: u32 = 12;
@@ -77,20 +83,33 @@ pub struct Fetch {
     pub addend: u64,
 }
 
+/// Number of [`Slot`]s.
+pub const SLOTS: usize = 48;
+
+/// A page as host code keeps it: an access of `n` bytes at `va` hits when `va - page <= 4096 - n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Slot {
+    /// Linear address of the page.
+    pub page: u64,
+    /// Its address in host memory.
+    pub host: u64,
+}
+
 /// A tag that never hits at `index`.
 const fn miss(index: usize) -> u64 {
     (index as u64 ^ 1) << 12
 }
 
 /// An entry of either kind.
-trait Slot: Copy {
+trait Tagged: Copy {
     /// The entry at index `i` that nothing hits.
     fn empty(i: usize) -> Self;
     /// Its tags.
     fn tags(&self) -> impl Iterator<Item = u64>;
 }
 
-impl Slot for Entry {
+impl Tagged for Entry {
     fn empty(i: usize) -> Entry {
         Entry { read: miss(i), write: miss(i), code: miss(i), addend: 0 }
     }
@@ -99,7 +118,7 @@ impl Slot for Entry {
     }
 }
 
-impl Slot for Fetch {
+impl Tagged for Fetch {
     fn empty(i: usize) -> Fetch {
         Fetch { tag: miss(i), addend: 0 }
     }
@@ -147,7 +166,7 @@ struct Part<E> {
     large_in: u64,
 }
 
-impl<E: Slot> Part<E> {
+impl<E: Tagged> Part<E> {
     fn new() -> Part<E> {
         let none = [0; L1 / 64];
         let entries = std::array::from_fn(E::empty);
@@ -174,14 +193,16 @@ impl<E: Slot> Part<E> {
         put_in(&mut self.large, i, false);
     }
 
-    /// Forgets all entries but those of global pages, or these too.
-    fn clear(&mut self, global: bool) {
+    /// Forgets all entries but those of global pages, or these too; whether there were any.
+    fn clear(&mut self, global: bool) -> bool {
+        let mut any = false;
         for list in 0..=usize::from(global) {
             let mut filled = std::mem::take(&mut self.filled[list]);
             for i in filled.drain(..).map(usize::from) {
                 put_in(&mut self.listed[list], i, false);
                 if list == usize::from(is_in(&self.global, i)) {
                     self.drop_entry(i);
+                    any = true;
                 }
             }
             self.filled[list] = filled;
@@ -189,6 +210,7 @@ impl<E: Slot> Part<E> {
         if global {
             self.large_in = 0;
         }
+        any
     }
 
     /// The page that index `i` is filled with.
@@ -196,14 +218,16 @@ impl<E: Slot> Part<E> {
         self.entries[i].tags().find(|tag| Tlb::index(*tag) == i)
     }
 
-    /// Forgets the page of `va`, and every part of larger pages in the same GiB.
-    fn invalidate(&mut self, va: u64) {
+    /// Forgets the page of `va`, and every part of larger pages in the same GiB; whether there were
+    /// any.
+    fn invalidate(&mut self, va: u64) -> bool {
         let i = Tlb::index(va);
-        if self.page(i) == Some(va & !4095) {
+        let mut any = self.page(i) == Some(va & !4095);
+        if any {
             self.drop_entry(i);
         }
         if self.large_in >> (va >> 30 & 63) & 1 == 0 {
-            return;
+            return any;
         }
         for word in 0..self.large.len() {
             let mut bits = self.large[word];
@@ -212,9 +236,11 @@ impl<E: Slot> Part<E> {
                 bits &= bits - 1;
                 if self.page(i).is_some_and(|page| (page ^ va) >> 30 == 0) {
                     self.drop_entry(i);
+                    any = true;
                 }
             }
         }
+        any
     }
 }
 
@@ -223,16 +249,47 @@ impl<E: Slot> Part<E> {
 struct Level1 {
     data: Part<Entry>,
     fetches: Part<Fetch>,
+    /// See [`Tlb::epoch`].
+    epoch: u32,
+    /// Pages whose fetch entries others have taken the place of in this epoch.
+    replaced: Vec<(u64, Kind)>,
 }
 
 impl Level1 {
-    fn new() -> Box<Level1> {
-        Box::new(Level1 { data: Part::new(), fetches: Part::new() })
+    /// [`replaced`](Self::replaced) is not to be longer.
+    const REPLACED: usize = 64;
+
+    fn new(epoch: u32) -> Box<Level1> {
+        let (data, fetches) = (Part::new(), Part::new());
+        Box::new(Level1 { data, fetches, epoch, replaced: Vec::new() })
     }
 
-    fn clear(&mut self, global: bool) {
+    /// Enters a page for fetches; whether that ends the epoch.
+    fn fill_fetch(&mut self, va: u64, e: Fetch, kind: Kind) -> bool {
+        let i = Tlb::index(va);
+        let (old, new) = (self.fetches.page(i), va & !4095);
+        if let Some(old) = old.filter(|old| *old != new) {
+            let large = is_in(&self.fetches.large, i);
+            self.replaced.push((old, Kind { global: is_in(&self.fetches.global, i), large }));
+        }
+        let moved = old == Some(new) && self.fetches.entries[i].addend != e.addend;
+        self.fetches.fill(va, e, kind);
+        moved || self.replaced.len() >= Self::REPLACED
+    }
+
+    /// Forgets what is not global, or everything; whether that ends the epoch.
+    fn clear(&mut self, global: bool) -> bool {
         self.data.clear(global);
-        self.fetches.clear(global);
+        self.fetches.clear(global) || self.replaced.iter().any(|r| global || !r.1.global)
+    }
+
+    /// INVLPG; whether that ends the epoch.
+    fn invalidate(&mut self, va: u64) -> bool {
+        self.data.invalidate(va);
+        let hit = |&(page, kind): &(u64, Kind)| {
+            (page ^ va) >> if kind.large { 30 } else { 12 } == 0
+        };
+        self.fetches.invalidate(va) || self.replaced.iter().any(hit)
     }
 }
 
@@ -315,9 +372,21 @@ pub struct Tlb {
     tick: u64,
     small: Box<[L2Entry]>,
     big: Box<[L2Entry]>,
+    /// Filled by host code; valid for the table [`slots_of`](Self::slots_of).
+    pub slots: [Slot; SLOTS],
+    slots_of: usize,
+    /// What an empty slot holds: a page that no access means, and host memory that nobody reads.
+    /// No tag can be one that hits nowhere at all; this one is beyond canonical addresses, where a
+    /// guest would have to find it among 2^51 to read zeros in place of its #GP.
+    nowhere: Slot,
+    _void: Box<[AtomicU64; 512]>,
+    last_epoch: u32,
     /// Counters.
     pub stats: TlbStats,
 }
+
+/// In [`Tlb::slots_of`]: no table.
+const NO_TABLE: usize = usize::MAX;
 
 const NO_L2: L2Entry = L2Entry {
     page: 0,
@@ -345,8 +414,11 @@ impl Tlb {
     pub fn new() -> Tlb {
         let mut spaces = [Space { pcid: u16::MAX, id: 0, last_use: 0 }; SPACES];
         spaces[0] = Space { pcid: 0, id: 2, last_use: 1 };
+        let void = Box::new([const { AtomicU64::new(0) }; 512]);
+        let random = RandomState::new().hash_one(0) & !4095;
+        let nowhere = Slot { page: random & !(1 << 56) | 1 << 63, host: void.as_ptr() as u64 };
         Tlb {
-            table: Level1::new(),
+            table: Level1::new(1),
             current: 0,
             parked: Default::default(),
             spaces,
@@ -356,6 +428,11 @@ impl Tlb {
             tick: 1,
             small: vec![NO_L2; L2_SMALL].into(),
             big: vec![NO_L2; L2_LARGE].into(),
+            slots: [nowhere; SLOTS],
+            slots_of: NO_TABLE,
+            nowhere,
+            _void: void,
+            last_epoch: 1,
             stats: TlbStats::default(),
         }
     }
@@ -405,6 +482,38 @@ impl Tlb {
         self.table.data.entries.as_ptr() as u64
     }
 
+    /// Empties the slots unless they are valid for the current table. Before host code runs, and
+    /// again after all that it calls.
+    #[inline]
+    pub fn sync_slots(&mut self) {
+        if self.slots_of != self.current {
+            self.slots = [self.nowhere; SLOTS];
+            self.slots_of = self.current;
+        }
+    }
+
+    /// A number that stands for what the current table translates fetches to: as long as it stays
+    /// the same, an address that was once found there is still mapped to the same place. No two
+    /// tables share one.
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.table.epoch
+    }
+
+    /// Does to tables what may drop translations, and ends the epochs of those of which it is true.
+    fn drop_from(&mut self, mut f: impl FnMut(usize, &mut Level1) -> bool) {
+        self.slots_of = NO_TABLE;
+        let mut last = self.last_epoch;
+        for (n, t) in self.tables() {
+            if f(n, t) {
+                last = last.wrapping_add(1);
+                t.epoch = last;
+                t.replaced.clear();
+            }
+        }
+        self.last_epoch = last;
+    }
+
     /// Selects the privilege of ordinary accesses from now on.
     #[inline]
     pub fn set_privilege(&mut self, p: Privilege) {
@@ -415,7 +524,10 @@ impl Tlb {
     }
 
     fn select(&mut self, new: usize) {
-        let table = self.parked[new].take().unwrap_or_else(Level1::new);
+        let table = self.parked[new].take().unwrap_or_else(|| {
+            self.last_epoch = self.last_epoch.wrapping_add(1);
+            Level1::new(self.last_epoch)
+        });
         self.parked[self.current] = Some(std::mem::replace(&mut self.table, table));
         self.current = new;
     }
@@ -461,7 +573,10 @@ impl Tlb {
     pub fn insert_fetch(&mut self, va: u64, off: u64, kind: Kind) {
         let tag = va & !4095;
         let e = Fetch { tag, addend: (off & !4095).wrapping_sub(tag) };
-        self.table.fetches.fill(va, e, kind);
+        if self.table.fill_fetch(va, e, kind) {
+            let current = self.current;
+            self.drop_from(|n, _| n == current);
+        }
     }
 
     /// Level 2: the translation of `va` in the current address space.
@@ -507,7 +622,7 @@ impl Tlb {
 
     /// Clears level 1 of an address space, of global pages only if `global`.
     fn clear_slot(&mut self, slot: usize, global: bool) {
-        self.tables().filter(|(n, _)| n / 4 == slot).for_each(|(_, t)| t.clear(global));
+        self.drop_from(|n, t| n / 4 == slot && t.clear(global));
     }
 
     /// Switches to the address space `pcid`; unless `keep`, its non-global translations are
@@ -548,7 +663,7 @@ impl Tlb {
     /// Flushes everything; global translations too if `global`.
     pub fn flush_all(&mut self, global: bool) {
         self.stats.flushes += 1;
-        self.tables().for_each(|(_, t)| t.clear(global));
+        self.drop_from(|_, t| t.clear(global));
         for slot in 0..SPACES {
             self.spaces[slot].id = self.new_id();
         }
@@ -560,7 +675,7 @@ impl Tlb {
     /// Forgets the level-1 entries of all spaces and privileges, keeping level 2: when what
     /// the rights in them were made from has changed (CR0.WP, SMAP, PKRU, A20).
     pub fn clear_level1(&mut self) {
-        self.tables().for_each(|(_, t)| t.clear(true));
+        self.drop_from(|_, t| t.clear(true));
     }
 
     /// Invalidates the page of `va` in the address space `pcid` (`None`: the current one) and
@@ -586,15 +701,13 @@ impl Tlb {
         }
         // A level-1 entry does not say which size its page had: every part of a larger page goes
         // that may be of the same.
-        for (_, t) in self.tables() {
-            t.data.invalidate(va);
-            t.fetches.invalidate(va);
-        }
+        self.drop_from(|_, t| t.invalidate(va));
     }
 
     /// The RAM page at `off` has code now: level-1 entries no longer let writes take the fast path.
     pub fn protect(&mut self, off: u64) {
         let off = off & !4095;
+        self.slots_of = NO_TABLE;
         for (_, t) in self.tables() {
             let Part { entries, filled, .. } = &mut t.data;
             for i in filled.iter().flatten().map(|&i| usize::from(i)) {
@@ -702,6 +815,52 @@ mod tests {
         assert_eq!(left(&t), [true, false, true, false]);
         t.flush_all(true);
         assert_eq!(left(&t), [false; 4]);
+    }
+
+    #[test]
+    fn slots_and_epochs_end_with_what_they_were_made_from() {
+        type Change = fn(&mut Tlb);
+        const FAR: u64 = (L1 as u64) << 12;
+        #[rustfmt::skip]
+        let changes: &[(&str, bool, bool, Change)] = &[
+            ("nothing", false, false, |t| t.insert(0x7000, 0x9000, RW, SMALL)),
+            ("privilege", true, true, |t| t.set_privilege(Privilege::User)),
+            ("a page with code", true, false, |t| t.protect(0x9000)),
+            ("INVLPG", true, true, |t| t.invalidate(0x5000, None)),
+            ("INVLPG of another page", true, false, |t| t.invalidate(0x6000, None)),
+            ("CR3", true, true, |t| t.switch(0, false)),
+            ("rights", true, true, Tlb::clear_level1),
+            ("another page", false, false, |t| t.insert_fetch(FAR + 0x5000, 0, SMALL)),
+            ("another page, then INVLPG", true, true, |t| {
+                t.insert_fetch(FAR + 0x5000, 0, SMALL);
+                t.invalidate(0x5000, None);
+            }),
+            ("another page, then CR3", true, true, |t| {
+                t.insert_fetch(FAR + 0x5000, 0, GLOBAL);
+                t.switch(0, false);
+            }),
+            ("many pages", true, true, |t| {
+                (0..100).for_each(|n| t.insert_fetch(n * FAR + 0x5000, 0, SMALL));
+            }),
+            ("the page is elsewhere", true, true, |t| t.insert_fetch(0x5000, 0xb000, SMALL)),
+        ];
+        for (name, slots, epoch, change) in changes {
+            let mut t = Tlb::new();
+            t.insert_fetch(0x5000, 0x9000, SMALL);
+            t.sync_slots();
+            let (before, kept) = (t.epoch(), Slot { page: 0x5000, host: 0 });
+            t.slots[3] = kept;
+            change(&mut t);
+            t.sync_slots();
+            assert_eq!((t.slots[3] != kept, t.epoch() != before), (*slots, *epoch), "{name}");
+        }
+        let mut t = Tlb::new();
+        t.insert_fetch(0x5000, 0x9000, GLOBAL);
+        let before = t.epoch();
+        t.switch(0, false);
+        assert_eq!((t.epoch(), t.exec(0x5000)), (before, Some(0x9000)), "all is global");
+        t.flush_all(true);
+        assert_ne!(t.epoch(), before);
     }
 
     #[test]

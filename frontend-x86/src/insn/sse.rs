@@ -362,6 +362,7 @@ pub fn insert(l: &mut Lift, w: Width) -> Guest<()> {
 pub fn ldmxcsr(l: &mut Lift) -> Guest<()> {
     let v = l.read_reg(0);
     l.b.helper(&LDMXCSR, W32, 0, Reg::ZERO, v, Reg::ZERO, 0);
+    l.end_block();
     Ok(())
 }
 
@@ -624,6 +625,13 @@ mod tests {
         (c.v[1], c.v[2]) = ([0x3f80_0000, 5, 0, 0], [0; 4]);
         assert_eq!(run(&mut c, &[0xf3, 0x0f, 0x5e, 0xca]), Err(Fault::XM));
         assert_eq!((c.mxcsr, c.v[1][0]), (0x1d84, 0x3f80_0000));
+        // Code is lifted for masked exceptions, or for others: a change ends the run.
+        c.budget = 100;
+        for (value, mode, budget) in [(0x1fbf, 0, 100), (0x1f3f, mode::XM, 0), (0x1f80, 0, 0)] {
+            c.mem.write(0x5000, emu_core::width::Width::W32, value);
+            run(&mut c, &[0x0f, 0xae, 0x13]).unwrap();
+            assert_eq!((c.mode & mode::XM, c.budget), (mode, budget), "{value:#x}");
+        }
     }
 
     #[test]

@@ -429,7 +429,7 @@ fn restore(l: &mut Lift, def: &'static HelperDef, w: Width, bytes: u32) -> Guest
     let m = l.mem_bytes(bytes, false);
     let at = l.address(m);
     l.b.helper(def, w, m.stack.into(), Z, at, Z, 0);
-    Ok(())
+    end(l)
 }
 
 #[cfg(test)]
