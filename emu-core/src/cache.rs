@@ -7,8 +7,10 @@
 //! - With a translator the first record of a block counts its runs (`count`); when it is warm the
 //!   block is lifted once more where it is being run, and its first record becomes `native`. To
 //!   lift it again is cheap and happens to one block in many; to keep the micro-ops of all would
-//!   cost more memory than all else here. Blocks that must be looked up each time, or that are one
-//!   instruction, are not counted.
+//!   cost more memory than all else here. Blocks for one instruction alone, and those that straddle
+//!   pages, are not counted.
+//! - The first record of a block that straddles two pages checks the second (`straddle`), as a guard
+//!   in front of it does the first: so it can be linked to.
 //! - When the generator's buffer is full its translations go, but no block does: which stores hit
 //!   code, and by that where blocks begin and runs end, is the same on all engines.
 //! - Blocks are found per page, so that a store into code invalidates just those that overlap the
@@ -122,23 +124,27 @@ impl Cache {
         let ip = self.code.len() as u32;
         let n = self.entries.len() as u32;
         let mut marks = threaded.marks;
+        let len = block.len.max(1) as u16;
+        let in_page = (4096 - (off & 4095)).min(len.into());
+        let counts = off != OUTSIDE && mode & (mode::SINGLE | mode::CS_LIMIT) == 0;
         if let Some(warm) = &self.warm {
             cpu.heat.push(warm.runs);
-            if second.is_none() && off != OUTSIDE && mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
-                self.code.push(thread::count(n));
-                self.counted += 1;
-                for m in &mut marks {
-                    m.0 += 1;
-                }
-            }
+        }
+        if let Some(second) = second {
+            self.code.push(thread::straddle(second, in_page));
+        } else if self.warm.is_some() && counts {
+            self.code.push(thread::count(n));
+            self.counted += 1;
+        }
+        let before = (self.code.len() as u32 - ip) as u16;
+        for m in &mut marks {
+            m.0 += before;
         }
         self.code.extend_from_slice(&threaded.recs);
         let last = self.code.len() as u32 - 1;
         if let Some(old) = self.by_key.insert((off, mode), n) {
             self.kill(cpu, old, Some(ip));
         }
-        let len = block.len.max(1) as u16;
-        let in_page = (4096 - (off & 4095)).min(len.into());
         let mut pages = vec![(off, in_page)];
         if let Some(second) = second {
             pages.push((second & !4095, u64::from(len) - in_page));
@@ -384,8 +390,7 @@ impl Cache {
     /// First record of block `n`; when it is dead, of what has its place.
     fn heir(&self, n: usize) -> u32 {
         let e = &self.entries[n];
-        let heir = self.get(e.off, e.mode).filter(|heir| heir.second.is_none());
-        if e.live { e.ip } else { heir.map_or(e.ip, |heir| heir.ip) }
+        if e.live { e.ip } else { self.get(e.off, e.mode).map_or(e.ip, |heir| heir.ip) }
     }
 
     /// Number of the block that record `ip` belongs to, or, for one that belongs to none, of one

@@ -14,7 +14,7 @@ use crate::enter::{self, BIAS, BUDGET, PINNED};
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, JUMPS, Reg, mode};
 use emu_core::interp::Leave;
-use emu_core::mem::tlb::{Entry, L1, Slot};
+use emu_core::mem::tlb::{Entry, FETCHES, Fetch, L1, Slot};
 use emu_core::native::{HostTarget, TARGETS};
 use emu_core::uop::{Op, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
@@ -255,12 +255,17 @@ fn left(a: &mut Asm) {
 /// The RAM offset of the linear address in RAX that is to be fetched from; gives the jump that is
 /// taken where the TLB does not know it.
 fn executable(a: &mut Asm) -> usize {
-    entry(a, RCX);
+    const FETCH: u32 = size_of::<Fetch>().trailing_zeros();
+    a.mov(W32, RCX, Rm::R(RAX));
+    a.ext(W32, 0xc1, 5, Rm::R(RCX));
+    a.byte(12 - FETCH as u8);
+    a.alu_imm(W32, 4, Rm::R(RCX), ((L1 - 1) << FETCH) as i64);
+    a.op(W64, 0x03, RCX, Rm::M(RBP, NATIVE_TLB));
     a.mov(W64, RDX, Rm::R(RAX));
-    a.op(W64, 0x2b, RDX, Rm::M(RCX, offset_of!(Entry, exec) as i32));
+    a.op(W64, 0x2b, RDX, Rm::M(RCX, (FETCHES + offset_of!(Fetch, tag)) as i32));
     a.alu_imm(W64, 7, Rm::R(RDX), 4095);
     let miss = a.jcc(cc::A);
-    a.op(W64, 0x03, RAX, Rm::M(RCX, offset_of!(Entry, addend) as i32));
+    a.op(W64, 0x03, RAX, Rm::M(RCX, (FETCHES + offset_of!(Fetch, addend)) as i32));
     miss
 }
 

@@ -39,11 +39,11 @@ rows! {
     Mwait:   NONE, Control, mwait;
     // ---- flags ----------------------------------------------------------------------------------------
     Cli:    NONE, Control, |l| plain(l, &h::CLI, 0);
-    Sti:    NONE, Control, |l| leave(l, &h::STI, Reg::ZERO, 0);
+    Sti:    NONE, Control, sti;
     Cld:    NONE, Innocuous, |l| plain(l, &h::SET_DF, 0);
     Std:    NONE, Innocuous, |l| plain(l, &h::SET_DF, 1);
-    Stac:   NONE, Control, |l| leave(l, &h::SET_AC, Reg::ZERO, 1);
-    Clac:   NONE, Control, |l| leave(l, &h::SET_AC, Reg::ZERO, 0);
+    Stac:   NONE, Control, |l| plain(l, &h::SET_AC, 1);
+    Clac:   NONE, Control, |l| plain(l, &h::SET_AC, 0);
     Pushf:  NONE, Behaviour, |l| pushf(l, W16);
     Pushfd: NONE, Behaviour, |l| pushf(l, W32);
     Pushfq: NONE, Behaviour, |l| pushf(l, W64);
@@ -118,6 +118,15 @@ const Z: Reg = Reg::ZERO;
 fn plain(l: &mut Lift, def: &'static HelperDef, imm: u64) -> Guest<()> {
     l.b.helper(def, W64, 0, Z, Z, Z, imm);
     Ok(())
+}
+
+/// The instruction after STI runs before any interrupt: it is in the same block, and ends it, unless
+/// it is lifted alone.
+fn sti(l: &mut Lift) -> Guest<()> {
+    match l.mode & mode::SINGLE {
+        0 => plain(l, &h::STI, 1),
+        _ => leave(l, &h::STI, Reg::ZERO, 0),
+    }
 }
 
 fn rdpid(l: &mut Lift) -> Guest<()> {
@@ -459,6 +468,7 @@ mod tests {
             (&[0xf4],                        c64,  "hlt",      Op::Exit),
             (&[0xfa],                        c64,  "cli",      Op::Goto),
             (&[0xfb],                        c64,  "sti",      Op::Leave),
+            (&[0x0f, 0x01, 0xca],            c64,  "set_ac",   Op::Goto),
             (&[0xfd],                        user, "set_df",   Op::Goto),
             (&[0x9c],                        user, "pushf",    Op::Goto),
             (&[0x9d],                        user, "popf",     Op::Leave),
