@@ -159,7 +159,7 @@ impl X64 {
 
     /// The routines: address, bytes and name.
     pub(super) fn routine_places(&self) -> Vec<(u64, u64, &'static str)> {
-        let mut names = self.routines.names().to_vec();
+        let mut names = Vec::from_iter(self.routines.names());
         names.sort_unstable();
         let end = self.buffer.base() + self.empty as u64;
         let ends: Vec<u64> = names.iter().skip(1).map(|n| n.0).chain([end]).collect();

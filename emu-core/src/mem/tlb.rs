@@ -288,9 +288,8 @@ impl Level1 {
     /// INVLPG; whether that ends the epoch.
     fn invalidate(&mut self, va: u64) -> bool {
         self.data.invalidate(va);
-        let hit = |&(page, kind): &(u64, Kind)| {
-            (page ^ va) >> if kind.large { 30 } else { 12 } == 0
-        };
+        let hit =
+            |&(page, kind): &(u64, Kind)| (page ^ va) >> if kind.large { 30 } else { 12 } == 0;
         self.fetches.invalidate(va) || self.replaced.iter().any(hit)
     }
 }
