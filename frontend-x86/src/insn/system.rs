@@ -438,8 +438,11 @@ mod tests {
     use crate::lift::lift_bytes;
     use crate::sys::cpuid::Features;
     use crate::sys::testing::{self, Level};
+    use emu_core::platform::Platform;
     use emu_core::uop::Uop;
     use emu_core::vcpu::{Stop, Vcpu};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     fn lift(bytes: &[u8], mode: u32) -> Vec<Uop> {
         lift_bytes(bytes, mode, Features::X86_64_V2.0, 1).0.uops
@@ -468,7 +471,6 @@ mod tests {
             (&[0xf4],                        c64,  "hlt",      Op::Exit),
             (&[0xfa],                        c64,  "cli",      Op::Goto),
             (&[0xfb],                        c64,  "sti",      Op::Leave),
-            (&[0x0f, 0x01, 0xca],            c64,  "set_ac",   Op::Goto),
             (&[0xfd],                        user, "set_df",   Op::Goto),
             (&[0x9c],                        user, "pushf",    Op::Goto),
             (&[0x9d],                        user, "popf",     Op::Leave),
@@ -604,6 +606,68 @@ mod tests {
         assert_eq!((bit(&c), crate::sys::cpuid::cpuid(&c, 5, 0)), (1, [64, 64, 0, 0]));
         crate::sys::msr::write(&mut c, crate::sys::msr::addr::MISC_ENABLE, 0).unwrap();
         assert_eq!(bit(&c), 0);
+    }
+
+    /// An interrupt that is requested until it is acknowledged.
+    struct Requested(AtomicBool);
+
+    impl Platform for Requested {
+        fn mmio_read(&self, _: u64, _: u8) -> u64 {
+            0
+        }
+        fn mmio_write(&self, _: u64, _: u8, _: u64) {}
+        fn port_in(&self, _: u16, _: u8) -> u32 {
+            0
+        }
+        fn port_out(&self, _: u16, _: u8, _: u32) {}
+        fn apic_msr_read(&self, _: u32, _: u64) -> Option<u64> {
+            None
+        }
+        fn apic_msr_write(&self, _: u32, _: u64, _: u64) -> Option<()> {
+            None
+        }
+        fn tpr(&self) -> u8 {
+            0
+        }
+        fn set_tpr(&self, _: u8) {}
+        fn interrupt_pending(&self) -> bool {
+            self.0.load(SeqCst)
+        }
+        fn acknowledge(&self) -> Option<u8> {
+            self.0.swap(false, SeqCst).then_some(0x40)
+        }
+    }
+
+    /// SDM Vol. 2, STI: an interrupt comes after the next instruction, before the one behind it,
+    /// wherever blocks and pages end.
+    #[test]
+    fn one_instruction_runs_after_sti() {
+        const INC: [u8; 2] = [0xff, 0xc3]; // inc ebx
+        #[rustfmt::skip]
+        let rows: &[(&[&[u8]], u64, u64)] = &[
+            (&[&[0xfb], &INC, &[0xfa], &INC],       3,    1), // sti; inc; cli; inc
+            (&[&INC, &[0xfb], &INC, &[0xfa], &INC], 5,    2),
+            (&[&[0xfb], &[0xeb, 0x02], &INC, &INC], 5,    0), // sti; jmp
+            (&[&[0xfb, 0xfb], &INC, &INC],          2,    0), // sti; sti
+            (&[&[0xfb, 0xf4], &INC],                2,    0), // sti; hlt
+            (&[&[0xfb, 0xfa], &INC],                5,    1), // sti; cli: never
+        ];
+        for at in [0x1234, 0x1fff, 0x1ffe, 0x1ffd] {
+            for budget in [1, 2, 100] {
+                for &(code, after, rbx) in rows {
+                    let mut c = testing::cpu(Level::Long);
+                    c.mem.platform = Arc::new(Requested(AtomicBool::new(true)));
+                    testing::gate(&mut c, 0x40, testing::CODE0, 0x700, 0x8e, 0);
+                    c.set_rip(at);
+                    let code = [&code.concat()[..], &[0xf4]].concat();
+                    let mut v = testing::vcpu(c, &[(at, &code), (0x700, &[0xf4])]);
+                    (0..100).for_each(|_| drop(v.run(budget)));
+                    let (rip, stack) = (v.cpu.rip(), v.cpu.reg(Reg::RSP));
+                    let from = if rip == 0x701 { v.cpu.mem.read(stack, W64) } else { rip };
+                    assert_eq!((from - at, v.cpu.reg(Reg::RBX)), (after, rbx), "{code:x?} {at:x}");
+                }
+            }
+        }
     }
 
     /// From ring 0 by IRETQ to ring 3, INT 80H and back, SYSCALL, HLT: all through the run loop.
