@@ -180,6 +180,17 @@ impl Builder {
         self.push(Uop { d, a, b: b.into(), imm, k, ..Uop::new(Op::Vset, w) });
     }
 
+    /// `mxcsr d`: MXCSR, zero-extended to 64 bits.
+    pub fn mxcsr(&mut self, d: Reg) {
+        self.push(Uop { d, ..Uop::new(Op::Mxcsr, Width::W64) });
+    }
+
+    /// `vzero imm k=n`: the words from `from` on of the first `n` vector registers become zero.
+    pub fn vzero(&mut self, n: u8, from: u8) {
+        let imm = from.into();
+        self.push(Uop { k: n, imm, ..Uop::new(Op::Vzero, Width::W64) });
+    }
+
     /// Calls a helper with `d`, `a`, `b`, `w` and `imm` as its arguments.
     #[allow(clippy::too_many_arguments)] // the operands of the op
     pub fn helper(

@@ -254,6 +254,8 @@ pub mod mode {
     pub const ALIGN: u32 = 1 << 13;
     /// Long mode is active (64-bit or compatibility).
     pub const LONG: u32 = 1 << 14;
+    /// MXCSR has an exception unmasked: vector operations may raise #XM.
+    pub const XM: u32 = 1 << 15;
     /// Sensitive instructions are counted; see [`Cpu::audit`](super::Cpu::audit).
     pub const AUDIT: u32 = 1 << 30;
     /// One instruction a block: single-stepping, interrupt shadows, code that overwrites itself.
@@ -324,7 +326,7 @@ pub struct SysRegs {
 }
 
 /// Entries of [`Cpu::jumps`].
-pub const JUMPS: usize = 4096;
+pub const JUMPS: usize = 16384;
 
 /// An entry of the cache that indirect jumps look into: block by address and mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -560,6 +562,22 @@ impl Cpu {
         }
     }
 
+    /// Whether an interrupt or NMI is requested and not masked.
+    pub fn wants_interrupt(&self) -> bool {
+        let board = &self.mem.platform;
+        self.sysflags & rflags::IF != 0 && board.interrupt_pending()
+            || board.nmi_pending() && !self.nmi_blocked
+    }
+
+    /// First record of the block at RIP, if that is among the recent targets of indirect jumps.
+    #[inline(always)]
+    pub fn recent(&self) -> Option<usize> {
+        let va = if self.mode & mode::CODE64 != 0 { self.rip() } else { self.linear_rip() };
+        let off = self.tlb.exec(va)?;
+        let j = &self.jumps[Jump::index(off)];
+        (j.off == off && j.mode == self.mode).then_some(j.ip as usize)
+    }
+
     /// Instructions run: retired, faulted, and an eighth of the iterations of repeated string
     /// instructions. Exact between blocks.
     pub fn icount(&self) -> u64 {
@@ -581,7 +599,7 @@ impl Cpu {
 
     /// After a device access: a newly pending interrupt ends the run at the next block border.
     fn after_io(&mut self) {
-        if self.sysflags & rflags::IF != 0 && self.mem.platform.interrupt_pending() {
+        if self.wants_interrupt() {
             self.kick();
         }
     }
@@ -644,6 +662,14 @@ impl Cpu {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn probe(&mut self, va: u64, n: u64, access: Access) -> Guest<()> {
+        let known = match access {
+            Access::Read => self.tlb.read(va, n),
+            Access::Write => self.tlb.write(va, n).or_else(|| self.tlb.write_beside_code(va, n)),
+            Access::Exec => None,
+        };
+        if known.is_some() {
+            return Ok(());
+        }
         let in_page = 4096 - (va & 4095);
         if n > in_page {
             self.check_crossing(va, in_page)?;
@@ -737,9 +763,16 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn write_slow(&mut self, va: u64, w: Width, value: u64) -> Guest<()> {
+        let n = w.bytes();
+        if let Some(off) = self.tlb.write_beside_code(va, n) {
+            self.ram_write(off, w, value);
+            if self.mem.code.page(off) == 0 {
+                self.tlb.unprotect(va);
+            }
+            return Ok(());
+        }
         self.tlb.stats.l1_misses += 1;
         let va = self.wrap_linear(va);
-        let n = w.bytes();
         self.before_access(va, n, true)?;
         let in_page = 4096 - (va & 4095);
         if n > in_page {
@@ -774,13 +807,7 @@ impl Cpu {
     /// page. Code that is hit will be invalidated when the current run ends.
     pub fn phys_write(&mut self, pa: u64, w: Width, value: u64) {
         match self.mem.lookup(pa) {
-            Some((off, true)) => {
-                if self.mem.code.hit(off, w.bytes()) {
-                    self.smc.push((off, w.bytes()));
-                    self.kick();
-                }
-                self.mem.ram.write(off, w, value);
-            }
+            Some((off, true)) => self.ram_write(off, w, value),
             Some((_, false)) => {}
             None => {
                 self.now();
@@ -788,6 +815,15 @@ impl Cpu {
                 self.after_io();
             }
         }
+    }
+
+    /// Writes RAM that may have code.
+    fn ram_write(&mut self, off: u64, w: Width, value: u64) {
+        if self.mem.code.hit(off, w.bytes()) {
+            self.smc.push((off, w.bytes()));
+            self.kick();
+        }
+        self.mem.ram.write(off, w, value);
     }
 
     /// Alignment checking of `n` bytes that are not one number: vectors of 16 and 32 bytes at 16,
@@ -810,7 +846,7 @@ impl Cpu {
             return self.unaligned(|cpu| cpu.read_array(va));
         }
         let mut out = [0; N];
-        if N > 1 && self.tlb.read(va, N as u64).is_none() {
+        if N > 1 {
             self.probe(va, N as u64, Access::Read)?;
         }
         let mut i = 0;
@@ -834,7 +870,7 @@ impl Cpu {
             self.check_array(va, data.len())?;
             return self.unaligned(|cpu| cpu.write_array(va, data));
         }
-        if data.len() > 1 && self.tlb.write(va, data.len() as u64).is_none() {
+        if data.len() > 1 {
             self.probe(va, data.len() as u64, Access::Write)?;
         }
         let mut rest = data;

@@ -154,6 +154,12 @@ fn execute(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
             }
             cpu.v[vix(u.d)] = v;
         }
+        Op::Mxcsr => put(cpu, u, Width::W64, cpu.mxcsr.into()),
+        Op::Vzero => {
+            for v in cpu.v.iter_mut().take(u.k.into()) {
+                v.iter_mut().skip(u.imm as usize).for_each(|w| *w = 0);
+            }
+        }
         Op::Helper => {
             let b = if let Src::Reg(r) = u.b { r } else { Reg::ZERO };
             let args = Args { w: u.w, k: u.k, d: u.d, a: u.a, b, imm: u.imm as u64 };

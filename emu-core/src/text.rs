@@ -107,7 +107,7 @@ pub(crate) fn layout(op: Op) -> Layout {
     use Suffix::*;
     let (suffix, slots): (Suffix, &[Slot]) = match (op.row().form, op) {
         (_, Op::Mov) => (Bits, &[D, B]),
-        (_, Op::Getfl) => (Bits, &[D]),
+        (_, Op::Getfl | Op::Mxcsr) => (Bits, &[D]),
         (_, Op::Set) => (Bits, &[D, Cond]),
         (_, Op::Cmov) => (Bits, &[D, A, B, Cond]),
         (_, Op::Lds) => (Bits, &[D, Mem, Width]),
@@ -126,6 +126,7 @@ pub(crate) fn layout(op: Op) -> Layout {
         (Form::VecInt, _) => (Bits, &[D, Va, Vb, Vc, Imm]),
         (Form::VecGet, _) => (Bits, &[D, Lane]),
         (Form::VecSet, _) => (Bits, &[Vd, Lane, B]),
+        (Form::VecZero, _) => (None, &[Imm]),
         (Form::Linear, _) => (Bits, &[D, Seg, A, Imm]),
         (Form::Helper, _) => (Bits, &[D, A, B, Imm]),
         (Form::Raise, _) => (None, &[Imm]),

@@ -68,6 +68,8 @@ pub enum Form {
     VecGet,
     /// `vset.w vd, va[imm], b`
     VecSet,
+    /// `vzero imm k=n`
+    VecZero,
     /// `lin.w d, seg k, a`
     Linear,
     /// `helper name d, a, b, imm`
@@ -239,6 +241,10 @@ macro_rules! for_each_op {
     /// Vector `a` (its low 128 bits; the rest of the destination stays) with word `imm` of width
     /// `w` replaced by `b`. With `k` = 1 all other bits are zeroed.
     Vset    "vset"   VecSet  Pure [0] [0];
+    /// The words from `imm` on of the first `k` vector registers become zero.
+    Vzero   "vzero"  VecZero Pure [0] [0];
+    /// MXCSR, zero-extended to 64 bits.
+    Mxcsr   "mxcsr"  Unary   Pure [0] [0];
     // ---- the rest ------------------------------------------------------------------------------------
     /// Calls a helper; reads and writes any state.
     Helper  "helper" Helper  Helper [OSZAPC] [0];
@@ -818,4 +824,21 @@ pub struct Block {
     pub insns: Vec<InsnMark>,
     /// Guest bytes covered.
     pub len: u32,
+}
+
+impl Block {
+    /// The direct ways out of it: where the condition of its end holds (or always), and where not.
+    /// Each is the width of the instruction pointer, and the distance from the block's start.
+    pub fn exits(&self) -> [Option<(Width, i64)>; 2] {
+        let Some(u) = self.uops.last() else { return [None; 2] };
+        match u.op {
+            Op::Goto => [Some((u.w, u.imm)), None],
+            Op::Jcc => [Some((u.w, u.imm)), Some((u.w, u.fall.into()))],
+            Op::Jrnz => {
+                let w = Width::from_index(u.k);
+                [Some((w, u.imm)), Some((w, u.fall.into()))]
+            }
+            _ => [None; 2],
+        }
+    }
 }

@@ -167,6 +167,9 @@ fn registers(u: &Uop) -> (u64, u64) {
             _ => {}
         }
     }
+    if u.op == Op::Vzero {
+        writes |= (0..u.k.min(24)).fold(0, |w, n| w | vec(Reg(n)));
+    }
     (reads, writes)
 }
 
@@ -201,6 +204,7 @@ fn in_range(u: &Uop) -> Result<(), &'static str> {
         Form::VecLoad | Form::VecStore => matches!(bytes, 1 | 2 | 4 | 8 | 16 | 32),
         Form::Vec => matches!(bytes, 8 | 16 | 32) && !u.vop.is_int(),
         Form::VecInt => u.vop.is_int(),
+        Form::VecZero => u.k <= 24 && (0..4).contains(&u.imm),
         Form::Ternary => u.w > Width::W8,
         Form::Load => u.d != Reg::ZERO,
         Form::Helper => u.helper.is_some() && !matches!(u.b, Src::Imm(_)),

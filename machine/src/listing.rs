@@ -3,16 +3,11 @@
 
 use crate::Error;
 use crate::machine::host_translator;
-use emu_core::clock::Clock;
-use emu_core::cpu::Cpu;
-use emu_core::mem::PhysMem;
-use emu_core::native::{HostInsn, Place, Translator};
+use emu_core::native::{HostInsn, Part, Place, Translator};
 use emu_core::uop::Block;
-use frontend_x86::FRONTEND;
 use frontend_x86::lift::bitness;
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 use std::fmt::Write;
-use std::sync::Arc;
 
 /// The instructions of `block`, which was lifted for `mode` from `bytes`, as if it began at address
 /// `start`; with the host code `host`, first that in line, then that out of line.
@@ -60,7 +55,6 @@ fn disassemble(code: &[u8], bitness: u32, ip: u64) -> String {
 
 /// Makes host code to look at.
 pub struct HostCode {
-    cpu: Cpu,
     translator: Box<dyn Translator>,
 }
 
@@ -70,11 +64,7 @@ impl HostCode {
     /// # Errors
     /// When there is none.
     pub fn new() -> Result<HostCode, Error> {
-        const RAM: u64 = 4096;
-        let reserve = |error| Error::Reserve { asked: RAM, error };
-        let mem = PhysMem::flat(RAM).map_err(reserve)?;
-        let cpu = Cpu::new(mem, Arc::new(Clock::icount()), &FRONTEND);
-        Ok(HostCode { cpu, translator: host_translator().ok_or(Error::NoTranslator)? })
+        Ok(HostCode { translator: host_translator().ok_or(Error::NoTranslator)? })
     }
 
     /// The host code of `block`, which was lifted for `mode`: the same for the same block.
@@ -84,10 +74,8 @@ impl HostCode {
         let insns: Vec<u32> = block.insns.iter().map(|m| FIRST + 1 + m.uop).collect();
         let last = FIRST + block.uops.len() as u32;
         let place = Place { first: FIRST, last, insns: &insns, off: 0, mode };
-        self.cpu.rare.clear();
-        self.cpu.mode = mode;
         self.translator.clear();
-        self.translator.translate(&mut self.cpu, block, &place);
+        self.translator.translate(&[Part { block, place }]);
         self.translator.listing(FIRST)
     }
 }

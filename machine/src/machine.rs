@@ -55,6 +55,9 @@ pub enum ClockKind {
     Icount,
 }
 
+/// Runs after which [`Engine::Auto`] translates a block.
+const WARM: u16 = 20;
+
 /// How guest code runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
@@ -62,7 +65,8 @@ pub enum Engine {
     Interp,
     /// Translated to host code before it runs at all.
     Jit,
-    /// The best there is: the interpreter, as long as no translator is known to be better.
+    /// Interpreted at first, and translated to host code once it has run a few times, where there
+    /// is a translator for the host.
     #[default]
     Auto,
 }
@@ -268,8 +272,11 @@ impl Machine {
             ran: Duration::ZERO,
             slept: Duration::ZERO,
         };
-        if engine == Engine::Jit {
-            machine.set_translator(host_translator().ok_or(Error::NoTranslator)?, 1);
+        match (engine, host_translator()) {
+            (Engine::Interp, _) | (Engine::Auto, None) => {}
+            (Engine::Jit, None) => return Err(Error::NoTranslator),
+            (Engine::Jit, Some(translator)) => machine.set_translator(translator, 1),
+            (Engine::Auto, Some(translator)) => machine.set_translator(translator, WARM),
         }
         machine.start()?;
         if no_reboot {

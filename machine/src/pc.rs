@@ -277,6 +277,8 @@ pub struct Board {
     trace: OnceLock<Mutex<Box<dyn Write + Send>>>,
     /// Whether the CPU has an interrupt to take: kept by `settle`.
     pending: AtomicBool,
+    /// The same for an NMI.
+    nmi: AtomicBool,
     clock: Arc<Clock>,
 }
 
@@ -319,7 +321,8 @@ impl Board {
         // Lines that are high at power-up are no edges to whoever listens later.
         chips.settle();
         let pending = AtomicBool::new(chips.interrupt_pending());
-        Board { chips: Mutex::new(chips), trace: OnceLock::new(), pending, clock }
+        let nmi = AtomicBool::new(false);
+        Board { chips: Mutex::new(chips), trace: OnceLock::new(), pending, nmi, clock }
     }
 
     fn chips(&self) -> MutexGuard<'_, Chips> {
@@ -332,6 +335,7 @@ impl Board {
         let result = f(&mut chips, self.clock.now());
         chips.settle();
         self.pending.store(chips.interrupt_pending(), Relaxed);
+        self.nmi.store(chips.nmi, Relaxed);
         result
     }
 
@@ -493,9 +497,12 @@ impl Platform for Board {
         })
     }
 
+    fn nmi_pending(&self) -> bool {
+        self.nmi.load(Relaxed)
+    }
+
     fn take_nmi(&self) -> bool {
-        let mut c = self.chips();
-        std::mem::take(&mut c.nmi)
+        self.nmi_pending() && self.with(|c, _| std::mem::take(&mut c.nmi))
     }
 }
 

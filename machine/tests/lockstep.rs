@@ -3,8 +3,7 @@
 
 mod pvh;
 
-use emu_core::cpu::Cpu;
-use emu_core::native::{Enter, HostInsn, NativeStats, Place, Target, Translator};
+use emu_core::native::{Enter, HostInsn, NativeStats, Part, Target, Translator};
 use emu_core::uop::{Block, Op, Src};
 use iced_x86::code_asm::*;
 use iced_x86::{BlockEncoderOptions, IcedError};
@@ -25,10 +24,12 @@ impl Translator for Faulty {
         self.inner.enter()
     }
 
-    fn translate(&mut self, cpu: &mut Cpu, block: &Block, place: &Place) -> Option<u64> {
-        let mut block = block.clone();
-        (self.change)(&mut block);
-        self.inner.translate(cpu, &block, place)
+    fn translate(&mut self, parts: &[Part]) -> Option<u64> {
+        let mut blocks: Vec<Block> = parts.iter().map(|p| p.block.clone()).collect();
+        blocks.iter_mut().for_each(self.change);
+        let changed = blocks.iter().zip(parts);
+        let parts: Vec<Part> = changed.map(|(block, p)| Part { block, place: p.place }).collect();
+        self.inner.translate(&parts)
     }
 
     fn entry(&self, first: u32) -> Option<u64> {
@@ -43,8 +44,8 @@ impl Translator for Faulty {
         self.inner.found(first);
     }
 
-    fn kill(&mut self, first: u32) {
-        self.inner.kill(first);
+    fn kill(&mut self, first: u32) -> Vec<u32> {
+        self.inner.kill(first)
     }
 
     fn clear(&mut self) {

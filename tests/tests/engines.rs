@@ -49,8 +49,8 @@ fn debian_is_the_same_on_both() {
         };
         Machine::new(config).unwrap()
     };
-    for generator in engines::generators() {
-        let (end, both) = engines::in_step(make.clone(), generator, 1, TIME, u64::MAX);
+    for (generator, runs) in engines::generators().zip([1, 3]) {
+        let (end, both) = engines::in_step(make.clone(), generator, runs, TIME, u64::MAX);
         assert_eq!(end, Some(Outcome::PowerOff));
         let native = both.machines()[1].vcpu().cache.translator().unwrap().stats();
         assert!(native.blocks > 1000 && native.links > 1000, "{native:?}");

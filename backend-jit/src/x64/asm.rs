@@ -22,8 +22,20 @@ pub enum Rm {
     I(u8, u8, i32),
 }
 
+/// Opcode of a vector instruction, as VEX has its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Opcode map: 1 is 0F, 2 0F38, 3 0F3A.
+    pub map: u8,
+    /// Mandatory prefix: 0 none, 1 66H, 2 F3H, 3 F2H.
+    pub pp: u8,
+    pub opcode: u8,
+    pub w: bool,
+}
+
 /// Conditions, as in the low four bits of opcodes.
 pub mod cc {
+    pub const E: u8 = 4;
     pub const NE: u8 = 5;
     pub const A: u8 = 7;
     pub const S: u8 = 8;
@@ -78,6 +90,11 @@ impl Asm {
             self.byte(0x40 | rex);
         }
         self.bytes(opcode);
+        self.modrm(reg, rm);
+    }
+
+    /// ModRM, SIB and displacement.
+    fn modrm(&mut self, reg: u8, rm: Rm) {
         let reg = (reg & 7) << 3;
         match rm {
             Rm::R(r) => self.byte(0xc0 | reg | r & 7),
@@ -159,6 +176,33 @@ impl Asm {
         self.byte(u8::from(w == W64) << 7 | (!v & 15) << 3 | pp);
         self.byte(opcode);
         self.byte(0xc0 | (reg & 7) << 3 | rm & 7);
+    }
+
+    /// A vector instruction in its VEX encoding, of 256 bits or not: `reg` and `rm`, `v` the first
+    /// source. Of an instruction without one it is 0.
+    pub fn vex(&mut self, c: Code, wide: bool, reg: u8, v: u8, rm: Rm) {
+        let (x, b) = match rm {
+            Rm::R(r) | Rm::M(r, _) => (0, r >> 3),
+            Rm::X(b, x, ..) => (x >> 3, b >> 3),
+            Rm::I(x, ..) => (x >> 3, 0),
+        };
+        let low = (!v & 15) << 3 | u8::from(wide) << 2 | c.pp;
+        if c.map == 1 && !c.w && x | b == 0 {
+            self.bytes(&[0xc5, (!reg >> 3 & 1) << 7 | low]);
+        } else {
+            let high = (!reg >> 3 & 1) << 7 | (x ^ 1) << 6 | (b ^ 1) << 5 | c.map;
+            self.bytes(&[0xc4, high, u8::from(c.w) << 7 | low]);
+        }
+        self.byte(c.opcode);
+        self.modrm(reg, rm);
+    }
+
+    /// The same in its legacy SSE encoding, whose first source is `reg`.
+    pub fn sse(&mut self, c: Code, reg: u8, rm: Rm) {
+        let prefix = [0, 0x66, 0xf3, 0xf2][usize::from(c.pp & 3)];
+        let escape: &[u8] = [&[0x0f][..], &[0x0f, 0x38], &[0x0f, 0x3a]][usize::from(c.map - 1)];
+        let opcode = [escape, &[c.opcode]].concat();
+        self.encode(if c.w { W64 } else { W32 }, prefix, &opcode, reg, rm, 0);
     }
 
     /// `d = s`, all of `w`; 32 bits zero-extend.
@@ -243,6 +287,11 @@ impl Asm {
     /// Lets the jump that ended at `site` lead here.
     pub fn bind(&mut self, site: usize) {
         self.bind_to(site, self.here());
+    }
+
+    /// Lets the jump that ended at `site` lead to code of this buffer at `address`.
+    pub fn bind_far(&mut self, site: usize, address: u64) {
+        self.bind_to(site, address.wrapping_sub(self.origin) as usize);
     }
 
     /// Calls code of this buffer at `address`.

@@ -1,14 +1,15 @@
-//! Host code as text, for reports: the instructions of a block, each with the guest instruction
+//! Host code as text, for reports: the instructions of a region, each with the guest instruction
 //! that it is for.
 //!
 //! Where the code of a guest instruction begins the compiler says; a piece out of line is for the
 //! instruction that jumps there. What differs from run to run is shown by name: fields of the
-//! [`Cpu`], routines, tables; what is jumped to within the block has a number.
+//! [`Cpu`], routines, tables; what is jumped to within the region has a number.
 
-use super::{Translated, X64};
+use super::{Region, X64};
 use crate::enter::BIAS;
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, Reg};
+use emu_core::mem::tlb::{SLOTS, Slot, Tlb};
 use emu_core::native::{HostInsn, Native};
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Formatter, Instruction, NasmFormatter, OpKind, Register,
@@ -51,7 +52,11 @@ const FIELDS: &[(usize, usize, usize, &str)] = &[
     (offset_of!(Cpu, native) + offset_of!(Native, tlb), 8, 1, "native.tlb"),
     (offset_of!(Cpu, native) + offset_of!(Native, ram), 8, 1, "native.ram"),
     (offset_of!(Cpu, native) + offset_of!(Native, left), 8, 1, "native.left"),
-    (offset_of!(Cpu, native) + offset_of!(Native, scratch), 8, 4, "native.scratch"),
+    (offset_of!(Cpu, native) + offset_of!(Native, epoch), 8, 1, "native.epoch"),
+    (offset_of!(Cpu, native) + offset_of!(Native, table), 8, 1, "native.table"),
+    (offset_of!(Cpu, native) + offset_of!(Native, live), 8, 1, "native.live"),
+    (offset_of!(Cpu, native) + offset_of!(Native, vectors), 32, 2, "native.vector"),
+    (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots), size_of::<Slot>(), SLOTS, "slot"),
 ];
 
 /// Name of what is at `at` bytes into the [`Cpu`].
@@ -116,7 +121,7 @@ fn branches(insn: &Instruction) -> bool {
 }
 
 impl X64 {
-    pub(super) fn lines(&self, b: &Translated) -> Vec<HostInsn> {
+    pub(super) fn lines(&self, b: &Region) -> Vec<HostInsn> {
         let marks = &b.marks;
         let code = &self.buffer.code()[b.at..b.at + marks.end as usize];
         let start = self.buffer.base() + b.at as u64;
@@ -125,7 +130,7 @@ impl X64 {
         let jumps = decoder().into_iter().filter(branches).map(|i| i.near_branch_target());
         let targets: BTreeSet<u64> = jumps.filter(|to| (start..end).contains(to)).collect();
         let labels: BTreeMap<u64, usize> = targets.into_iter().zip(1..).collect();
-        let names = Names { known: self.known_addresses(), labels: labels.clone() };
+        let names = Names { known: self.known_addresses(b), labels: labels.clone() };
         let mut formatter = NasmFormatter::with_options(Some(Box::new(names)), None);
         formatter.options_mut().set_show_branch_size(false);
         formatter.options_mut().set_show_symbol_address(false);
@@ -154,7 +159,7 @@ impl X64 {
 
     /// The routines: address, bytes and name.
     pub(super) fn routine_places(&self) -> Vec<(u64, u64, &'static str)> {
-        let mut names = self.routines.names().to_vec();
+        let mut names = Vec::from_iter(self.routines.names());
         names.sort_unstable();
         let end = self.buffer.base() + self.empty as u64;
         let ends: Vec<u64> = names.iter().skip(1).map(|n| n.0).chain([end]).collect();
@@ -162,9 +167,10 @@ impl X64 {
     }
 
     /// Constants in the code that differ from run to run.
-    fn known_addresses(&self) -> BTreeMap<u64, &'static str> {
+    fn known_addresses(&self, b: &Region) -> BTreeMap<u64, &'static str> {
         let tables = [(self.jumps.as_ptr() as u64, "jumps"), (self.buffer.base(), "code")];
-        tables.into_iter().chain(self.routines.names()).collect()
+        let called = b.called.iter().map(|u| (&raw const **u as u64, "uop"));
+        tables.into_iter().chain(self.routines.names()).chain(called).collect()
     }
 }
 

@@ -1,44 +1,49 @@
-//! The compiler of a block for x86-64 hosts, and the books about what it made.
+//! The compiler of a region for x86-64 hosts, and the books about what it made.
 //!
-//! **Registers.** Ten guest registers and RIP have a host register of their own, in all blocks
-//! ([`crate::enter::PINNED`]); the others are in [`Cpu::regs`], off `rbp`. RAX, RCX and RDX are
-//! scratch, free between micro-ops.
+//! **Registers.** Ten guest registers have a host register of their own, in all blocks
+//! ([`crate::enter::PINNED`]), and so has the budget; the others are in [`Cpu::regs`], off `rbp`.
+//! RAX, RCX and RDX are scratch, free between micro-ops.
 //!
-//! **Flags.** The host's ALU computes the guest's flags. In a block they are in EFLAGS, or in
-//! [`Native::flags`](emu_core::native::Native) as AX after `lahf; seto al`, or in both; between
-//! blocks in memory. What is about to destroy EFLAGS saves them first if they are live; what
-//! reads them, or changes only some, restores them. Liveness is computed backward over the block,
-//! on top of the dead-flag pass.
+//! **Flags** are the host's, see `flags`; between regions they are in memory. **Regions** of blocks
+//! that lead to each other: see `region`. **Accesses**: see `memory`.
 //!
 //! **Leaving.** Host code is left by `ret` with the exit word in EAX. Accesses that miss and
 //! micro-ops without an emitter call routines (see `ends`), which leave in their place.
 //!
 //! **What generated code may touch**: this CPU's state by constant offsets, its level-1 TLB by a
-//! masked index, guest RAM within pages that the TLB holds, and the table of indirect targets by a
-//! masked index. It jumps to blocks of its own buffer only.
+//! masked index, guest RAM within pages that a slot holds (which come from the TLB), and the tables
+//! of indirect targets by a masked index. It jumps to blocks of its own buffer only: by links, and
+//! by those tables, which nobody else fills.
 
 mod alu;
 mod asm;
 mod ends;
+mod flags;
 mod fuse;
+mod group;
 mod listing;
 mod memory;
+mod region;
 mod vector;
 
 use crate::code_buffer::CodeBuffer;
-use crate::enter::{self, BIAS, PINNED, RIP};
-use asm::{Asm, RAX, RBP, RCX, Rm};
+use crate::enter::{self, BIAS, PINNED};
+use asm::{Asm, RBP, RCX, Rm};
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, JUMPS, Jump, Reg, mode};
 use emu_core::flags::OSZAPC;
 use emu_core::interp::Leave;
-use emu_core::native::{Enter, HostInsn, Native, NativeStats, Place, Target, Translator};
-use emu_core::uop::{Block, Effect, Op, Src, Uop};
+use emu_core::native::{Enter, HostInsn, Native, NativeStats, Part, Place, Target, Translator};
+use emu_core::uop::{Block, Effect, Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use ends::Routines;
+use flags::{Recipe, State};
+use group::Group;
 use listing::Marks;
-use memory::Kind;
+use memory::{Kind, Try};
+use region::{Exits, Later, Piece, Version};
 use rustc_hash::FxHashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Bytes of the code buffer.
@@ -51,10 +56,15 @@ const NATIVE_FLAGS: i32 = native(offset_of!(Native, flags));
 const NATIVE_TLB: i32 = native(offset_of!(Native, tlb));
 const NATIVE_RAM: i32 = native(offset_of!(Native, ram));
 const NATIVE_LEFT: i32 = native(offset_of!(Native, left));
+const NATIVE_LIVE: i32 = native(offset_of!(Native, live));
+const NATIVE_VECTORS: i32 = native(offset_of!(Native, vectors));
 /// Guest vector registers.
 const VECTORS: i32 = offset_of!(Cpu, v) as i32 - BIAS as i32;
 const MXCSR: i32 = offset_of!(Cpu, mxcsr) as i32 - BIAS as i32;
-const BUDGET: i32 = offset_of!(Cpu, budget) as i32 - BIAS as i32;
+const NATIVE_EPOCH: i32 = native(offset_of!(Native, epoch));
+const NATIVE_TABLE: i32 = native(offset_of!(Native, table));
+/// The guest's RIP.
+const RIP: i32 = 8 * Reg::RIP.ix() as i32 - 128;
 
 /// Where a guest register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,29 +78,29 @@ enum Loc {
 fn loc(r: Reg) -> Loc {
     match PINNED.get(r.ix()) {
         Some(&h) => Loc::Host(h),
-        None if r == Reg::RIP => Loc::Host(RIP),
         None => Loc::Slot(8 * r.ix() as i32 - 128),
     }
 }
 
-/// Code out of line.
+/// What code out of line does.
 #[derive(Clone, Copy)]
 enum Cold {
     /// An access that misses.
     Access { miss: usize, resume: usize, kind: Kind, packed: u32, u: Uop },
     /// A micro-op whose quick form does not apply.
     Call { miss: usize, resume: usize, record: u32, u: Uop },
-    /// Micro-ops that were fused and must be run one by one; then EFLAGS are up to date, or those
-    /// in memory, and RCX is the register `reload`.
-    Replay {
-        miss: usize,
-        resume: usize,
-        record: u32,
-        from: usize,
-        count: usize,
-        flags: (bool, bool),
-        reload: Option<Reg>,
-    },
+    /// A vector access that misses.
+    Vector(vector::Miss),
+    /// Micro-ops that were fused and must be run one by one.
+    Replay { miss: usize, resume: usize, from: usize, count: usize },
+    /// A fused return, from its micro-op `from` on: RSP += `by`, RIP = `target`.
+    Return { miss: usize, other: usize, from: usize, by: Option<i32>, target: Reg },
+    /// To the block at RAX, which the table for this mode and mapping does not know.
+    Indirect { jump: usize },
+    /// One way of a conditional end.
+    Way { jump: usize, w: Width, delta: i64, taken: bool },
+    /// The budget is used up on the way to another block of the region.
+    Stop { jump: usize, w: Width, delta: i64 },
     /// Leaves for good.
     Leave { jump: usize, word: u32 },
     /// Leaves to be linked.
@@ -117,60 +127,80 @@ impl Site {
 struct HostHas {
     crc32: bool,
     bmi2: bool,
+    /// See [`vector::table::features`].
+    vector: u8,
 }
 
-/// Compiles one block.
+/// Micro-ops that host code calls, at addresses that stay when there are more of them.
+#[allow(clippy::vec_box)]
+type Called = Vec<Box<Uop>>;
+
+/// Compiles one region.
 struct Compiler<'a> {
     a: Asm,
-    cpu: &'a mut Cpu,
+    pieces: &'a [Piece<'a>],
+    versions: Vec<Version>,
+    /// The version that follows without a jump.
+    next_version: Option<usize>,
+    /// The current block, and what is known of it.
+    piece: usize,
     block: &'a Block,
     place: &'a Place<'a>,
+    lives: &'a [u32],
     routines: Routines,
     host_has: HostHas,
-    /// Address of the table of indirect targets.
-    jumps: u64,
-    /// Address of the code buffer.
-    base: u64,
-    /// Flags live after the current micro-op, and after each.
+    /// Flags live after the current micro-op.
     live: u32,
-    lives: Vec<u32>,
-    /// EFLAGS are up to date.
+    // Where the flags are: see `flags::State`.
     host: bool,
-    /// [`Native::flags`] are up to date.
     memory: bool,
-    /// EFLAGS are those of a shift, which leaves AF undefined where ours is zero.
     af_zero: bool,
+    recipe: Option<Recipe>,
+    /// Where they were when EFLAGS were given up last.
+    settled: State,
     insn: usize,
     /// First micro-op of the next guest instruction.
     next: usize,
     insn_record: Option<u32>,
-    cold: Vec<Cold>,
-    exits: [Option<Site>; 2],
-    called: u64,
+    /// Where the last address was begun, and which.
+    tried: (usize, Mem),
+    tries: Vec<Try>,
+    group: Option<Group>,
+    vector: vector::State,
+    cold: Vec<Later>,
+    exits: Exits,
+    /// Micro-ops that are called, out of line too; and how many are in line.
+    called: Called,
+    called_in_line: u64,
     marks: Marks,
 }
 
 impl Compiler<'_> {
-    fn run(&mut self) {
+    /// The micro-ops of the current block.
+    fn block_code(&mut self) {
         let block = self.block;
+        (self.insn, self.insn_record) = (0, None);
+        self.vector = vector::State::default();
+        self.vector_start();
         let mut n = 0;
         while let Some(u) = block.uops.get(n) {
             let mark = |i: usize| block.insns.get(i).map(|m| m.uop as usize);
             while mark(self.insn + 1).is_some_and(|m| m <= n) {
                 self.insn += 1;
             }
-            self.marks.insn(self.a.here(), self.insn);
+            self.marks.insn(self.a.here(), self.pieces[self.piece].first_insn + self.insn);
             self.next = mark(self.insn + 1).unwrap_or(block.uops.len());
+            self.open_group(n);
             let fused = self.fused(n);
             if fused == 0 {
                 self.live = self.lives[n];
+                self.before(n, 1);
                 self.uop(u);
+                self.after(n, 1);
             }
             n += fused.max(1);
+            self.close_group(n);
         }
-        self.marks.cold = self.a.here() as u32;
-        self.cold_code();
-        self.marks.end = self.a.here() as u32;
     }
 
     fn uop(&mut self, u: &Uop) {
@@ -191,43 +221,6 @@ impl Compiler<'_> {
         self.insn_record
             .or_else(|| self.place.insns.get(self.insn).copied())
             .unwrap_or(self.place.first)
-    }
-
-    // ---- flags ------------------------------------------------------------------------------------
-
-    fn flags_word(&self) -> Rm {
-        Rm::M(RBP, NATIVE_FLAGS)
-    }
-
-    /// Flags to memory, by way of AX. Leaves EFLAGS as they are, but for `af_zero`.
-    fn save(&mut self) {
-        if self.host && !self.memory {
-            // lahf; seto al
-            self.a.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);
-            if self.af_zero {
-                // and ah, ~AF
-                self.a.bytes(&[0x80, 0xe4, 0xef]);
-                (self.host, self.af_zero) = (false, false);
-            }
-            self.a.store(W16, self.flags_word(), RAX);
-            self.memory = true;
-        }
-    }
-
-    /// Before what may fault: flags to memory, EFLAGS are free.
-    fn settle(&mut self) {
-        self.save();
-        self.host = false;
-    }
-
-    /// Flags to EFLAGS, by way of AX.
-    fn want_host(&mut self) {
-        if !self.host {
-            self.a.op0f(W32, 0xb7, RAX, self.flags_word());
-            // add al, 127; sahf
-            self.a.bytes(&[0x04, 0x7f, 0x9e]);
-            (self.host, self.af_zero) = (true, false);
-        }
     }
 
     // ---- registers --------------------------------------------------------------------------------
@@ -298,14 +291,15 @@ impl Compiler<'_> {
     }
 }
 
-/// Flags live after each micro-op.
-fn liveness(block: &Block) -> Vec<u32> {
+/// Flags live after each micro-op; `masked`: floating point does not fault.
+fn liveness(block: &Block, masked: bool) -> Vec<u32> {
     let mut out = vec![0; block.uops.len()];
     let mut live = OSZAPC;
     for (u, out) in block.uops.iter().zip(&mut out).rev() {
         *out = live;
         live = live & !u.fl | u.flags_read();
-        if u.may_fault() || u.op.row().effect == Effect::End {
+        let faults = u.may_fault() && !(masked && matches!(u.op, Op::V | Op::Vx));
+        if faults || u.op.row().effect == Effect::End {
             live = OSZAPC;
         }
     }
@@ -324,14 +318,28 @@ struct JumpEntry {
     at: u32,
 }
 
+/// Guards that there may be.
+const GUARDS: usize = 1 << 16;
+
 const NO_JUMP: JumpEntry = JumpEntry { off: u64::MAX, mode: 0, at: 0 };
 
-struct Translated {
+/// A translated region.
+struct Region {
     at: usize,
     off: u64,
     mode: u32,
-    exits: [Option<Site>; 2],
+    /// The first records of its blocks.
+    blocks: Vec<u32>,
+    /// What its code calls.
+    called: Called,
     marks: Marks,
+}
+
+/// An exit of a block in the region of `head`.
+struct Exit {
+    head: u32,
+    taken: bool,
+    site: Site,
 }
 
 /// An exit that leads to a block: the exit, and the jump that goes to the block (the exit's own, or
@@ -350,10 +358,18 @@ pub struct X64 {
     /// Length of the buffer with nothing but the routines.
     empty: usize,
     host_has: HostHas,
-    blocks: FxHashMap<u32, Translated>,
-    /// By the first record of a block, translated or not: the exits that lead there.
+    /// By head.
+    regions: FxHashMap<u32, Region>,
+    /// By the first record of a block: the regions that it is part of.
+    members: FxHashMap<u32, Vec<u32>>,
+    /// Likewise: its exits.
+    exits: FxHashMap<u32, Vec<Exit>>,
+    /// By the first record of a block, head of a region or not: the exits that lead there.
     incoming: FxHashMap<u32, Vec<Link>>,
     jumps: Box<[JumpEntry; JUMPS]>,
+    /// By guard: the RIP and the epoch for which it has last held.
+    held: Box<[[AtomicU64; 2]]>,
+    guards: usize,
     stats: NativeStats,
 }
 
@@ -365,30 +381,42 @@ impl X64 {
     pub fn new(size: usize) -> std::io::Result<X64> {
         let mut buffer = CodeBuffer::new(size)?;
         let mut a = Asm { origin: buffer.base(), ..Asm::default() };
-        let routines = ends::routines(&mut a);
+        let jumps = Box::new([NO_JUMP; JUMPS]);
+        let routines = ends::routines(&mut a, jumps.as_ptr() as u64);
         if !buffer.append(&a.code) {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
         let host_has = HostHas {
             crc32: std::arch::is_x86_feature_detected!("sse4.2"),
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
+            vector: vector::table::features(),
         };
         Ok(X64 {
             empty: buffer.len(),
             buffer,
             routines,
             host_has,
-            blocks: FxHashMap::default(),
+            regions: FxHashMap::default(),
+            members: FxHashMap::default(),
+            exits: FxHashMap::default(),
             incoming: FxHashMap::default(),
-            jumps: Box::new([NO_JUMP; JUMPS]),
+            jumps,
+            held: (0..GUARDS).map(|_| Default::default()).collect(),
+            guards: 0,
             stats: NativeStats::default(),
         })
     }
 
-    /// The host code of the block whose first record is `first`: from its entry to the end of the
-    /// buffer's use, for reports. Empty if it is not translated.
+    /// The host code of the region whose head is `first`: from its entry to the end of the buffer's
+    /// use, for reports. Empty if there is none.
     pub fn code(&self, first: u32) -> &[u8] {
-        self.blocks.get(&first).map_or(&[], |b| &self.buffer.code()[b.at..])
+        self.regions.get(&first).map_or(&[], |b| &self.buffer.code()[b.at..])
+    }
+
+    /// The same on a host without vector instructions: for tests.
+    pub fn without_vectors(mut self) -> X64 {
+        self.host_has.vector = 0;
+        self
     }
 
     fn lead(&mut self, s: Site, to: usize) {
@@ -402,133 +430,195 @@ impl X64 {
     }
 }
 
+impl X64 {
+    /// Lets an exit lead to the block whose first record is `first`, as far as that is translated.
+    fn connect(&mut self, link: Link, first: u32) {
+        match self.regions.get(&first) {
+            Some(r) => {
+                let at = r.at;
+                self.lead(link.inner, at);
+                self.stats.links += 1;
+            }
+            None if link.guard.is_none() => {
+                self.leave_with(link.exit, Leave::Next.at(first as usize) as u32);
+            }
+            None => self.leave_with(link.inner, link.inner.word),
+        }
+    }
+
+    /// Drops the region of `head`.
+    fn drop_region(&mut self, head: u32) {
+        let Some(r) = self.regions.remove(&head) else { return };
+        let mut a = Asm::default();
+        ends::leave(&mut a, Leave::Lookup.at(head as usize) as u32);
+        for (i, &byte) in a.code.iter().enumerate() {
+            self.buffer.patch_byte(r.at + i, byte);
+        }
+        let j = &mut self.jumps[Jump::index(r.off)];
+        if (j.off, j.mode, j.at) == (r.off, r.mode, r.at as u32) {
+            *j = NO_JUMP;
+        }
+        for block in &r.blocks {
+            if let Some(heads) = self.members.get_mut(block) {
+                heads.retain(|h| *h != head);
+            }
+            if let Some(exits) = self.exits.get_mut(block) {
+                exits.retain(|e| e.head != head);
+            }
+        }
+    }
+}
+
 impl Translator for X64 {
     fn enter(&self) -> Enter {
         enter::enter
     }
 
-    fn translate(&mut self, cpu: &mut Cpu, block: &Block, place: &Place) -> Option<u64> {
+    fn translate(&mut self, parts: &[Part]) -> Option<u64> {
         let start = Instant::now();
         let at = self.buffer.len().next_multiple_of(16);
         let pad = vec![0xcc; at - self.buffer.len()];
+        let pieces = Piece::all(parts);
         let mut c = Compiler {
             a: Asm { origin: self.buffer.base() + at as u64, code: Vec::with_capacity(1024) },
-            cpu,
-            block,
-            place,
+            pieces: &pieces,
+            versions: Vec::new(),
+            next_version: None,
+            piece: 0,
+            block: &pieces[0].block,
+            place: &pieces[0].place,
+            lives: &pieces[0].lives,
             routines: self.routines,
             host_has: self.host_has,
-            jumps: self.jumps.as_ptr() as u64,
-            base: self.buffer.base(),
             live: 0,
-            lives: liveness(block),
             host: false,
             memory: true,
             af_zero: false,
+            recipe: None,
+            settled: State::MEMORY,
             insn: 0,
             next: 0,
             insn_record: None,
+            tried: (0, Mem::at(Reg::ZERO, 0)),
+            tries: Vec::new(),
+            group: None,
+            vector: vector::State::default(),
             cold: Vec::new(),
-            exits: [None; 2],
-            called: 0,
+            exits: Vec::new(),
+            called: Vec::new(),
+            called_in_line: 0,
             marks: Marks::default(),
         };
         c.run();
-        let Compiler { a, exits, called, marks, .. } = c;
+        let Compiler { a, exits, called, called_in_line, marks, .. } = c;
         if self.buffer.room() < pad.len() + a.code.len() {
             return None;
         }
         self.buffer.append(&pad);
         self.buffer.append(&a.code);
-        if self.blocks.contains_key(&place.first) {
-            self.kill(place.first);
+        let place = &parts[0].place;
+        let (head, off, m) = (place.first, place.off, place.mode);
+        self.drop_region(head);
+        let blocks: Vec<u32> = pieces.iter().map(|p| p.place.first).collect();
+        for &block in &blocks {
+            self.members.entry(block).or_default().push(head);
         }
-        let exits = exits.map(|e| e.map(|s| s.at(at)));
-        let (off, m) = (place.off, place.mode);
-        self.blocks.insert(place.first, Translated { at, off, mode: m, exits, marks });
-        let in_page = (off & 4095) + u64::from(block.len) <= 4096;
+        for (block, taken, site) in exits {
+            let site = site.at(at);
+            self.exits.entry(block).or_default().push(Exit { head, taken, site });
+        }
+        self.stats.regions += 1;
+        self.stats.blocks += blocks.len() as u64;
+        for p in &pieces {
+            self.stats.insns += p.block.insns.len() as u64;
+            self.stats.uops += p.block.uops.len() as u64;
+        }
+        self.stats.called += called_in_line;
+        self.stats.bytes += a.code.len() as u64;
+        self.regions.insert(head, Region { at, off, mode: m, blocks, called, marks });
+        let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
         if in_page && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
             self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };
         }
-        for link in self.incoming.get(&place.first).cloned().unwrap_or_default() {
-            self.lead(link.inner, at);
-            self.stats.links += 1;
+        for link in self.incoming.get(&head).cloned().unwrap_or_default() {
+            self.connect(link, head);
         }
-        self.stats.blocks += 1;
-        self.stats.insns += block.insns.len() as u64;
-        self.stats.uops += block.uops.len() as u64;
-        self.stats.called += called;
-        self.stats.bytes += a.code.len() as u64;
         self.stats.ns += start.elapsed().as_nanos() as u64;
         Some(self.buffer.base() + at as u64)
     }
 
     fn entry(&self, first: u32) -> Option<u64> {
-        self.blocks.get(&first).map(|b| self.buffer.base() + b.at as u64)
+        self.regions.get(&first).map(|b| self.buffer.base() + b.at as u64)
     }
 
     fn link(&mut self, from: u32, taken: bool, to: Target) {
-        let Some(b) = self.blocks.get(&from) else { return };
-        let (Some(exit), m) = (b.exits[usize::from(!taken)], b.mode) else { return };
-        let (first, link) = match to {
-            Target::Block(first) => (first, Link { exit, inner: exit, guard: None }),
-            Target::Guarded { guard, off, first } => {
-                let at = self.buffer.len();
-                let origin = self.buffer.base() + at as u64;
-                let mut a = Asm { origin, ..Asm::default() };
-                let inner = ends::guard(&mut a, m, off, guard).at(at);
-                if !self.buffer.append(&a.code) {
-                    return;
-                }
-                self.lead(exit, at);
-                (first, Link { exit, inner, guard: Some(guard) })
-            }
+        let Some(m) = self.members.get(&from).and_then(|heads| self.regions.get(heads.first()?))
+        else {
+            return;
         };
-        let links = self.incoming.entry(first).or_default();
-        links.retain(|l| l.exit.jump != exit.jump);
-        links.push(link);
-        match self.blocks.get(&first) {
-            Some(b) => {
-                let at = b.at;
-                self.lead(link.inner, at);
-                self.stats.links += 1;
-            }
-            None if link.guard.is_none() => {
-                self.leave_with(exit, Leave::Next.at(first as usize) as u32);
-            }
-            None => {}
+        let m = m.mode;
+        let exits = self.exits.get(&from).map_or(&[][..], |e| e);
+        let exits: Vec<Site> = exits.iter().filter(|e| e.taken == taken).map(|e| e.site).collect();
+        for exit in exits {
+            let (first, link) = match to {
+                Target::Block(first) => (first, Link { exit, inner: exit, guard: None }),
+                Target::Guarded { guard, off, first } => {
+                    let at = self.buffer.len();
+                    let origin = self.buffer.base() + at as u64;
+                    let mut a = Asm { origin, ..Asm::default() };
+                    let Some(held) = self.held.get(self.guards) else { return };
+                    let inner = ends::guard(&mut a, m, off, guard, held[0].as_ptr() as u64).at(at);
+                    self.guards += 1;
+                    if !self.buffer.append(&a.code) {
+                        return;
+                    }
+                    self.lead(exit, at);
+                    (first, Link { exit, inner, guard: Some(guard) })
+                }
+            };
+            let links = self.incoming.entry(first).or_default();
+            links.retain(|l| l.exit.jump != exit.jump);
+            links.push(link);
+            self.connect(link, first);
         }
     }
 
     fn found(&mut self, first: u32) {
-        if let Some(b) = self.blocks.get(&first) {
+        if let Some(b) = self.regions.get(&first) {
             self.jumps[Jump::index(b.off)] =
                 JumpEntry { off: b.off, mode: b.mode, at: b.at as u32 };
         }
     }
 
-    fn kill(&mut self, first: u32) {
+    fn kill(&mut self, first: u32) -> Vec<u32> {
         // Exits that lead here become unlinked: they may be linked to its successor.
         for link in self.incoming.remove(&first).unwrap_or_default() {
             self.leave_with(link.exit, link.exit.word);
         }
-        let Some(b) = self.blocks.remove(&first) else { return };
-        let mut a = Asm::default();
-        ends::leave(&mut a, Leave::Lookup.at(first as usize) as u32);
-        for (i, &byte) in a.code.iter().enumerate() {
-            self.buffer.patch_byte(b.at + i, byte);
+        let mut heads = self.members.remove(&first).unwrap_or_default();
+        for &head in &heads {
+            self.drop_region(head);
         }
-        let j = &mut self.jumps[Jump::index(b.off)];
-        if (j.off, j.mode, j.at) == (b.off, b.mode, b.at as u32) {
-            *j = NO_JUMP;
+        heads.retain(|h| *h != first);
+        // The heads themselves live: what leads to them goes on there in the interpreter.
+        for &head in &heads {
+            for link in self.incoming.get(&head).cloned().unwrap_or_default() {
+                self.connect(link, head);
+            }
         }
+        self.exits.remove(&first);
+        heads
     }
 
     fn clear(&mut self) {
         self.buffer.truncate(self.empty);
-        self.blocks.clear();
+        self.regions.clear();
+        self.members.clear();
+        self.exits.clear();
         self.incoming.clear();
         self.jumps.fill(NO_JUMP);
+        self.held[..self.guards].iter().for_each(|h| h[1].store(0, Ordering::Relaxed));
+        self.guards = 0;
         self.stats.flushes += 1;
     }
 
@@ -541,6 +631,6 @@ impl Translator for X64 {
     }
 
     fn listing(&self, first: u32) -> Vec<HostInsn> {
-        self.blocks.get(&first).map_or_else(Vec::new, |b| self.lines(b))
+        self.regions.get(&first).map_or_else(Vec::new, |b| self.lines(b))
     }
 }

@@ -1,293 +1,413 @@
-//! Emitters of vector micro-ops: the host's SSE instruction of the same name on XMM0 and XMM1, lane
-//! by lane, as the op table has it. Vector registers are in [`Cpu::v`].
+//! Vector micro-ops as vector instructions of the host, on hosts with AVX2. On others they are
+//! called.
 //!
-//! Floating point runs with the guest's MXCSR, which is the host's as long as host code runs (see
-//! `enter`): where the guest has unmasked an exception, the op is called in its canonical form.
+//! **Registers.** While they are *live*, guest registers YMM0–13 are in the host's of the same
+//! number, in all blocks. YMM14 and YMM15 stay in [`Cpu::v`]: the host's are scratch, and hold the
+//! temporaries of the current guest instruction, which go to memory only where a called micro-op
+//! wants them there. Bit 0 of [`Native::live`] says whether the registers are live. They become so
+//! by a routine, which a block calls at its first vector micro-op unless the bit is set; what goes
+//! to Rust saves them first. A called micro-op leaves them saved and dead; what is out of line
+//! (slow accesses, the rare cases of quick forms) loads them again, if they were live and the code
+//! that goes on may know it.
+//!
+//! **Encodings.** What zeroes the upper half of its destination is encoded in VEX; what leaves it
+//! alone is legacy SSE. A temporary's upper half is nobody's: VEX. Upper halves that the guest does
+//! not use must not look used to the host either, for legacy SSE is several times slower then: they
+//! are loaded only if one of them is not zero, and a scratch register is loaded no wider than the
+//! instruction.
+//!
+//! **Floating point** runs with the guest's MXCSR, which is the host's as long as host code runs
+//! (see `enter`), and so raises the guest's flags in it. A block is lifted for masked exceptions or
+//! for others ([`mode::XM`]); in those of the latter kind what may raise is called.
+//!
+//! [`Native::live`]: emu_core::native::Native::live
 
-use super::asm::{RAX, RBP, RCX, Rm, cc};
-use super::memory::Kind;
-use super::{Cold, Compiler, MXCSR, VECTORS};
-use emu_core::cpu::Reg;
-use emu_core::uop::{Op, Src, Uop};
-use emu_core::vec::VecOp;
-use emu_core::width::Width::{W8, W16, W32, W64};
+mod access;
+mod fuse;
+mod ops;
+pub(super) mod table;
 
-/// The host's instruction of a vector operation: mandatory prefix, opcode after 0F, and whether
-/// only `b` is a source.
-fn instruction(op: VecOp) -> Option<(u8, u8, bool)> {
-    use VecOp::*;
-    let two = |opcode| Some((0x66, opcode, false));
-    match op {
-        Movss => Some((0xf3, 0x10, false)),
-        Movsd => Some((0xf2, 0x10, false)),
-        Movhlps => Some((0, 0x12, false)),
-        Movq => Some((0xf3, 0x7e, true)),
-        Pand => two(0xdb),
-        Pandn => two(0xdf),
-        Por => two(0xeb),
-        Pxor => two(0xef),
-        Paddb => two(0xfc),
-        Paddw => two(0xfd),
-        Paddd => two(0xfe),
-        Paddq => two(0xd4),
-        Paddsb => two(0xec),
-        Paddsw => two(0xed),
-        Paddusb => two(0xdc),
-        Paddusw => two(0xdd),
-        Psubb => two(0xf8),
-        Psubw => two(0xf9),
-        Psubd => two(0xfa),
-        Psubq => two(0xfb),
-        Psubsb => two(0xe8),
-        Psubsw => two(0xe9),
-        Psubusb => two(0xd8),
-        Psubusw => two(0xd9),
-        Pavgb => two(0xe0),
-        Pavgw => two(0xe3),
-        Psadbw => two(0xf6),
-        Pmullw => two(0xd5),
-        Pmulhw => two(0xe5),
-        Pmulhuw => two(0xe4),
-        Pmuludq => two(0xf4),
-        Pmaddwd => two(0xf5),
-        Pminsw => two(0xea),
-        Pminub => two(0xda),
-        Pmaxsw => two(0xee),
-        Pmaxub => two(0xde),
-        Pcmpeqb => two(0x74),
-        Pcmpeqw => two(0x75),
-        Pcmpeqd => two(0x76),
-        Pcmpgtb => two(0x64),
-        Pcmpgtw => two(0x65),
-        Pcmpgtd => two(0x66),
-        Packsswb => two(0x63),
-        Packssdw => two(0x6b),
-        Packuswb => two(0x67),
-        Punpcklbw => two(0x60),
-        Punpcklwd => two(0x61),
-        Punpckldq => two(0x62),
-        Punpcklqdq => two(0x6c),
-        Punpckhbw => two(0x68),
-        Punpckhwd => two(0x69),
-        Punpckhdq => two(0x6a),
-        Punpckhqdq => two(0x6d),
-        Addps => Some((0, 0x58, false)),
-        Addpd => Some((0x66, 0x58, false)),
-        Addss => Some((0xf3, 0x58, false)),
-        Addsd => Some((0xf2, 0x58, false)),
-        Mulps => Some((0, 0x59, false)),
-        Mulpd => Some((0x66, 0x59, false)),
-        Mulss => Some((0xf3, 0x59, false)),
-        Mulsd => Some((0xf2, 0x59, false)),
-        Subps => Some((0, 0x5c, false)),
-        Subpd => Some((0x66, 0x5c, false)),
-        Subss => Some((0xf3, 0x5c, false)),
-        Subsd => Some((0xf2, 0x5c, false)),
-        Minps => Some((0, 0x5d, false)),
-        Minpd => Some((0x66, 0x5d, false)),
-        Minss => Some((0xf3, 0x5d, false)),
-        Minsd => Some((0xf2, 0x5d, false)),
-        Divps => Some((0, 0x5e, false)),
-        Divpd => Some((0x66, 0x5e, false)),
-        Divss => Some((0xf3, 0x5e, false)),
-        Divsd => Some((0xf2, 0x5e, false)),
-        Maxps => Some((0, 0x5f, false)),
-        Maxpd => Some((0x66, 0x5f, false)),
-        Maxss => Some((0xf3, 0x5f, false)),
-        Maxsd => Some((0xf2, 0x5f, false)),
-        Sqrtps => Some((0, 0x51, true)),
-        Sqrtpd => Some((0x66, 0x51, true)),
-        Sqrtss => Some((0xf3, 0x51, false)),
-        Sqrtsd => Some((0xf2, 0x51, false)),
-        _ => None,
+use super::asm::{Asm, Code, RBP, Rm, cc};
+use super::{Compiler, NATIVE_LIVE, NATIVE_VECTORS, VECTORS};
+use emu_core::cpu::{Reg, mode};
+use emu_core::uop::{Op, Uop};
+use emu_core::width::Width::W8;
+use table::{code, feature};
+
+/// Guest registers with a host register of the same number; the scratch registers follow.
+const PINNED: u8 = 14;
+/// MOVDQU, and its form that stores.
+const LOAD: Code = code("F3 0F 6F");
+const STORE: Code = code("F3 0F 7F");
+const VZEROUPPER: [u8; 3] = [0xc5, 0xf8, 0x77];
+
+/// What is known at a place in a block.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The guest's registers are in the host's.
+    live: bool,
+    /// The code is out of line.
+    pub cold: bool,
+    /// The guest instruction whose temporaries are held.
+    insn: usize,
+    /// What the scratch registers hold.
+    held: [Option<Held>; 2],
+    /// The current micro-op has them as sources.
+    locked: [bool; 2],
+}
+
+impl State {
+    /// That of code out of line, which nothing is known of.
+    pub fn out_of_line() -> State {
+        State { cold: true, ..State::default() }
     }
 }
 
-/// The same for those with an immediate that is the same for both lanes.
-fn with_imm(op: VecOp) -> Option<(u8, u8, bool)> {
-    Some(match op {
-        VecOp::Pshufd => (0x66, 0x70, true),
-        VecOp::Pshuflw => (0xf2, 0x70, true),
-        VecOp::Pshufhw => (0xf3, 0x70, true),
-        VecOp::Shufps => (0, 0xc6, false),
-        _ => return None,
-    })
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    temp: Reg,
+    /// It is not in memory.
+    dirty: bool,
+    /// All of it is held.
+    wide: bool,
 }
 
-/// Byte `at` of vector register `r`.
+/// A vector access that misses: its micro-ops are called, and what was fused with a load follows.
+#[derive(Clone, Copy)]
+pub(super) struct Miss {
+    jumps: [Option<usize>; 2],
+    resume: usize,
+    record: u32,
+    uops: [Option<Uop>; 2],
+    /// A temporary that is in this register and wanted in memory.
+    before: Option<(Reg, u8)>,
+    /// What was loaded is wanted in this register.
+    after: Option<u8>,
+    tail: Tail,
+}
+
+/// An instruction on registers.
+#[derive(Clone, Copy, Default)]
+struct Tail {
+    bytes: [u8; 15],
+    len: u8,
+}
+
+impl Tail {
+    fn of(f: impl FnOnce(&mut Asm)) -> Tail {
+        let mut a = Asm::default();
+        f(&mut a);
+        let mut t = Tail { len: a.code.len() as u8, ..Tail::default() };
+        t.bytes[..a.code.len()].copy_from_slice(&a.code);
+        t
+    }
+}
+
+/// Where vector register `r` is in memory.
+fn slot(r: Reg) -> Rm {
+    word(r, 0)
+}
+
+/// Byte `at` of it.
 fn word(r: Reg, at: i32) -> Rm {
     Rm::M(RBP, VECTORS + 32 * (i32::from(r.0) % 24) + at)
 }
 
+fn home(r: Reg) -> Option<u8> {
+    (r.0 < PINNED).then_some(r.0)
+}
+
+fn is_temp(r: Reg) -> bool {
+    (16..24).contains(&r.0)
+}
+
+// ---- routines -----------------------------------------------------------------------------------
+
+/// Host registers, and where they are saved.
+fn saved() -> impl Iterator<Item = (u8, Rm)> {
+    let pinned = (0..PINNED).map(|r| (r, slot(Reg(r))));
+    let scratch = [0, 1].map(|i| (PINNED + i, Rm::M(RBP, NATIVE_VECTORS + 32 * i32::from(i))));
+    pinned.chain(scratch)
+}
+
+/// The jump that is taken when the registers are not live.
+fn unless_live(a: &mut Asm) -> usize {
+    a.ext(W8, 0xf7, 0, Rm::M(RBP, NATIVE_LIVE));
+    a.byte(1);
+    a.jcc(cc::E)
+}
+
+/// Saves the registers if they are live, on the way to Rust, which wants no upper halves in use.
+pub(super) fn save(a: &mut Asm) {
+    let dead = unless_live(a);
+    for (r, at) in saved() {
+        a.vex(STORE, true, r, 0, at);
+    }
+    a.bytes(&VZEROUPPER);
+    a.bind(dead);
+}
+
+/// Loads them again if they are live.
+pub(super) fn restore(a: &mut Asm) {
+    let dead = unless_live(a);
+    load(a);
+    a.bind(dead);
+}
+
+fn load(a: &mut Asm) {
+    // Upper halves ORed together, in four registers.
+    for (r, at) in saved() {
+        let Rm::M(base, at) = at else { continue };
+        match (r & 3, Rm::M(base, at + 16)) {
+            (x, upper) if r < 4 => a.vex(LOAD, false, x, 0, upper),
+            (x, upper) => a.vex(code("66 0F EB"), false, x, x, upper),
+        }
+    }
+    for r in 1..4 {
+        a.vex(code("66 0F EB"), false, 0, 0, Rm::R(r));
+    }
+    a.vex(code("66 0F38 17"), false, 0, 0, Rm::R(0));
+    let wide = a.jcc(cc::NE);
+    let all = |a: &mut Asm, wide: bool| {
+        saved().for_each(|(r, at)| a.vex(LOAD, wide, r, 0, at));
+    };
+    all(a, false);
+    let done = a.jmp();
+    a.bind(wide);
+    all(a, true);
+    a.bind(done);
+}
+
+/// Bit of what a slow access is told: the code it comes back to knows that the registers are live.
+const KEPT: u32 = 1 << 5;
+
+/// They are dead from here on, unless [`KEPT`] is set in EDX.
+pub(super) fn dead_unless_kept(a: &mut Asm) {
+    // test dl, KEPT
+    a.bytes(&[0xf6, 0xc2, KEPT as u8]);
+    let kept = a.jcc(cc::NE);
+    dead(a);
+    a.bind(kept);
+}
+
+/// They are in memory only, from here on.
+pub(super) fn dead(a: &mut Asm) {
+    a.alu_imm(W8, 4, Rm::M(RBP, NATIVE_LIVE), !1);
+}
+
+/// The routine that makes them live.
+pub(super) fn routine(a: &mut Asm) {
+    load(a);
+    a.alu_imm(W8, 1, Rm::M(RBP, NATIVE_LIVE), 1);
+    a.ret();
+}
+
 impl Compiler<'_> {
-    /// MOVDQU.
-    fn movdqu(&mut self, x: u8, m: Rm) {
-        self.a.op0f_p(W32, 0xf3, 0x6f, x, m);
+    /// Whether vector micro-ops are instructions of the host.
+    fn has_vectors(&self) -> bool {
+        self.host_has.vector & feature::AVX2 != 0
     }
 
-    fn movdqu_to(&mut self, m: Rm, x: u8) {
-        self.a.op0f_p(W32, 0xf3, 0x7f, x, m);
+    /// Whether floating point may raise #XM.
+    fn unmasked(&self) -> bool {
+        self.place.mode & mode::XM != 0
     }
 
-    /// PXOR of a register with itself.
-    fn zero(&mut self, x: u8) {
-        self.a.op0f_p(W32, 0x66, 0xef, x, Rm::R(x));
+    // ---- what is known --------------------------------------------------------------------------
+
+    /// What a slow access is told.
+    pub(super) fn vectors_kept(&self) -> u32 {
+        if self.vector.live || self.vector.cold { KEPT } else { 0 }
+    }
+
+    /// Before a block whose first vector micro-op comes before anything that is called: there the
+    /// flags are in memory.
+    pub(super) fn vector_start(&mut self) {
+        let uops = &self.block.uops;
+        let first = uops.iter().position(|u| {
+            let vector = matches!(u.op, Op::V | Op::Vx | Op::Vld | Op::Vst | Op::Vset | Op::Vzero);
+            vector || u.op == Op::Helper
+        });
+        let begins = first.is_some_and(|n| match &uops[n] {
+            _ if self.with_helper(n) => false,
+            u if matches!(u.op, Op::V | Op::Vx) => self.row(u).is_some(),
+            _ => true,
+        });
+        if begins && self.has_vectors() {
+            self.vectors();
+        }
+    }
+
+    /// From here on the guest's registers are in the host's.
+    fn vectors(&mut self) {
+        if !self.vector.live {
+            // The test destroys the host's flags; what follows may fault.
+            self.settle();
+            self.a.ext(W8, 0xf7, 0, Rm::M(RBP, NATIVE_LIVE));
+            // jnz over the call
+            self.a.bytes(&[1, 0x75, 5]);
+            let to = self.routines.vectors;
+            self.a.call_near(to);
+            self.vector.live = true;
+        }
+    }
+
+    /// Before the micro-op of the current instruction that is called: temporaries to memory. It
+    /// leaves the registers dead.
+    pub(super) fn vectors_to_call(&mut self) {
+        self.of_this_insn();
+        for i in [0, 1] {
+            self.evict(i);
+        }
+        self.vector.live = false;
+    }
+
+    /// Temporaries of another instruction are dead.
+    fn of_this_insn(&mut self) {
+        let v = &mut self.vector;
+        if v.insn != self.insn {
+            (v.insn, v.held) = (self.insn, [None; 2]);
+        }
+        v.locked = [false; 2];
     }
 
     /// Emits `u`; `false` if it has no form here.
     pub(super) fn vector(&mut self, u: &Uop) -> bool {
+        self.of_this_insn();
         match u.op {
-            Op::V => self.lanes(u),
-            Op::Vld | Op::Vst => self.vector_access(u),
-            Op::Vget => {
-                let at = (u.imm as u32 * u.w.bits() / 8 % 32) as i32;
-                match u.w {
-                    W8 => self.a.op0f(W32, 0xb6, RCX, word(u.a, at)),
-                    W16 => self.a.op0f(W32, 0xb7, RCX, word(u.a, at)),
-                    w => self.a.mov(w, RCX, word(u.a, at)),
-                }
-                self.put(u.d, W64, RCX);
-                true
-            }
-            Op::Vset => {
-                let at = (u.imm as u32 * u.w.bits() / 8 % 32) as i32;
-                if u.k & 1 != 0 {
-                    self.zero(0);
-                    self.movdqu_to(word(u.d, 0), 0);
-                    self.movdqu_to(word(u.d, 16), 0);
-                } else if u.a != u.d {
-                    self.movdqu(0, word(u.a, 0));
-                    self.movdqu_to(word(u.d, 0), 0);
-                }
-                if at < 16 || u.k & 1 != 0 {
-                    let v = match u.b {
-                        Src::Reg(r) => self.get(r, W64, RCX),
-                        Src::Imm(_) => {
-                            self.value(RCX, W64, u.b);
-                            RCX
-                        }
-                    };
-                    self.a.store(u.w, word(u.d, at), v);
-                }
-                true
-            }
+            Op::Mxcsr => self.mxcsr(u),
+            Op::Chkw => self.check_for_writing(u),
+            _ if !self.has_vectors() => false,
+            Op::Vget => self.vector_get(u),
+            Op::V => self.vector_op(u),
+            Op::Vx => self.vector_int(u, None),
+            Op::Vld => self.vector_load(u),
+            Op::Vst => self.vector_store(u),
+            Op::Vset => self.vector_set(u, false),
+            Op::Vzero => self.vector_zero(u),
             _ => false,
         }
     }
 
-    fn lanes(&mut self, u: &Uop) -> bool {
-        let (bytes, b) = (u.k & 127, if let Src::Reg(r) = u.b { r } else { Reg::ZERO });
-        let mov = u.vop == VecOp::Mov;
-        let (found, imm) = match (instruction(u.vop), with_imm(u.vop)) {
-            (Some(f), _) => (f, false),
-            (_, Some(f)) => (f, true),
-            _ if mov => ((0, 0, true), false),
-            _ => return false,
-        };
-        let (prefix, opcode, unary) = found;
-        let miss = u.vop.raises().then(|| {
-            self.settle();
-            self.a.mov(W32, RCX, Rm::M(RBP, MXCSR));
-            self.a.ext(W32, 0xf7, 2, Rm::R(RCX));
-            self.a.ext(W32, 0xf7, 0, Rm::R(RCX));
-            self.a.dword(0x1f80);
-            self.a.jcc(cc::NE)
-        });
-        let lanes = if bytes == 32 { 2 } else { 1 };
-        for lane in 0..lanes {
-            let at = 16 * lane;
-            let result = if mov {
-                self.movdqu(1, word(b, at));
-                1
-            } else {
-                if !unary {
-                    self.movdqu(0, word(u.a, at));
-                }
-                self.movdqu(1, word(b, at));
-                if prefix == 0 {
-                    self.a.op0f(W32, opcode, 0, Rm::R(1));
-                } else {
-                    self.a.op0f_p(W32, prefix, opcode, 0, Rm::R(1));
-                }
-                if imm {
-                    self.a.byte(u.imm as u8);
-                }
-                0
-            };
-            if bytes == 8 {
-                // movq
-                self.a.op0f_p(W32, 0xf3, 0x7e, result, Rm::R(result));
-            }
-            self.movdqu_to(word(u.d, at), result);
-        }
-        if lanes == 1 && u.k & 128 != 0 {
-            self.zero(0);
-            self.movdqu_to(word(u.d, 16), 0);
-        }
-        if let Some(miss) = miss {
-            let (resume, record) = (self.a.here(), self.record());
-            self.cold.push(Cold::Call { miss, resume, record, u: *u });
-        }
-        true
+    /// Whether the current guest instruction has a helper, which wants temporaries in memory.
+    fn helped(&self) -> bool {
+        self.block.insns.get(self.insn).is_some_and(|m| self.with_helper(m.uop as usize))
     }
 
-    fn vector_access(&mut self, u: &Uop) -> bool {
-        let n = u.k & 127;
-        let store = u.op == Op::Vst;
-        self.settle();
-        self.address(&u.mem);
-        let odd = (u.k & 128 != 0).then(|| {
-            // test al, n - 1
-            self.a.bytes(&[0xa8, n - 1]);
-            self.a.jcc(cc::NE)
-        });
-        let kind = if store { Kind::Store } else { Kind::Load };
-        let (m, miss) = self.check(kind, n.into());
-        if store {
-            match n {
-                1 | 2 | 4 | 8 => {
-                    let w = [W8, W16, W32, W64][n.trailing_zeros() as usize];
-                    self.a.mov(W64, RCX, word(u.a, 0));
-                    self.a.store(w, m, RCX);
-                }
-                _ => {
-                    for at in (0..i32::from(n)).step_by(16) {
-                        self.movdqu(0, word(u.a, at));
-                        self.movdqu_to(shifted(m, at), 0);
-                    }
-                }
+    /// Whether the guest instruction of micro-op `n` has a helper.
+    fn with_helper(&self, n: usize) -> bool {
+        let (insns, all) = (&self.block.insns, &self.block.uops);
+        let after = insns.partition_point(|m| m.uop as usize <= n);
+        let from = after.checked_sub(1).map_or(0, |i| insns[i].uop as usize);
+        let to = insns.get(after).map_or(all.len(), |m| m.uop as usize);
+        all[from..to].iter().any(|u| u.op == Op::Helper)
+    }
+
+    // ---- scratch registers ----------------------------------------------------------------------
+
+    /// Scratch register `i` no longer holds its temporary.
+    fn evict(&mut self, i: usize) {
+        if let Some(Held { temp, dirty: true, .. }) = self.vector.held[i] {
+            self.a.vex(STORE, true, PINNED + i as u8, 0, slot(temp));
+        }
+        self.vector.held[i] = None;
+    }
+
+    fn holder(&self, r: Reg) -> Option<usize> {
+        self.vector.held.iter().position(|h| h.is_some_and(|h| h.temp == r))
+    }
+
+    /// A scratch register for the current micro-op, if one is free; it becomes a source.
+    fn scratch(&mut self) -> Option<u8> {
+        let free = |i: &usize| !self.vector.locked[*i];
+        let empty = |i: &usize| self.vector.held[*i].is_none();
+        let i = [0, 1].into_iter().filter(free).max_by_key(empty)?;
+        self.evict(i);
+        self.vector.locked[i] = true;
+        Some(PINNED + i as u8)
+    }
+
+    /// The host register with vector register `r` (all of it if `wide`), if it has one without a load.
+    fn at_hand(&mut self, r: Reg, wide: bool) -> Option<u8> {
+        home(r).or_else(|| {
+            let i = self.holder(r)?;
+            self.vector.held[i].filter(|h| h.wide || !wide)?;
+            self.vector.locked[i] = true;
+            Some(PINNED + i as u8)
+        })
+    }
+
+    /// The host register with vector register `r`, as a source.
+    fn source(&mut self, r: Reg, wide: bool) -> Option<u8> {
+        if let Some(x) = self.at_hand(r, wide) {
+            return Some(x);
+        }
+        if let Some(narrow) = self.holder(r) {
+            self.vector.held[narrow] = None;
+        }
+        let x = self.scratch()?;
+        self.a.vex(LOAD, wide, x, 0, slot(r));
+        if is_temp(r) {
+            let held = Held { temp: r, dirty: false, wide };
+            self.vector.held[usize::from(x - PINNED)] = Some(held);
+        }
+        Some(x)
+    }
+
+    /// Vector register `r` as an operand that may be in memory.
+    fn operand(&mut self, r: Reg, wide: bool) -> Rm {
+        self.at_hand(r, wide).map_or(slot(r), Rm::R)
+    }
+
+    /// The host register to write for vector register `d`: written last, it may be a source too.
+    fn destination(&mut self, d: Reg) -> u8 {
+        if let Some(x) = home(d).or_else(|| self.holder(d).map(|i| PINNED + i as u8)) {
+            return x;
+        }
+        if let Some(x) = self.scratch() {
+            return x;
+        }
+        self.evict(0);
+        PINNED
+    }
+
+    /// `d` was written to the host register `x`; `whole`: its upper half, too.
+    fn written(&mut self, d: Reg, x: u8, whole: bool) {
+        if x < PINNED {
+            return;
+        }
+        let i = usize::from(x - PINNED);
+        self.vector.held[i] = None;
+        if is_temp(d) {
+            if let Some(old) = self.holder(d) {
+                self.vector.held[old] = None;
             }
+            self.vector.held[i] = Some(Held { temp: d, dirty: true, wide: true });
         } else {
-            self.zero(1);
-            match n {
-                1 | 2 => {
-                    self.a.op0f(W32, if n == 1 { 0xb6 } else { 0xb7 }, RAX, m);
-                    self.a.op0f_p(W32, 0x66, 0x6e, 0, Rm::R(RAX));
-                }
-                4 => self.a.op0f_p(W32, 0x66, 0x6e, 0, m),
-                8 => self.a.op0f_p(W32, 0xf3, 0x7e, 0, m),
-                16 => self.movdqu(0, m),
-                _ => {
-                    self.movdqu(0, m);
-                    self.movdqu(1, shifted(m, 16));
-                }
-            }
-            self.movdqu_to(word(u.d, 0), 0);
-            self.movdqu_to(word(u.d, 16), 1);
+            self.a.vex(STORE, whole, x, 0, slot(d));
         }
-        let (resume, record) = (self.a.here(), self.record());
-        for miss in odd.into_iter().chain([miss]) {
-            self.cold.push(Cold::Call { miss, resume, record, u: *u });
-        }
-        true
     }
-}
 
-/// `m`, `by` bytes further.
-fn shifted(m: Rm, by: i32) -> Rm {
-    match m {
-        Rm::M(b, d) => Rm::M(b, d + by),
-        Rm::X(b, x, s, d) => Rm::X(b, x, s, d + by),
-        other => other,
+    // ---- out of line ----------------------------------------------------------------------------
+
+    pub(super) fn vector_miss(&mut self, m: &Miss) {
+        // What fills a slot does not come back to what must not be tried again.
+        let tried = |c: &Self, jump: usize| c.tries.iter().any(|t| t.miss == jump);
+        let mut jumps: Vec<usize> = m.jumps.into_iter().flatten().collect();
+        jumps.sort_by_key(|jump| !tried(self, *jump));
+        jumps.into_iter().for_each(|jump| self.missed(jump));
+        if let Some((temp, x)) = m.before {
+            self.a.vex(STORE, true, x, 0, slot(temp));
+        }
+        self.insn_record = Some(m.record);
+        for u in m.uops.iter().flatten() {
+            self.call_routine(u);
+        }
+        self.insn_record = None;
+        if let (Some(x), Some(u)) = (m.after, m.uops[0]) {
+            self.a.vex(LOAD, u.k & 127 == 32, x, 0, slot(u.d));
+        }
+        self.a.bytes(&m.tail.bytes[..usize::from(m.tail.len)]);
+        self.resume(m.resume);
     }
 }

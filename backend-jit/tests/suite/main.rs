@@ -12,3 +12,4 @@ mod toy;
 
 mod blocks;
 mod links;
+mod vectors;

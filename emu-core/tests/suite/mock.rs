@@ -8,7 +8,7 @@ use emu_core::cpu::{Cpu, Jump};
 use emu_core::fault::Fault;
 use emu_core::interp::Leave;
 use emu_core::interp::handlers::slow;
-use emu_core::native::{Enter, NativeStats, Place, Target, Translator};
+use emu_core::native::{Enter, NativeStats, Part, Target, Translator};
 use emu_core::rare;
 use emu_core::uop::{Block, Effect, Op, Src, Uop};
 use emu_core::vcpu::Vcpu;
@@ -83,7 +83,8 @@ impl Translator for Mock {
         enter
     }
 
-    fn translate(&mut self, _: &mut Cpu, block: &Block, place: &Place) -> Option<u64> {
+    fn translate(&mut self, parts: &[Part]) -> Option<u64> {
+        let Part { block, place } = parts[0];
         if self.held == self.room {
             return None;
         }
@@ -124,10 +125,11 @@ impl Translator for Mock {
         }
     }
 
-    fn kill(&mut self, first: u32) {
+    fn kill(&mut self, first: u32) -> Vec<u32> {
         if let Some(made) = made(self.id, first) {
             made.dead.set(true);
         }
+        Vec::new()
     }
 
     fn clear(&mut self) {

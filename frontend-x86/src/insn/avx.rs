@@ -325,7 +325,6 @@ rows! {
 }
 
 helpers! {
-    ZERO = "vzero" zero_registers;
     MASKED_LOAD = "vmasked_load" masked_load;
     MASKED_STORE = "vmasked_store" masked_store;
     GATHER = "vgather" gather_elements;
@@ -574,16 +573,8 @@ fn extract_half(l: &mut Lift) -> Guest<()> {
 
 /// VZEROALL (`from` = 0), VZEROUPPER (2): the words from there on of all registers that the mode
 /// has.
-fn zero(l: &mut Lift, from: u64) -> Guest<()> {
-    let n = if l.code64() { 16 } else { 8 };
-    l.b.helper(&ZERO, W64, n, Reg::ZERO, Reg::ZERO, Reg::ZERO, from);
-    Ok(())
-}
-
-fn zero_registers(cpu: &mut Cpu, x: Args) -> Guest<()> {
-    for v in cpu.v.iter_mut().take(usize::from(x.k)) {
-        v.iter_mut().skip(x.imm as usize).for_each(|w| *w = 0);
-    }
+fn zero(l: &mut Lift, from: u8) -> Guest<()> {
+    l.b.vzero(if l.code64() { 16 } else { 8 }, from);
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! What code is lifted for, recomputed from the registers it depends on.
 //!
 //! [`update`] runs after everything that may change CS, SS, DS, ES, CPL, CR0, CR4, EFER, XCR0,
-//! RFLAGS.VM or RFLAGS.AC. It leaves [`mode::SINGLE`] clear: that bit is the run loop's.
+//! RFLAGS.VM or RFLAGS.AC; [`with_masks`] after what may change the masks of MXCSR. It leaves
+//! [`mode::SINGLE`] clear: that bit is the run loop's.
 
 use super::{cr0, cr4, efer, xcr0};
 use emu_core::cpu::{Cpu, Seg, Segment, mode};
@@ -47,8 +48,19 @@ pub fn update(cpu: &mut Cpu) {
     set(avx, mode::AVX);
     set(user && ac && s.cr0 & cr0::AM != 0, mode::ALIGN);
     set(!cpu.audit.is_empty(), mode::AUDIT);
-    cpu.mode = m;
+    cpu.mode = with_masks(m, cpu.mxcsr);
+    select_table(cpu);
+}
+
+/// Sets the privilege of ordinary accesses alone: all that RFLAGS.AC decides on below CPL 3.
+pub fn select_table(cpu: &mut Cpu) {
     cpu.tlb.set_privilege(privilege(cpu, cpu.cpl));
+}
+
+/// The mode `m` with [`mode::XM`] as the masks of `mxcsr` have it.
+pub const fn with_masks(m: u32, mxcsr: u32) -> u32 {
+    const MASKS: u32 = 0x1f80;
+    if mxcsr & MASKS == MASKS { m & !mode::XM } else { m | mode::XM }
 }
 
 /// Privilege of explicit accesses at privilege level `cpl` with the current RFLAGS.AC (SDM

@@ -8,7 +8,7 @@
 //! Source: SDM Vol. 1, 10.5 and chapter 13.
 
 use super::cpuid::Features;
-use super::{control, cr0, cr4, xcr0};
+use super::{control, cr0, cr4, mode, xcr0};
 use emu_core::cpu::{Cpu, St, X87, mode as m};
 use emu_core::fault::{Fault, Guest};
 use emu_core::mem::tlb::Access;
@@ -144,12 +144,24 @@ pub const fn check_mxcsr(cpu: &Cpu, value: u32) -> Guest<u32> {
     if value & !mxcsr_mask(cpu) == 0 { Ok(value) } else { Err(Fault::GP0) }
 }
 
+/// Sets MXCSR. Code is lifted for its masks (see [`m::XM`]), so a change of them ends the run; the
+/// instruction ends its block.
+fn set_mxcsr(cpu: &mut Cpu, value: u32) {
+    cpu.mxcsr = value;
+    let mode = mode::with_masks(cpu.mode, value);
+    if mode != cpu.mode {
+        cpu.mode = mode;
+        cpu.kick();
+    }
+}
+
 /// LDMXCSR.
 ///
 /// # Errors
 /// #GP(0) for reserved bits.
 pub fn ldmxcsr(cpu: &mut Cpu, value: u32) -> Guest<()> {
-    cpu.mxcsr = check_mxcsr(cpu, value)?;
+    let value = check_mxcsr(cpu, value)?;
+    set_mxcsr(cpu, value);
     Ok(())
 }
 
@@ -176,7 +188,8 @@ pub fn fxsave(cpu: &mut Cpu, va: u64, rex_w: bool) -> Guest<()> {
 pub fn fxrstor(cpu: &mut Cpu, va: u64, rex_w: bool) -> Guest<()> {
     check(cpu, va, false)?;
     let area = cpu.read_array::<LEGACY>(va)?;
-    cpu.mxcsr = check_mxcsr(cpu, u32::from_le_bytes(get(&area, 24)))?;
+    let mxcsr = check_mxcsr(cpu, u32::from_le_bytes(get(&area, 24)))?;
+    set_mxcsr(cpu, mxcsr);
     cpu.x87 = get_x87(&area, rex_w);
     get_vectors(Some(&area), XMM, cpu, 0);
     Ok(())
@@ -261,9 +274,10 @@ pub fn xrstor(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool) -> Guest<()> {
     };
     let from = |bit: u64| (present & bit != 0).then_some(&area[..]);
     if compact && rfbm & !present & xcr0::SSE != 0 {
-        cpu.mxcsr = MXCSR_RESET;
+        set_mxcsr(cpu, MXCSR_RESET);
     } else if rfbm & if compact { xcr0::SSE } else { xcr0::AVX_SSE } != 0 {
-        cpu.mxcsr = check_mxcsr(cpu, u32::from_le_bytes(get(&area, 24)))?;
+        let mxcsr = check_mxcsr(cpu, u32::from_le_bytes(get(&area, 24)))?;
+        set_mxcsr(cpu, mxcsr);
     }
     if rfbm & xcr0::X87 != 0 {
         cpu.x87 = from(xcr0::X87).map_or_else(X87::default, |a| get_x87(a, rex_w));
@@ -282,7 +296,6 @@ pub fn xrstor(cpu: &mut Cpu, va: u64, mask: u64, rex_w: bool) -> Guest<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::mode;
     use super::super::testing::{self, Level};
     use super::*;
     use emu_core::width::Width::{W8, W16, W32};
