@@ -48,6 +48,10 @@ impl Translator for Faulty {
         self.inner.kill(first)
     }
 
+    fn evict(&mut self) -> Vec<u32> {
+        self.inner.evict()
+    }
+
     fn clear(&mut self) {
         self.inner.clear();
     }
