@@ -203,7 +203,8 @@ pub trait Translator: Send {
     /// buffer is full. Then the generator is [cleared](Self::clear) and asked once more.
     fn translate(&mut self, parts: &[Part]) -> Option<u64>;
 
-    /// The entry of the region whose head is the block whose first record is `first`, if it is translated.
+    /// The entry of the region whose head is the block whose first record is `first`, if it is
+    /// translated.
     fn entry(&self, first: u32) -> Option<u64>;
 
     /// Links an exit of the block whose first record is `from`: where its condition holds (`taken`;

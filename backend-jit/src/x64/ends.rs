@@ -219,8 +219,8 @@ fn indirect_routine(a: &mut Asm, jumps: u64) {
     a.ret();
 }
 
-/// The guest's vector registers and MXCSR and the budget to [`Cpu`], and the host's own MXCSR in its
-/// place.
+/// The guest's vector registers and MXCSR and the budget to [`Cpu`], and the host's own MXCSR in
+/// its place.
 fn to_rust(a: &mut Asm) {
     vector::save(a);
     a.store(W64, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32), BUDGET);

@@ -2,10 +2,10 @@
 //! out of line where that has no answer.
 //!
 //! Each base register has a [`Slot`] for reads and one for writes: the page that an access by it
-//! has last found, and where that is in host memory. An access of `n` bytes at `va` hits when
-//! `va - page <= 4096 - n`; the load of the slot does not wait for the address, so a hit costs
-//! latency only for a subtraction. Where a slot misses, a routine (see `ends`) looks into level 1 of
-//! the TLB, fills the slot, and the check is made again; where level 1 misses too, or the access
+//! has last found, and where that is in host memory. An access of `n` bytes at `va` hits when `va -
+//! page <= 4096 - n`; the load of the slot does not wait for the address, so a hit costs latency
+//! only for a subtraction. Where a slot misses, a routine (see `ends`) looks into level 1 of the
+//! TLB, fills the slot, and the check is made again; where level 1 misses too, or the access
 //! crosses pages, the slow path does the access.
 //!
 //! The check destroys the host's flags: they are in memory then, where a fault wants them too.
@@ -152,7 +152,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn load(&mut self, u: &Uop) {
-        self.settle();
+        self.settle_to_move();
         self.address(&u.mem);
         let kind = if u.op == Op::Ldw { Kind::LoadRmw } else { Kind::Load };
         let (at, miss) = self.check(kind, u.w.bytes());
@@ -206,7 +206,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn store(&mut self, u: &Uop) {
-        self.settle();
+        self.settle_to_move();
         self.address(&u.mem);
         let (at, miss) = self.check(Kind::Store, u.w.bytes());
         match u.b {

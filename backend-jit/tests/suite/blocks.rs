@@ -207,6 +207,8 @@ fn most_ops_have_an_emitter() {
 fn calls_and_returns_are_exact() {
     for text in [
         "add.64 t0, rip, 0x5\n  st.64 [stack rsp - 0x8], t0\n  add.64 rsp, rsp, -0x8\n  goto.64 +0x9",
+        "st.64 [stack rsp + 0x8], rax\n  add.64 rbx, rbx, rcx !oszapc\n  add.64 t0, rip, 0x5\n  \
+         st.64 [stack rsp - 0x8], t0\n  add.64 rsp, rsp, -0x8\n  goto.64 +0x9",
         "ldz.64 t0, [stack rsp]\n  lin.64 t1, cs/r, t0, 0\n  add.64 rsp, rsp, 0x18\n  jmpi.64 t1",
         "ldz.64 t0, [rdi + rcx*8]\n  lin.64 t1, cs/r, t0, 0\n  jmpi.64 t1",
         "lin.64 t1, cs/r, rcx, 0\n  jmpi.64 t1",

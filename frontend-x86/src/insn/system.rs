@@ -120,8 +120,8 @@ fn plain(l: &mut Lift, def: &'static HelperDef, imm: u64) -> Guest<()> {
     Ok(())
 }
 
-/// The instruction after STI runs before any interrupt: it is in the same block, and ends it, unless
-/// it is lifted alone.
+/// The instruction after STI runs before any interrupt: it is in the same block, and ends it,
+/// unless it is lifted alone.
 fn sti(l: &mut Lift) -> Guest<()> {
     match l.mode & mode::SINGLE {
         0 => plain(l, &h::STI, 1),
