@@ -4,11 +4,11 @@
 use super::alu::rm;
 use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
 use super::flags::State;
-use super::memory::Kind;
+use super::memory::{Kind, SIZES};
 use super::region::{Later, based};
 use super::{
     Cold, Compiler, JumpEntry, MXCSR, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE,
-    NATIVE_TLB, RIP, Site, vector,
+    NATIVE_TLB, RIP, Site, vector, x87,
 };
 use crate::enter::{self, BIAS, BUDGET, PINNED};
 use core::mem::offset_of;
@@ -30,8 +30,8 @@ pub(super) struct Routines {
     /// Loads the guest's vector registers.
     pub vectors: u64,
     indirect: u64,
-    /// By read or write and log2 of the bytes.
-    pub(super) fill: [[u64; 6]; 2],
+    /// By read or write and the place of the bytes in [`SIZES`].
+    pub(super) fill: [[u64; SIZES.len()]; 2],
 }
 
 /// `mov eax, word; ret`: how host code is left.
@@ -81,11 +81,16 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
         a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
         a.mov(W64, 6, Rm::R(RAX));
         to_rust(a);
+        x87::save(a);
         if !keep {
             vector::dead(a);
+            x87::dead(a);
         }
         a.call_far(enter::run as *const () as usize as u64);
         from_rust(a);
+        if keep {
+            x87::restore(a);
+        }
         for (slot, host) in pinned() {
             a.mov(W64, host, Rm::M(RBP, slot));
         }
@@ -101,10 +106,10 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     let call_kept = at(&mut |a| run(a, true));
     let vectors = at(&mut vector::routine);
     let indirect = at(&mut |a| indirect_routine(a, jumps));
-    let mut fill = [[0; 6]; 2];
+    let mut fill = [[0; SIZES.len()]; 2];
     for (write, row) in fill.iter_mut().enumerate() {
-        for (log, to) in row.iter_mut().enumerate() {
-            *to = at(&mut |a| fill_routine(a, write != 0, 1 << log));
+        for (n, to) in SIZES.iter().zip(row) {
+            *to = at(&mut |a| fill_routine(a, write != 0, *n as i64));
         }
     }
     Routines { load, load_rmw, store, call, call_kept, vectors, indirect, fill }
@@ -409,6 +414,7 @@ impl Compiler<'_> {
     /// The micro-op from its canonical form.
     pub(super) fn call(&mut self, u: &Uop) {
         self.vectors_to_call();
+        self.x87_to_call();
         self.call_routine(u);
         self.set_state(State::MEMORY);
     }
@@ -421,6 +427,7 @@ impl Compiler<'_> {
         let u = Box::new(u);
         self.a.imm(RAX, &raw const *u as u64);
         self.called.push(u);
+        self.without_emitter += u64::from(!self.vector.cold);
         self.a.imm(RDX, u64::from(self.record() << 8));
         let cold = self.vector.cold;
         let to = if cold { self.routines.call_kept } else { self.routines.call };
@@ -452,10 +459,11 @@ impl Compiler<'_> {
 
     /// Item `n` of the code out of line.
     pub(super) fn emit_cold(&mut self, n: usize) {
-        let Later { piece, start, end, cold } = self.cold[n];
+        let Later { piece, start, end, note, cold } = self.cold[n];
         self.select(piece);
         self.set_state(start);
         self.vector = vector::State::out_of_line();
+        self.x87_out_of_line(note);
         match cold {
             Cold::Access { miss, resume, kind, packed, u } => {
                 self.missed(miss);
@@ -487,6 +495,7 @@ impl Compiler<'_> {
                 self.resume(resume);
             }
             Cold::Vector(m) => self.vector_miss(&m),
+            Cold::X87(rare) => self.x87_rare(&rare, end),
             Cold::Replay { miss, resume, record, from, count } => {
                 self.missed(miss);
                 self.insn_record = Some(record);
@@ -537,7 +546,7 @@ impl Compiler<'_> {
     }
 
     /// Flags to where the code in line has them.
-    fn restore(&mut self, end: State) {
+    pub(super) fn restore(&mut self, end: State) {
         if end.memory {
             self.save();
         }

@@ -261,7 +261,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn replay(&mut self, miss: usize, from: usize, count: usize) {
+    pub(super) fn replay(&mut self, miss: usize, from: usize, count: usize) {
         let (resume, record) = (self.a.here(), self.record());
         self.later(Cold::Replay { miss, resume, record, from, count });
     }

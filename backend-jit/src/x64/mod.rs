@@ -23,6 +23,7 @@ mod fuse;
 mod memory;
 mod region;
 mod vector;
+mod x87;
 
 use crate::code_buffer::CodeBuffer;
 use crate::enter::{self, BIAS, PINNED};
@@ -87,6 +88,8 @@ enum Cold {
     Call { miss: usize, resume: usize, record: u32, u: Uop },
     /// A vector access that misses.
     Vector(vector::Miss),
+    /// An x87 instruction that the host cannot execute now.
+    X87(x87::Rare),
     /// Micro-ops that were fused and must be run one by one.
     Replay { miss: usize, resume: usize, record: u32, from: usize, count: usize },
     /// A fused return, from its micro-op `from` on: RSP += `by`, RIP = `target`.
@@ -162,10 +165,13 @@ struct Compiler<'a> {
     tried: (usize, Mem),
     tries: Vec<Try>,
     vector: vector::State,
+    x87: x87::State,
     cold: Vec<Later>,
     exits: Exits,
     /// Micro-ops that are called.
     called: Called,
+    /// Of these, in line.
+    without_emitter: u64,
 }
 
 impl Compiler<'_> {
@@ -175,6 +181,7 @@ impl Compiler<'_> {
         (self.insn, self.insn_record) = (0, None);
         self.vector = vector::State::default();
         self.vector_start();
+        self.x87_start();
         let mut n = 0;
         while let Some(u) = block.uops.get(n) {
             let mark = |i: usize| block.insns.get(i).map(|m| m.uop as usize);
@@ -182,7 +189,10 @@ impl Compiler<'_> {
                 self.insn += 1;
             }
             self.next = mark(self.insn + 1).unwrap_or(block.uops.len());
-            let fused = self.fused(n);
+            let fused = match self.x87(n) {
+                0 => self.fused(n),
+                count => count,
+            };
             if fused == 0 {
                 self.live = self.lives[n];
                 self.before(n, 1);
@@ -485,12 +495,14 @@ impl Translator for X64 {
             tried: (0, Mem::at(Reg::ZERO, 0)),
             tries: Vec::new(),
             vector: vector::State::default(),
+            x87: x87::State::default(),
             cold: Vec::new(),
             exits: Vec::new(),
             called: Vec::new(),
+            without_emitter: 0,
         };
         c.run();
-        let Compiler { a, exits, called, .. } = c;
+        let Compiler { a, exits, called, without_emitter, .. } = c;
         if self.buffer.room() < pad.len() + a.code.len() {
             return None;
         }
@@ -513,7 +525,7 @@ impl Translator for X64 {
             self.stats.insns += p.block.insns.len() as u64;
             self.stats.uops += p.block.uops.len() as u64;
         }
-        self.stats.called += called.len() as u64;
+        self.stats.called += without_emitter;
         self.stats.bytes += a.code.len() as u64;
         self.regions.insert(head, Region { at, off, mode: m, blocks, _called: called });
         let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
