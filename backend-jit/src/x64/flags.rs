@@ -266,6 +266,8 @@ impl Compiler<'_> {
     /// Before the micro-ops from `n` on, `count` of them, are emitted as one: when they write a
     /// register of the recipe and the flags are wanted later, these are saved.
     pub(super) fn before(&mut self, n: usize, count: usize) {
+        let (block, range) = (self.block, n..n + count);
+        self.x87_before(|r| block.uops[range.clone()].iter().any(|u| written(u) == Some(r)));
         let Some(recipe) = self.recipe else { return };
         let uops = &self.block.uops[n..n + count];
         let written = uops.iter().filter_map(written).any(|d| recipe.reads(d));

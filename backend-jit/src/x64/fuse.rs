@@ -260,7 +260,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn replay(&mut self, miss: usize, from: usize, count: usize) {
+    pub(super) fn replay(&mut self, miss: usize, from: usize, count: usize) {
         if self.group.is_none() {
             let resume = self.a.here();
             self.later(Cold::Replay { miss, resume, from, count });

@@ -1,6 +1,6 @@
 //! One block at a time.
 
-use crate::machine::{RAM, Seen, reference, same, seen, start};
+use crate::machine::{RAM, Seen, reference, reference_from, same, seen, start};
 use crate::random;
 use backend_jit::x64::X64;
 use emu_core::cpu::{Cpu, Reg, mode};
@@ -40,6 +40,11 @@ pub fn native_on(mut x: X64, mut cpu: Cpu, block: &Block) -> Seen {
             assert_eq!(at, LAST as usize);
             assert_eq!(budget - cpu.budget, block.insns.len() as i64, "instructions charged");
             None
+        }
+        Leave::Next => {
+            let insn = at - FIRST as usize;
+            assert!(insn != 0, "nothing was done");
+            return reference_from(cpu, block, block.insns[insn].uop as usize);
         }
         other => panic!("left with {other:?}"),
     };
