@@ -9,8 +9,8 @@
 //!   lift it again is cheap and happens to one block in many; to keep the micro-ops of all would
 //!   cost more memory than all else here. Blocks for one instruction alone, and those that straddle
 //!   pages, are not counted.
-//! - The first record of a block that straddles two pages checks the second (`straddle`), as a guard
-//!   in front of it does the first: so it can be linked to.
+//! - The first record of a block that straddles two pages checks the second (`straddle`), as a
+//!   guard in front of it does the first: so it can be linked to.
 //! - When the generator's buffer is full translations go, but no block does: which stores hit
 //!   code, and by that where blocks begin and runs end, is the same on all engines.
 //! - Blocks are found per page, so that a store into code invalidates just those that overlap the

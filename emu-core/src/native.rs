@@ -40,12 +40,25 @@ pub struct Native {
     /// Address of the table of [`Targets`] that indirect jumps look into.
     pub table: u64,
     /// What of the guest's state is in host registers only (owned by the generator, 0 whenever it
-    /// does not run): bit 0: vector registers.
+    /// does not run): bit 0: vector registers; bit 1: the x87.
     pub live: u64,
     /// Vector temporaries that the generator keeps in host registers, while these are not live.
     pub vectors: [Ymm; 2],
+    /// The x87 on its way: as FNSAVE stores it in 32-bit protected mode.
+    pub x87: X87Image,
     /// All of these tables.
     pub targets: Targets,
+}
+
+/// What FNSAVE stores.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub struct X87Image(pub [u8; 112]);
+
+impl Default for X87Image {
+    fn default() -> X87Image {
+        X87Image([0; 112])
+    }
 }
 
 /// Entries of a table of [`Targets`].
@@ -203,7 +216,8 @@ pub trait Translator: Send {
     /// buffer is full. Then the generator must [make room](Self::evict), and is asked once more.
     fn translate(&mut self, parts: &[Part]) -> Option<u64>;
 
-    /// The entry of the region whose head is the block whose first record is `first`, if it is translated.
+    /// The entry of the region whose head is the block whose first record is `first`, if it is
+    /// translated.
     fn entry(&self, first: u32) -> Option<u64>;
 
     /// Links an exit of the block whose first record is `from`: where its condition holds (`taken`;

@@ -187,11 +187,11 @@ impl Compiler<'_> {
             && !self.read_from(n + 2, l.d);
         let (true, Ok(by)) = (whole, i32::try_from(by)) else { return false };
         self.before(n, 2);
-        self.settle();
+        self.settle_to_move();
         self.address(&s.mem);
         let (m, miss) = self.check(Kind::Store, s.w.bytes());
         self.a.mov(W64, RCX, Rm::M(RBP, RIP));
-        self.a.alu_imm(W64, 0, Rm::R(RCX), by.into());
+        self.a.op(W64, 0x8d, RCX, Rm::M(RCX, by));
         self.a.store(s.w, m, RCX);
         self.replay(miss, n, 2);
         true
@@ -260,7 +260,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn replay(&mut self, miss: usize, from: usize, count: usize) {
+    pub(super) fn replay(&mut self, miss: usize, from: usize, count: usize) {
         if self.group.is_none() {
             let resume = self.a.here();
             self.later(Cold::Replay { miss, resume, from, count });

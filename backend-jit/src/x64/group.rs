@@ -77,9 +77,9 @@ impl Compiler<'_> {
             if let Some((m, write)) = access(u).filter(|(m, _)| m.base == base) {
                 let low = at + i64::from(m.disp);
                 let (min, max) = (all.min.min(low), all.max.max(low + u.w.bytes() as i64));
-                // A return has a form of its own.
-                let returns = uops.get(i + 1).is_some_and(Uop::checks_rip);
-                if max - min > SPAN || returns {
+                // Returns have a form of their own, and so have operands of helpers.
+                let own = |u: &Uop| u.checks_rip() || u.op == Op::Helper;
+                if max - min > SPAN || uops.get(i + 1).is_some_and(own) {
                     break;
                 }
                 count += 1;

@@ -25,6 +25,7 @@ mod listing;
 mod memory;
 mod region;
 mod vector;
+mod x87;
 
 use crate::code_buffer::CodeBuffer;
 use crate::enter::{self, BIAS, PINNED};
@@ -96,6 +97,8 @@ enum Cold {
     Call { miss: usize, resume: usize, record: u32, u: Uop },
     /// A vector access that misses.
     Vector(vector::Miss),
+    /// An x87 instruction that the host cannot execute now.
+    X87(x87::Rare),
     /// Micro-ops that were fused and must be run one by one.
     Replay { miss: usize, resume: usize, from: usize, count: usize },
     /// A fused return, from its micro-op `from` on: RSP += `by`, RIP = `target`.
@@ -172,6 +175,7 @@ struct Compiler<'a> {
     tries: Vec<Try>,
     group: Option<Group>,
     vector: vector::State,
+    x87: x87::State,
     cold: Vec<Later>,
     exits: Exits,
     /// Micro-ops that are called, out of line too; and how many are in line.
@@ -187,6 +191,7 @@ impl Compiler<'_> {
         (self.insn, self.insn_record) = (0, None);
         self.vector = vector::State::default();
         self.vector_start();
+        self.x87_start();
         let mut n = 0;
         while let Some(u) = block.uops.get(n) {
             let mark = |i: usize| block.insns.get(i).map(|m| m.uop as usize);
@@ -196,7 +201,10 @@ impl Compiler<'_> {
             self.marks.insn(self.a.here(), self.pieces[self.piece].first_insn + self.insn);
             self.next = mark(self.insn + 1).unwrap_or(block.uops.len());
             self.open_group(n);
-            let fused = self.fused(n);
+            let fused = match self.x87(n) {
+                0 => self.fused(n),
+                count => count,
+            };
             if fused == 0 {
                 self.live = self.lives[n];
                 self.before(n, 1);
@@ -523,6 +531,7 @@ impl Translator for X64 {
             tries: Vec::new(),
             group: None,
             vector: vector::State::default(),
+            x87: x87::State::default(),
             cold: Vec::new(),
             exits: Vec::new(),
             called: Vec::new(),

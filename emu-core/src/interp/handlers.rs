@@ -721,8 +721,8 @@ pub fn guard(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     Leave::Lookup.at(ip)
 }
 
-/// The first record of a block that goes on in a second page, at RAM offset `imm`: `i` bytes from its
-/// start.
+/// The first record of a block that goes on in a second page, at RAM offset `imm`: `i` bytes from
+/// its start.
 pub fn straddle(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     let va = cpu.wrap_linear(cpu.linear_rip().wrapping_add(x.i as u64));
     if cpu.tlb.exec(va) == Some(x.imm) {

@@ -478,8 +478,8 @@ impl Tlb {
     }
 
     /// Address of the table of [`Entry`]s that [`entry`](Self::entry) looks into at the current
-    /// privilege, for host code; that of [`Fetch`]es is [`FETCHES`] further on. The entry for a page
-    /// is at its number modulo [`L1`]; a table stays where it is as long as the TLB lives.
+    /// privilege, for host code; that of [`Fetch`]es is [`FETCHES`] further on. The entry for a
+    /// page is at its number modulo [`L1`]; a table stays where it is as long as the TLB lives.
     pub fn table_address(&self) -> u64 {
         self.table.data.entries.as_ptr() as u64
     }

@@ -74,7 +74,7 @@ fn step(u: &mut Uop, known: &mut Known) {
 
 /// Whether an op of this form without `eval` writes an integer register in `d`.
 fn writes_integer(f: Form) -> bool {
-    matches!(f, Form::Load | Form::Linear | Form::VecInt | Form::VecGet)
+    matches!(f, Form::Unary | Form::Load | Form::Linear | Form::VecInt | Form::VecGet)
 }
 
 #[cfg(test)]
@@ -99,6 +99,20 @@ mod tests {
         assert_eq!(block.uops[2].b, Src::Imm(7));
         assert_eq!(block.uops[3].b, Src::Imm(7), "a known register source");
         assert_eq!(block.uops[3].op, Op::Add, "its flags are wanted");
+    }
+
+    #[test]
+    fn what_has_no_eval_makes_its_destination_unknown() {
+        let mut b = Builder::new();
+        b.start_insn(1);
+        let t = b.temp();
+        b.mov(W64, t, 0xb0);
+        b.mxcsr(t);
+        b.store(Op::St, W32, crate::uop::Mem::at(Reg::RBX, 0), t);
+        b.goto(W64, 1);
+        let mut block = b.finish();
+        run(&mut block);
+        assert_eq!(block.uops[2].b, Src::Reg(t));
     }
 
     #[test]
