@@ -117,6 +117,12 @@ fn cpu(s: &Start, code: &[u8]) -> Cpu {
     cpu
 }
 
+/// Pages with code, and where in them it is: stores into it must be seen by both.
+fn code_map(v: &Vcpu) -> Vec<(u64, u64)> {
+    let pages = (0..RAM).step_by(4096).map(|at| (at, v.cpu.mem.code.page(at)));
+    pages.filter(|page| page.1 != 0).collect()
+}
+
 /// Runs the code behind the first bytes of `data`; gives the blocks that were translated.
 ///
 /// # Panics
@@ -135,9 +141,11 @@ pub fn tiers(data: &[u8]) -> u64 {
     while one.cpu.icount() < INSNS {
         let stops = (one.run(s.slice), two.run(s.slice));
         assert!(
-            stops.0 == stops.1 && same(&one.cpu, &two.cpu),
-            "{stops:?} after {} instructions, kind {kind}\n{}{}{}",
+            stops.0 == stops.1 && same(&one.cpu, &two.cpu) && code_map(&one) == code_map(&two),
+            "{stops:?} after {} instructions, kind {kind}\n{:x?}\n{:x?}\n{}{}{}",
             one.cpu.icount(),
+            code_map(&one),
+            code_map(&two),
             differences(&one.cpu, &two.cpu),
             one.last_block_text(),
             two.last_block_text()

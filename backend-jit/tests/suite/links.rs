@@ -8,6 +8,7 @@ use emu_core::flags::ZF;
 use emu_core::interp::Leave;
 use emu_core::mem::tlb::Access;
 use emu_core::native::{Part, Place, Target, Translator};
+use emu_core::text::parse;
 use emu_core::uop::{Block, Mem, Op};
 use emu_core::width::Width::W64;
 
@@ -175,6 +176,23 @@ fn a_store_into_code_is_left_to_the_run_loop() {
     }
 }
 
+/// Fused with what it stores, too: its slow path runs the two as micro-ops.
+#[test]
+fn a_fused_store_into_code_is_left_to_the_run_loop() {
+    let mut s = Setup::new();
+    s.cpu.mem.code.mark(0x5000, 64);
+    (s.cpu.regs[6], s.cpu.v[7]) = (0x5008, [1, 2, 3, 4]);
+    let before = s.cpu.mem.ram.read_u64(0x5008);
+    for lane in 0..2 {
+        let text = format!("+0 len 4\n vget.64 t0, v7[{lane}]\n st.64 [rsi], t0\n goto.64 +0x4");
+        let block = parse(&text, &[]).unwrap();
+        let place = Place { first: 10, last: 11, insns: &[10], off: 0x1000, mode: s.cpu.mode };
+        s.x.translate(&[Part { block: &block, place }]).unwrap();
+        assert_eq!(s.go(10, 0x1000), (Leave::Smc, 10));
+        assert_eq!((s.cpu.mem.ram.read_u64(0x5008), s.ran()), (before, 0));
+    }
+}
+
 /// Too small a buffer is noticed, and can be emptied.
 #[test]
 fn a_full_buffer_says_so() {
@@ -194,4 +212,72 @@ fn a_full_buffer_says_so() {
     assert!(fits > Some(1));
     s.x.clear();
     assert!(s.x.translate(&part(0)).is_some());
+}
+
+/// A buffer of several segments, filled with blocks that lead to the next one, in a ring, across
+/// segments that are emptied behind them: each runs, to where it is known to go on.
+#[test]
+fn segments_are_emptied_in_turn() {
+    const BLOCKS: u64 = 3000;
+    let mut s = Setup::new();
+    // Eight segments of 36 KiB or so.
+    s.x = X64::new(300 << 10).unwrap();
+    for at in [0x1000, 0x2000] {
+        s.cpu.probe(at, 1, Access::Exec).unwrap();
+    }
+    // Blocks go to and fro between two places.
+    let at_of = |n: u64| 0x1000 + n % 2 * 0x1000;
+    let (mut evicted, mut live) = (0, Vec::new());
+    for n in 0..BLOCKS {
+        let first = 10 + 10 * n as u32;
+        let mut b = Builder::new();
+        b.start_insn(4);
+        add(&mut b, Reg::RAX, 1);
+        for _ in 0..8 {
+            b.store(Op::St, W64, Mem::at(Reg::RSI, 8), Reg::RAX);
+        }
+        b.goto(W64, if n % 2 == 0 { 0x1000 } else { -0x1000 });
+        let block = b.finish();
+        let (off, mode) = (at_of(n), s.cpu.mode);
+        let place = Place { first, last: first + 1, insns: &[first], off, mode };
+        let part = [Part { block: &block, place }];
+        if s.x.translate(&part).is_none() {
+            let heads = s.x.evict();
+            assert!(heads.len() > 10 && heads.len() < live.len() / 2, "{} go", heads.len());
+            let gone: Vec<u32> = live.drain(..heads.len()).collect();
+            assert_eq!(gone, heads, "those that were translated first");
+            assert!(heads.iter().all(|h| s.x.entry(*h).is_none()));
+            evicted += 1;
+            s.x.translate(&part).unwrap();
+        }
+        live.push(first);
+        // To the one before it, in its page or by a guard, and to one that is yet to come.
+        if n % 3 == 0 {
+            let target = Target::Guarded { guard: first + 5, off: 0x3000 - off, first: first - 10 };
+            s.x.link(first, true, target);
+        } else {
+            s.x.link(first, true, Target::Block(first - 10));
+        }
+        if n % 97 == 0 {
+            s.x.link(first, true, Target::Block(first + 10));
+        }
+        s.cpu.regs[6] = 0x5008;
+        for at in [live[0], live[live.len() / 2], first] {
+            let end = s.go(at, at_of(u64::from(at - 10) / 10));
+            let seen = [Leave::Next, Leave::Budget, Leave::LinkTaken];
+            assert!(seen.contains(&end.0), "{end:?}");
+            if end.0 == Leave::Next {
+                assert_eq!(s.x.entry(end.1 as u32), None, "left for what is not translated");
+            }
+        }
+        assert!(live.iter().all(|l| s.x.entry(*l).is_some()));
+    }
+    assert!(evicted > 8, "{evicted}");
+    assert_eq!(s.x.stats().evictions, evicted);
+    // Some block of each kind leads to its neighbour still.
+    let ends: Vec<Leave> =
+        live.iter().map(|at| s.go(*at, at_of(u64::from(at - 10) / 10)).0).collect();
+    for why in [Leave::Budget, Leave::Next] {
+        assert!(ends.contains(&why), "{why:?} not in {ends:?}");
+    }
 }

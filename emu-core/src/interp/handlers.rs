@@ -434,9 +434,13 @@ fn run_rare(cpu: &mut Cpu, n: usize) -> Slow {
 }
 
 fn run_one(cpu: &mut Cpu, u: &Uop) -> Slow {
-    if u.op == Op::Vst && !crate::rare::misaligned(cpu, u) {
+    let stored = match u.op {
+        Op::Vst if !crate::rare::misaligned(cpu, u) => Some(u64::from(u.k & 127)),
+        Op::St | Op::Stw | Op::Ldw => Some(u.w.bytes()),
+        _ => None,
+    };
+    if let Some(bytes) = stored {
         let va = crate::rare::address(cpu, &u.mem);
-        let bytes = u64::from(u.k & 127);
         // A page with code has no write tag: what the TLB lets through hits none.
         let hit =
             if cpu.tlb.write(va, bytes).is_some() { Ok(false) } else { hits_code(cpu, va, bytes) };
