@@ -29,9 +29,10 @@ pub struct MachineOptions {
     #[arg(long, value_name = "interp|jit|auto", default_value = "auto", value_parser = parse_engine)]
     pub engine: Engine,
 
-    /// Run the machine twice, on the interpreter and on host code, compare as they run, and stop at
-    /// the first difference with a report and status 1; the guest's time is that of --clock icount
-    #[arg(long, conflicts_with_all = ["engine", "trace"])]
+    /// Run the machine twice, on the interpreter and on the engine chosen, compare as they run, and
+    /// stop at the first difference with a report and status 1; the guest's time is that of --clock
+    /// icount
+    #[arg(long, conflicts_with = "trace")]
     pub lockstep: bool,
 
     /// The guest's time: the host's, or one nanosecond per instruction with idle time skipped, by

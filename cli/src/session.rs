@@ -13,7 +13,7 @@ use crate::status;
 use crate::terminal::{self, Escape, Key, RawMode};
 use anyhow::Context;
 use machine::lockstep::{Ended, Lockstep, Report};
-use machine::{Control, Error, Machine, MachineConfig, Outcome, Stat};
+use machine::{Control, Engine, Error, Machine, MachineConfig, Outcome, Stat};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
@@ -91,6 +91,9 @@ impl Session<'_> {
         let terminal_port = serial.iter().position(|end| stdio(&end));
         if options.lockstep && options.audit.is_some() {
             return usage("an audit runs on one engine: leave --lockstep out");
+        }
+        if options.lockstep && config.engine == Engine::Interp {
+            return usage("--lockstep compares with the interpreter: use --engine jit or auto");
         }
         let mut guest = match options.lockstep {
             true => Guest::Lockstep(Box::new(Lockstep::new(config)?)),

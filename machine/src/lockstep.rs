@@ -90,17 +90,19 @@ impl From<Error> for Break {
 }
 
 impl Lockstep {
-    /// Two machines as `config` says, but for clock and engine: the second one runs nothing but
-    /// host code where it can.
+    /// Two machines as `config` says, but for the clock: on the interpreter, and on the engine that
+    /// is to be compared with it.
     ///
     /// # Errors
-    /// As [`Machine::new`].
+    /// As [`Machine::new`], and when there is nothing to compare.
     pub fn new(config: MachineConfig) -> Result<Lockstep, Error> {
-        let config = MachineConfig { clock: ClockKind::Icount, engine: Engine::Interp, ..config };
+        if config.engine == Engine::Interp || host_translator().is_none() {
+            return Err(Error::NoTranslator);
+        }
+        let config = MachineConfig { clock: ClockKind::Icount, ..config };
         Lockstep::with(move || {
-            let mut b = Machine::new(config.clone())?;
-            b.set_translator(host_translator().ok_or(Error::NoTranslator)?, 1);
-            Ok([Machine::new(config.clone())?, b])
+            let a = MachineConfig { engine: Engine::Interp, ..config.clone() };
+            Ok([Machine::new(a)?, Machine::new(config.clone())?])
         })
     }
 

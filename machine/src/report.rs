@@ -101,6 +101,7 @@ pub fn stats(vcpu: &Vcpu, board: BoardStats, busy: Duration) -> Vec<Stat> {
     ];
     if let Some(native) = vcpu.cache.translator().map(Translator::stats) {
         rows.extend([
+            ("native_regions", count(native.regions)),
             ("native_blocks", count(native.blocks)),
             ("native_insns", count(native.insns)),
             ("native_uops", count(native.uops)),
