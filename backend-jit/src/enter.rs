@@ -2,8 +2,8 @@
 //!
 //! Host code has `rbp` = [`BIAS`] bytes into [`Cpu`], the guest's registers of [`PINNED`] and RIP
 //! in host registers, all others in [`Cpu::regs`]; `rsp` is a multiple of 16 and points at the
-//! return into [`trampoline`], which takes the exit word in `rax`. MXCSR is the guest's. If bit 0 of
-//! [`Native::live`] is set, the guest's YMM0–13 are in the host's, and [`Cpu::v`] is stale.
+//! return into [`trampoline`], which takes the exit word in `rax`. MXCSR is the guest's. If bit 0
+//! of [`Native::live`] is set, the guest's YMM0–13 are in the host's, and [`Cpu::v`] is stale.
 //!
 //! Unsafe code here: the trampoline, its call, and the pointer that host code hands back.
 #![allow(unsafe_code)]

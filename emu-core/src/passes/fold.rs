@@ -74,7 +74,7 @@ fn step(u: &mut Uop, known: &mut Known) {
 
 /// Whether an op of this form without `eval` writes an integer register in `d`.
 fn writes_integer(f: Form) -> bool {
-    matches!(f, Form::Load | Form::Linear | Form::VecInt | Form::VecGet)
+    matches!(f, Form::Unary | Form::Load | Form::Linear | Form::VecInt | Form::VecGet)
 }
 
 #[cfg(test)]
@@ -108,9 +108,13 @@ mod tests {
         b.mov(W64, Reg::RAX, 1);
         b.load(Op::Ld, W64, Reg::RAX, crate::uop::Mem::at(Reg::RBX, 0));
         b.op_nf(Op::Add, W64, Reg::RCX, Reg::RCX, Reg::RAX);
+        b.mov(W64, Reg::RAX, 1);
+        b.mxcsr(Reg::RAX);
+        b.op_nf(Op::Add, W64, Reg::RCX, Reg::RCX, Reg::RAX);
         b.goto(W64, 1);
         let mut block = b.finish();
         run(&mut block);
         assert_eq!(block.uops[2].b, Src::Reg(Reg::RAX));
+        assert_eq!(block.uops[5].b, Src::Reg(Reg::RAX));
     }
 }
