@@ -186,8 +186,8 @@ pub struct NativeStats {
     pub ns: u64,
     /// Exits linked to host code.
     pub links: u64,
-    /// Times that all translations were dropped because the buffer was full.
-    pub flushes: u64,
+    /// Times that translations were dropped because the buffer was full.
+    pub evictions: u64,
 }
 
 /// An instruction of host code, for reports.
@@ -213,7 +213,7 @@ pub trait Translator: Send {
 
     /// Translates a region; its head is the first of `parts`, and the others are blocks of the same
     /// page and mode. A generator may leave out all but the head. Gives the entry. `None`: the
-    /// buffer is full. Then the generator is [cleared](Self::clear) and asked once more.
+    /// buffer is full. Then the generator must [make room](Self::evict), and is asked once more.
     fn translate(&mut self, parts: &[Part]) -> Option<u64>;
 
     /// The entry of the region whose head is the block whose first record is `first`, if it is
@@ -233,6 +233,9 @@ pub trait Translator: Send {
     /// of leave with [`Leave::Lookup`](crate::interp::Leave::Lookup) from now on. Gives the other
     /// blocks that were heads of those.
     fn kill(&mut self, first: u32) -> Vec<u32>;
+
+    /// Drops regions, those that were translated first; gives their heads.
+    fn evict(&mut self) -> Vec<u32>;
 
     /// Drops everything.
     fn clear(&mut self);

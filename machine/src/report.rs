@@ -109,7 +109,7 @@ pub fn stats(vcpu: &Vcpu, board: BoardStats, busy: Duration) -> Vec<Stat> {
             ("native_bytes_per_insn", ratio(native.bytes, native.insns)),
             ("native_ns_per_insn", ratio(native.ns, native.insns)),
             ("native_links", count(native.links)),
-            ("native_flushes", count(native.flushes)),
+            ("native_evictions", count(native.evictions)),
         ]);
         let exits = |why: &[Leave]| why.iter().map(|l| cpu.native_exits[*l as usize]).sum();
         let entries: u64 = cpu.native_exits.iter().sum();

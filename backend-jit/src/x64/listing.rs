@@ -123,7 +123,7 @@ fn branches(insn: &Instruction) -> bool {
 impl X64 {
     pub(super) fn lines(&self, b: &Region) -> Vec<HostInsn> {
         let marks = &b.marks;
-        let code = &self.buffer.code()[b.at..b.at + marks.end as usize];
+        let code = self.buffer.code(b.at, marks.end as usize);
         let start = self.buffer.base() + b.at as u64;
         let decoder = || Decoder::with_ip(64, code, start, DecoderOptions::NONE);
         let end = start + code.len() as u64;

@@ -49,6 +49,11 @@ use std::time::Instant;
 
 /// Bytes of the code buffer.
 pub const BUFFER: usize = 32 << 20;
+/// Segments of it that are emptied at a time, and how long they are at least.
+const SEGMENTS: usize = 8;
+const SEGMENT_MIN: usize = 64 << 10;
+/// The part of a segment that regions leave to guards.
+const FOR_GUARDS: usize = 16;
 
 const fn native(field: usize) -> i32 {
     (offset_of!(Cpu, native) + field) as i32 - BIAS as i32
@@ -377,7 +382,10 @@ pub struct X64 {
     jumps: Box<[JumpEntry; JUMPS]>,
     /// By guard: the RIP and the epoch for which it has last held.
     held: Box<[[AtomicU64; 2]]>,
+    /// How many have been used, which of these are free again, and those of each segment.
     guards: usize,
+    free_guards: Vec<usize>,
+    guards_of: [Vec<usize>; SEGMENTS],
     stats: NativeStats,
 }
 
@@ -399,8 +407,10 @@ impl X64 {
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
             vector: vector::table::features(),
         };
+        let empty = buffer.here();
+        buffer.divide(((size - empty) / SEGMENT_MIN).clamp(1, SEGMENTS));
         Ok(X64 {
-            empty: buffer.len(),
+            empty,
             buffer,
             routines,
             host_has,
@@ -411,14 +421,15 @@ impl X64 {
             jumps,
             held: (0..GUARDS).map(|_| Default::default()).collect(),
             guards: 0,
+            free_guards: Vec::new(),
+            guards_of: Default::default(),
             stats: NativeStats::default(),
         })
     }
 
-    /// The host code of the region whose head is `first`: from its entry to the end of the buffer's
-    /// use, for reports. Empty if there is none.
+    /// The host code of the region whose head is `first`, for reports. Empty if there is none.
     pub fn code(&self, first: u32) -> &[u8] {
-        self.regions.get(&first).map_or(&[], |b| &self.buffer.code()[b.at..])
+        self.regions.get(&first).map_or(&[], |r| self.buffer.code(r.at, r.marks.end as usize))
     }
 
     /// The same on a host without vector instructions: for tests.
@@ -454,6 +465,15 @@ impl X64 {
         }
     }
 
+    /// These blocks live, but their regions are dropped: what leads there goes on in the interpreter.
+    fn disconnect(&mut self, heads: &[u32]) {
+        for &head in heads {
+            for link in self.incoming.get(&head).cloned().unwrap_or_default() {
+                self.connect(link, head);
+            }
+        }
+    }
+
     /// Drops the region of `head`.
     fn drop_region(&mut self, head: u32) {
         let Some(r) = self.regions.remove(&head) else { return };
@@ -484,8 +504,8 @@ impl Translator for X64 {
 
     fn translate(&mut self, parts: &[Part]) -> Option<u64> {
         let start = Instant::now();
-        let at = self.buffer.len().next_multiple_of(16);
-        let pad = vec![0xcc; at - self.buffer.len()];
+        let at = self.buffer.here().next_multiple_of(16);
+        let pad = vec![0xcc; at - self.buffer.here()];
         let pieces = Piece::all(parts);
         let mut c = Compiler {
             a: Asm { origin: self.buffer.base() + at as u64, code: Vec::with_capacity(1024) },
@@ -520,8 +540,11 @@ impl Translator for X64 {
         };
         c.run();
         let Compiler { a, exits, called, called_in_line, marks, .. } = c;
-        if self.buffer.room() < pad.len() + a.code.len() {
-            return None;
+        let (room, segment) = self.buffer.room();
+        let needed = pad.len() + a.code.len() + segment / FOR_GUARDS;
+        if room < needed {
+            let next = needed <= segment && self.buffer.go_on();
+            return next.then(|| self.translate(parts)).flatten();
         }
         self.buffer.append(&pad);
         self.buffer.append(&a.code);
@@ -572,15 +595,17 @@ impl Translator for X64 {
             let (first, link) = match to {
                 Target::Block(first) => (first, Link { exit, inner: exit, guard: None }),
                 Target::Guarded { guard, off, first } => {
-                    let at = self.buffer.len();
+                    let at = self.buffer.here();
                     let origin = self.buffer.base() + at as u64;
                     let mut a = Asm { origin, ..Asm::default() };
-                    let Some(held) = self.held.get(self.guards) else { return };
+                    let n = self.free_guards.last().copied().unwrap_or(self.guards);
+                    let Some(held) = self.held.get(n) else { return };
                     let inner = ends::guard(&mut a, m, off, guard, held[0].as_ptr() as u64).at(at);
-                    self.guards += 1;
                     if !self.buffer.append(&a.code) {
                         return;
                     }
+                    self.guards += usize::from(self.free_guards.pop().is_none());
+                    self.guards_of[self.buffer.segment()].push(n);
                     self.lead(exit, at);
                     (first, Link { exit, inner, guard: Some(guard) })
                 }
@@ -609,18 +634,44 @@ impl Translator for X64 {
             self.drop_region(head);
         }
         heads.retain(|h| *h != first);
-        // The heads themselves live: what leads to them goes on there in the interpreter.
-        for &head in &heads {
-            for link in self.incoming.get(&head).cloned().unwrap_or_default() {
-                self.connect(link, head);
-            }
-        }
+        self.disconnect(&heads);
         self.exits.remove(&first);
         heads
     }
 
+    fn evict(&mut self) -> Vec<u32> {
+        let gone = self.buffer.evict();
+        let gone = |at: usize| gone.contains(&at);
+        let mut heads: Vec<u32> =
+            self.regions.iter().filter(|(_, r)| gone(r.at)).map(|(head, _)| *head).collect();
+        heads.sort_unstable();
+        for &head in &heads {
+            self.drop_region(head);
+        }
+        // Exits that are gone lead nowhere; those whose guard is gone may be linked again.
+        let mut unlinked = Vec::new();
+        for links in self.incoming.values_mut() {
+            links.retain(|l| {
+                let guard = !gone(l.exit.jump) && gone(l.inner.jump);
+                unlinked.extend(guard.then_some(l.exit));
+                !gone(l.exit.jump) && !guard
+            });
+        }
+        self.incoming.retain(|_, links| !links.is_empty());
+        for exit in unlinked {
+            self.leave_with(exit, exit.word);
+        }
+        self.disconnect(&heads);
+        for n in std::mem::take(&mut self.guards_of[self.buffer.segment()]) {
+            self.held[n][1].store(0, Ordering::Relaxed);
+            self.free_guards.push(n);
+        }
+        self.stats.evictions += 1;
+        heads
+    }
+
     fn clear(&mut self) {
-        self.buffer.truncate(self.empty);
+        self.buffer.clear();
         self.regions.clear();
         self.members.clear();
         self.exits.clear();
@@ -628,7 +679,8 @@ impl Translator for X64 {
         self.jumps.fill(NO_JUMP);
         self.held[..self.guards].iter().for_each(|h| h[1].store(0, Ordering::Relaxed));
         self.guards = 0;
-        self.stats.flushes += 1;
+        self.free_guards.clear();
+        self.guards_of.iter_mut().for_each(Vec::clear);
     }
 
     fn stats(&self) -> NativeStats {
