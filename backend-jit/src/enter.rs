@@ -4,9 +4,10 @@
 //! registers, all others in [`Cpu::regs`], the budget in [`BUDGET`]; `rsp` is a multiple of 16 and
 //! points at the return into [`trampoline`], which takes the exit word in `rax`. MXCSR is the
 //! guest's. If bit 0 of [`Native::live`] is set, the guest's YMM0–13 are in the host's, and
-//! [`Cpu::v`] is stale; if bit 1 is, the guest's x87 is in the host's.
+//! [`Cpu::v`] is stale; if bit 1 is, so is the guest's x87, all of its exceptions masked.
 //!
-//! Unsafe code here: the trampoline, its call, what it calls, and the pointer that host code hands back.
+//! Unsafe code here: the trampoline, its call, the way of the x87, and the pointer that host code
+//! hands back.
 #![allow(unsafe_code)]
 
 use core::mem::offset_of;
@@ -219,8 +220,8 @@ pub unsafe extern "sysv64" fn x87_from_cpu() {
     )
 }
 
-/// Stores the guest's x87 from the host's, which is then as FNINIT leaves it: `rbp` as in host code.
-/// Changes `rax`, `rcx`, `rdx` and the flags.
+/// Stores the guest's x87 from the host's, which is then as FNINIT leaves it: `rbp` as in host
+/// code. Changes `rax`, `rcx`, `rdx` and the flags.
 ///
 /// # Safety
 /// To be called by host code only, while the guest's x87 is live.

@@ -327,8 +327,7 @@ impl Compiler<'_> {
         Some(PINNED + i as u8)
     }
 
-    /// The host register with vector register `r` (all of it if `wide`), if it has one without a
-    /// load.
+    /// The host register with vector register `r` (all of it if `wide`), if there is one already.
     fn at_hand(&mut self, r: Reg, wide: bool) -> Option<u8> {
         home(r).or_else(|| {
             let i = self.holder(r)?;

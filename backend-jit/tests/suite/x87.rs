@@ -1,5 +1,5 @@
-//! Every x87 encoding, lifted: on registers and memory, with values and tags of all kinds, masked and
-//! unmasked, alone and in sequences.
+//! Every x87 encoding, lifted: on registers and memory, with values and tags of all kinds, masked
+//! and unmasked, alone and in sequences.
 
 use crate::blocks::check_from;
 use crate::machine::start;

@@ -122,9 +122,13 @@ mod tests {
         b.mov(W64, Reg::RAX, 1);
         b.load(Op::Ld, W64, Reg::RAX, crate::uop::Mem::at(Reg::RBX, 0));
         b.op_nf(Op::Add, W64, Reg::RCX, Reg::RCX, Reg::RAX);
+        b.mov(W64, Reg::RAX, 1);
+        b.mxcsr(Reg::RAX);
+        b.op_nf(Op::Add, W64, Reg::RCX, Reg::RCX, Reg::RAX);
         b.goto(W64, 1);
         let mut block = b.finish();
         run(&mut block);
         assert_eq!(block.uops[2].b, Src::Reg(Reg::RAX));
+        assert_eq!(block.uops[5].b, Src::Reg(Reg::RAX));
     }
 }
