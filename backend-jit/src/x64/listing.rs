@@ -136,7 +136,7 @@ impl X64 {
         formatter.options_mut().set_show_symbol_address(false);
         // Pieces out of line, and for which instruction they are.
         let mut pieces = BTreeMap::new();
-        let mut lines = Vec::new();
+        let mut lines: Vec<HostInsn> = Vec::new();
         for host in decoder().into_iter() {
             let at = (host.ip() - start) as u32;
             let cold = at >= marks.cold;
@@ -149,6 +149,13 @@ impl X64 {
             let to = host.near_branch_target().wrapping_sub(start);
             if branches(&host) && (marks.cold.into()..marks.end.into()).contains(&to) {
                 pieces.entry(to as u32).or_insert(insn);
+            }
+            // Where a function is differs from run to run.
+            if host.is_call_near_indirect()
+                && let Some(HostInsn { text, .. }) = lines.last_mut()
+                && let Some(to) = text.strip_prefix("mov ").and_then(|t| t.split(',').next())
+            {
+                *text = format!("mov {to},function");
             }
             let mut text = String::new();
             formatter.format(&host, &mut text);
