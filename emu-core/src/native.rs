@@ -74,8 +74,21 @@ pub struct HostTarget {
     pub host: u64,
 }
 
-/// No code is there: the address is not canonical.
-const NOWHERE: HostTarget = HostTarget { va: 1 << 63, host: 0 };
+/// No code is there: the address belongs to another entry.
+const fn nowhere(index: usize) -> HostTarget {
+    HostTarget { va: index as u64 ^ 1, host: 0 }
+}
+
+/// An empty table.
+const EMPTY: [HostTarget; TARGETS] = {
+    let mut table = [nowhere(0); TARGETS];
+    let mut n = 1;
+    while n < TARGETS {
+        table[n] = nowhere(n);
+        n += 1;
+    }
+    table
+};
 
 /// Where indirect jumps of host code find their targets: one table for each of the last few modes
 /// and mappings (epochs), filled by host code.
@@ -95,7 +108,7 @@ impl std::fmt::Debug for Targets {
 
 impl Default for Targets {
     fn default() -> Targets {
-        let tables = vec![[NOWHERE; TARGETS]; Self::TABLES].into_boxed_slice();
+        let tables = vec![EMPTY; Self::TABLES].into_boxed_slice();
         Targets { tables, keys: [(0, 0); Self::TABLES], current: 0, next: 0 }
     }
 }
@@ -112,7 +125,7 @@ impl Targets {
                     let n = self.next;
                     self.next = (n + 1) % Self::TABLES;
                     self.keys[n] = (mode, epoch);
-                    self.tables[n].fill(NOWHERE);
+                    self.tables[n] = EMPTY;
                     n
                 });
         }
@@ -121,7 +134,7 @@ impl Targets {
 
     /// Empties all tables.
     pub fn clear(&mut self) {
-        self.tables.as_flattened_mut().fill(NOWHERE);
+        self.tables.fill(EMPTY);
     }
 }
 

@@ -7,7 +7,7 @@ use emu_core::cpu::{Cpu, Reg};
 use emu_core::flags::ZF;
 use emu_core::interp::Leave;
 use emu_core::mem::tlb::Access;
-use emu_core::native::{Part, Place, Target, Translator};
+use emu_core::native::{Part, Place, TARGETS, Target, Translator};
 use emu_core::text::parse;
 use emu_core::uop::{Block, Mem, Op};
 use emu_core::width::Width::W64;
@@ -147,6 +147,18 @@ fn indirect_jumps_find_translated_blocks_of_their_mode() {
     s.block(30, 0x2020, |b| b.exit());
     s.cpu.mode = mode;
     assert_eq!(s.go(10, 0x1000).0, Leave::Lookup, "of another mode");
+}
+
+/// An empty table of targets knows no address, whatever stands in it.
+#[test]
+fn indirect_jumps_to_any_address_find_nothing_in_an_empty_table() {
+    let mut s = Setup::new();
+    s.block(10, 0x1000, |b| b.jmpi(W64, Reg::RSI));
+    let low = 0..2 * TARGETS as u64;
+    for to in low.chain((0..64).map(|n| 1 << n)).chain((0..64).map(|n| u64::MAX << n)) {
+        s.cpu.regs[6] = to;
+        assert_eq!(s.go(10, 0x1000), (Leave::Lookup, 11), "{to:#x}");
+    }
 }
 
 /// A store into translated code leaves before it, with the flags of the instruction before.
