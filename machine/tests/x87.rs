@@ -6,7 +6,7 @@ mod engines;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
-use machine::{Boot, ClockKind, Machine, MachineConfig, Outcome};
+use machine::{Boot, ClockKind, Engine, Machine, MachineConfig, Outcome};
 use std::time::Duration;
 
 /// Where a ROM of 64 KiB is below 1 MiB, and its reset vector in it.
@@ -106,6 +106,7 @@ fn the_x87_is_the_same_on_all_engines() {
                 memory: 16 << 20,
                 clock,
                 no_reboot: true,
+                engine: Engine::Interp,
                 ..MachineConfig::new(boot)
             })
             .unwrap()
