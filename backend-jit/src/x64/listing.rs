@@ -6,7 +6,7 @@
 //! [`Cpu`], routines, tables; what is jumped to within the region has a number.
 
 use super::{Region, X64};
-use crate::enter::BIAS;
+use crate::enter::{self, BIAS};
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, Reg};
 use emu_core::mem::tlb::{SLOTS, Slot, Tlb};
@@ -168,7 +168,11 @@ impl X64 {
 
     /// Constants in the code that differ from run to run.
     fn known_addresses(&self, b: &Region) -> BTreeMap<u64, &'static str> {
-        let tables = [(self.jumps.as_ptr() as u64, "jumps"), (self.buffer.base(), "code")];
+        let tables = [
+            (self.jumps.as_ptr() as u64, "jumps"),
+            (self.buffer.base(), "code"),
+            (enter::x87_from_cpu as *const () as u64, "x87_from_cpu"),
+        ];
         let called = b.called.iter().map(|u| (&raw const **u as u64, "uop"));
         tables.into_iter().chain(self.routines.names()).chain(called).collect()
     }
