@@ -6,7 +6,7 @@
 //! [`Cpu`], routines, tables; what is jumped to within the region has a number.
 
 use super::{Region, X64};
-use crate::enter::BIAS;
+use crate::enter::{self, BIAS};
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, Reg};
 use emu_core::mem::tlb::{SLOTS, Slot, Tlb};
@@ -136,7 +136,7 @@ impl X64 {
         formatter.options_mut().set_show_symbol_address(false);
         // Pieces out of line, and for which instruction they are.
         let mut pieces = BTreeMap::new();
-        let mut lines: Vec<HostInsn> = Vec::new();
+        let mut lines = Vec::new();
         for host in decoder().into_iter() {
             let at = (host.ip() - start) as u32;
             let cold = at >= marks.cold;
@@ -149,13 +149,6 @@ impl X64 {
             let to = host.near_branch_target().wrapping_sub(start);
             if branches(&host) && (marks.cold.into()..marks.end.into()).contains(&to) {
                 pieces.entry(to as u32).or_insert(insn);
-            }
-            // Where a function is differs from run to run.
-            if host.is_call_near_indirect()
-                && let Some(HostInsn { text, .. }) = lines.last_mut()
-                && let Some(to) = text.strip_prefix("mov ").and_then(|t| t.split(',').next())
-            {
-                *text = format!("mov {to},function");
             }
             let mut text = String::new();
             formatter.format(&host, &mut text);
@@ -175,7 +168,11 @@ impl X64 {
 
     /// Constants in the code that differ from run to run.
     fn known_addresses(&self, b: &Region) -> BTreeMap<u64, &'static str> {
-        let tables = [(self.jumps.as_ptr() as u64, "jumps"), (self.buffer.base(), "code")];
+        let tables = [
+            (self.jumps.as_ptr() as u64, "jumps"),
+            (self.buffer.base(), "code"),
+            (enter::x87_from_cpu as *const () as u64, "x87_from_cpu"),
+        ];
         let called = b.called.iter().map(|u| (&raw const **u as u64, "uop"));
         tables.into_iter().chain(self.routines.names()).chain(called).collect()
     }

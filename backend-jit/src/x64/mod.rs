@@ -51,7 +51,7 @@ use std::time::Instant;
 pub const BUFFER: usize = 32 << 20;
 /// Segments of it that are emptied at a time, and how long they are at least.
 const SEGMENTS: usize = 8;
-const SEGMENT_MIN: usize = 32 << 10;
+const SEGMENT_MIN: usize = 64 << 10;
 /// The part of a segment that regions leave to guards.
 const FOR_GUARDS: usize = 16;
 
@@ -473,8 +473,8 @@ impl X64 {
         }
     }
 
-    /// The regions of these blocks are dropped, but the blocks live: what leads there goes on in
-    /// the interpreter.
+    /// These blocks live, but their regions are dropped: what leads there goes on in the
+    /// interpreter.
     fn disconnect(&mut self, heads: &[u32]) {
         for &head in heads {
             for link in self.incoming.get(&head).cloned().unwrap_or_default() {
@@ -657,11 +657,19 @@ impl Translator for X64 {
         for &head in &heads {
             self.drop_region(head);
         }
-        // A guard is as old as its exit or younger, so it goes with that or later.
-        self.incoming.retain(|_, links| {
-            links.retain(|l| !gone(l.exit.jump));
-            !links.is_empty()
-        });
+        // Exits that are gone lead nowhere; those whose guard is gone may be linked again.
+        let mut unlinked = Vec::new();
+        for links in self.incoming.values_mut() {
+            links.retain(|l| {
+                let guard = !gone(l.exit.jump) && gone(l.inner.jump);
+                unlinked.extend(guard.then_some(l.exit));
+                !gone(l.exit.jump) && !guard
+            });
+        }
+        self.incoming.retain(|_, links| !links.is_empty());
+        for exit in unlinked {
+            self.leave_with(exit, exit.word);
+        }
         self.disconnect(&heads);
         for n in std::mem::take(&mut self.guards_of[self.buffer.segment()]) {
             self.held[n][1].store(0, Ordering::Relaxed);
