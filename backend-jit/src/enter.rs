@@ -4,13 +4,14 @@
 //! registers, all others in [`Cpu::regs`], the budget in [`BUDGET`]; `rsp` is a multiple of 16 and
 //! points at the return into [`trampoline`], which takes the exit word in `rax`. MXCSR is the
 //! guest's. If bit 0 of [`Native::live`] is set, the guest's YMM0–13 are in the host's, and
-//! [`Cpu::v`] is stale.
+//! [`Cpu::v`] is stale; if bit 1 is, so is the guest's x87, all of its exceptions masked.
 //!
-//! Unsafe code here: the trampoline, its call, and the pointer that host code hands back.
+//! Unsafe code here: the trampoline, its call, the way of the x87, and the pointer that host code
+//! hands back.
 #![allow(unsafe_code)]
 
 use core::mem::offset_of;
-use emu_core::cpu::{Cpu, mode};
+use emu_core::cpu::{Cpu, St, X87, mode};
 use emu_core::flags::{AF, CF, Flags, OF, PF, SF, ZF};
 use emu_core::interp::{Leave, handlers::slow};
 use emu_core::native::Native;
@@ -116,6 +117,12 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "vmovdqu [rbp + {v} + 416], ymm13",
         "vzeroupper",
         "2:",
+        "test byte ptr [rbp + {live}], 2",
+        "jz 3f",
+        "push rax",
+        "call {x87}",
+        "pop rax",
+        "3:",
         "mov qword ptr [rbp + {live}], 0",
         "stmxcsr [rbp + {mxcsr}]",
         "mov dword ptr [rsp - 8], 0x1f80",
@@ -143,6 +150,127 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         live = const (offset_of!(Cpu, native) + offset_of!(Native, live)) as isize - BIAS as isize,
         v = const offset_of!(Cpu, v) as isize - BIAS as isize,
         mxcsr = const offset_of!(Cpu, mxcsr) as isize - BIAS as isize,
+        x87 = sym x87_to_cpu,
+    )
+}
+
+/// Where a field of the guest's x87 is from `rbp`.
+const fn x87(field: usize) -> isize {
+    (offset_of!(Cpu, x87) + field) as isize - BIAS as isize
+}
+/// The image on the way: words of 32 bits for control, status and tags, four more, and ST(0–7).
+const IMAGE: isize = (offset_of!(Cpu, native) + offset_of!(Native, x87)) as isize - BIAS as isize;
+const _: () = assert!(size_of::<St>() == 16);
+
+/// Loads the guest's x87 into the host's and marks it live, if all of its exceptions are masked
+/// (then ZF is set): `rbp` as in host code. Changes `rax`, `rcx`, `rdx` and the flags.
+///
+/// # Safety
+/// To be called by host code only.
+#[unsafe(naked)]
+pub unsafe extern "sysv64" fn x87_from_cpu() {
+    core::arch::naked_asm!(
+        "movzx ecx, word ptr [rbp + {cw}]",
+        "mov [rbp + {image}], ecx",
+        "not ecx",
+        "and byte ptr [rbp + {live}], 253",
+        "test cl, 0x3f",
+        "jnz 3f",
+        // Tags: 3 is empty; of the others the host finds out which they are.
+        "movzx eax, byte ptr [rbp + {full}]",
+        "xor eax, 255",
+        "mov ecx, eax",
+        "shl ecx, 4",
+        "or eax, ecx",
+        "and eax, 0x0f0f",
+        "lea ecx, [rax * 4]",
+        "or eax, ecx",
+        "and eax, 0x3333",
+        "lea ecx, [rax * 2]",
+        "or eax, ecx",
+        "and eax, 0x5555",
+        "lea eax, [rax + rax * 2]",
+        "mov [rbp + {image} + 8], eax",
+        "movzx eax, word ptr [rbp + {sw}]",
+        "mov [rbp + {image} + 4], eax",
+        "shr eax, 7",
+        "and eax, 0x70",
+        "mov rdx, -80",
+        "2:",
+        "mov rcx, [rbp + rax + {mant}]",
+        "mov [rbp + rdx + {image} + 108], rcx",
+        "movzx ecx, word ptr [rbp + rax + {se}]",
+        "mov [rbp + rdx + {image} + 116], cx",
+        "add eax, 16",
+        "and eax, 0x70",
+        "add rdx, 10",
+        "jnz 2b",
+        "frstor [rbp + {image}]",
+        "or byte ptr [rbp + {live}], 2",
+        "xor eax, eax",
+        "3:",
+        "ret",
+        live = const (offset_of!(Cpu, native) + offset_of!(Native, live)) as isize - BIAS as isize,
+        image = const IMAGE,
+        cw = const x87(offset_of!(X87, cw)),
+        sw = const x87(offset_of!(X87, sw)),
+        full = const x87(offset_of!(X87, full)),
+        mant = const x87(offset_of!(X87, st) + offset_of!(St, mant)),
+        se = const x87(offset_of!(X87, st) + offset_of!(St, se)),
+    )
+}
+
+/// Stores the guest's x87 from the host's, which is then as FNINIT leaves it: `rbp` as in host
+/// code. Changes `rax`, `rcx`, `rdx` and the flags.
+///
+/// # Safety
+/// To be called by host code only, while the guest's x87 is live.
+#[unsafe(naked)]
+pub unsafe extern "sysv64" fn x87_to_cpu() {
+    core::arch::naked_asm!(
+        "fnsave [rbp + {image}]",
+        "movzx eax, word ptr [rbp + {image}]",
+        "mov [rbp + {cw}], ax",
+        // Tags: a register is empty where both bits are set.
+        "movzx eax, word ptr [rbp + {image} + 8]",
+        "mov ecx, eax",
+        "shr ecx, 1",
+        "and eax, ecx",
+        "and eax, 0x5555",
+        "mov ecx, eax",
+        "shr ecx, 1",
+        "or eax, ecx",
+        "and eax, 0x3333",
+        "mov ecx, eax",
+        "shr ecx, 2",
+        "or eax, ecx",
+        "and eax, 0x0f0f",
+        "mov ecx, eax",
+        "shr ecx, 4",
+        "or eax, ecx",
+        "not eax",
+        "mov [rbp + {full}], al",
+        "movzx eax, word ptr [rbp + {image} + 4]",
+        "mov [rbp + {sw}], ax",
+        "shr eax, 7",
+        "and eax, 0x70",
+        "mov rdx, -80",
+        "2:",
+        "mov rcx, [rbp + rdx + {image} + 108]",
+        "mov [rbp + rax + {mant}], rcx",
+        "movzx ecx, word ptr [rbp + rdx + {image} + 116]",
+        "mov [rbp + rax + {se}], cx",
+        "add eax, 16",
+        "and eax, 0x70",
+        "add rdx, 10",
+        "jnz 2b",
+        "ret",
+        image = const IMAGE,
+        cw = const x87(offset_of!(X87, cw)),
+        sw = const x87(offset_of!(X87, sw)),
+        full = const x87(offset_of!(X87, full)),
+        mant = const x87(offset_of!(X87, st) + offset_of!(St, mant)),
+        se = const x87(offset_of!(X87, st) + offset_of!(St, se)),
     )
 }
 

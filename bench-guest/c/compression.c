@@ -1,4 +1,4 @@
-/* Debian's own programs over a text of 128 KiB, started from the current folder: `./ld.so` loads
+/* Debian's own programs over a text of 256 KiB, started from the current folder: `./ld.so` loads
    the dynamic ones, with the libraries beside it. */
 
 #define _GNU_SOURCE
@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { TEXT = 1 << 17 };
+enum { TEXT = 1 << 18 };
 
 /* Files in memory: the text, and what a command made of it. */
 static int text = -1, packed = -1;
@@ -103,12 +103,12 @@ static uint64_t awk(void)
 }
 
 const struct program compression_programs[] = {
-    { "xz", xz, 20, make_text },
+    { "xz", xz, 10, make_text },
     { "unxz", unxz, 40, pack_xz },
-    { "gzip", gzip, 20, make_text },
+    { "gzip", gzip, 10, make_text },
     { "gunzip", gunzip, 40, pack_gzip },
     { "sha256sum", sha256sum, 40, make_text },
     { "sort", sort, 40, make_text },
-    { "awk", awk, 20, make_text },
+    { "awk", awk, 10, make_text },
     { 0 },
 };

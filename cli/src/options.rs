@@ -24,8 +24,8 @@ pub struct MachineOptions {
     #[arg(long, value_name = "MODEL[,±FEATURE]…", default_value = CPU, value_parser = parse_cpu)]
     pub cpu: CpuChoice,
 
-    /// How guest code runs: interp is the micro-op interpreter, jit translates to host code, auto
-    /// is the best there is, today interp
+    /// How guest code runs: interp is the micro-op interpreter, jit translates all of it to host
+    /// code, auto what has run a few times
     #[arg(long, value_name = "interp|jit|auto", default_value = "auto", value_parser = parse_engine)]
     pub engine: Engine,
 
@@ -57,6 +57,11 @@ pub struct MachineOptions {
     /// Write a trace, of one or several of these
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,…")]
     pub trace: Vec<TraceWhat>,
+
+    /// Name translated code for `perf`, in /tmp/perf-PID.map; also if the environment has
+    /// RING3_PERF_MAP
+    #[arg(long, conflicts_with = "lockstep")]
+    pub perf_map: bool,
 
     /// Where the trace goes; standard error if not given
     #[arg(long, value_name = "PATH", requires = "trace")]

@@ -16,11 +16,12 @@ use machine::lockstep::{Ended, Lockstep, Report};
 use machine::{Control, Error, Machine, MachineConfig, Outcome, Stat};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGPIPE};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, BufWriter, IsTerminal, LineWriter, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::thread;
@@ -116,6 +117,9 @@ impl Session<'_> {
                 None => Box::new(io::stderr()),
             };
             machine.trace(options.traced(), out);
+        }
+        if options.perf_map || std::env::var_os("RING3_PERF_MAP").is_some_and(|v| !v.is_empty()) {
+            machine.perf_map(Box::new(LineWriter::new(perf_map()?)));
         }
         files.truncate()?;
         if options.audit.is_some() {
@@ -266,6 +270,15 @@ impl Write for Stdout {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The file in which `perf` looks for the names of code that this process makes.
+fn perf_map() -> anyhow::Result<File> {
+    let path = format!("/tmp/perf-{}.map", std::process::id());
+    let mut options = OpenOptions::new();
+    // Anybody may write to that folder: what is there before is not followed.
+    options.write(true).create(true).truncate(true).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    options.open(&path).with_context(|| format!("cannot write the map of the code to {path}"))
 }
 
 /// Standard input if it is a file, which never makes its reader wait.

@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, mode};
 use emu_core::mem::PhysMem;
-use emu_core::mem::tlb::{Rights, Tlb, Translation};
+use emu_core::mem::tlb::{Kind, Rights, Tlb, Translation};
 use emu_core::vcpu::{Stop, Vcpu};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -18,8 +18,10 @@ use toy::*;
 /// Pages that lookups go round; both levels hold them.
 const PAGES: u64 = 256;
 
+const SMALL: Kind = Kind { global: false, large: false };
+
 fn tlb(c: &mut Criterion) {
-    let all = Rights { read: true, write: true, exec: true };
+    let all = Rights { read: true, write: true, code: false };
     let walked = |pa| Translation {
         pa,
         shift: 12,
@@ -32,7 +34,7 @@ fn tlb(c: &mut Criterion) {
     };
     let mut tlb = Tlb::new();
     for page in 0..PAGES {
-        tlb.insert(page << 12, page << 12, all, false);
+        tlb.insert(page << 12, page << 12, all, SMALL);
         tlb.insert2(page << 12, walked(page << 12));
     }
     let mut group = c.benchmark_group("tlb");
@@ -45,14 +47,14 @@ fn tlb(c: &mut Criterion) {
         b.iter(|| addresses().filter_map(|va| tlb.lookup2(va)).map(|t| t.pa).sum::<u64>());
     });
     group.bench_function("level 1 insert", |b| {
-        b.iter(|| addresses().for_each(|va| tlb.insert(va, va, all, false)));
+        b.iter(|| addresses().for_each(|va| tlb.insert(va, va, all, SMALL)));
     });
     let mut next = 0;
     group.bench_function("flush and refill", |b| {
         b.iter(|| {
             next ^= 1;
             tlb.switch(next, false);
-            addresses().for_each(|va| tlb.insert(va, va, all, false));
+            addresses().for_each(|va| tlb.insert(va, va, all, SMALL));
         });
     });
     group.finish();

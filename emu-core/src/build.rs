@@ -180,6 +180,11 @@ impl Builder {
         self.push(Uop { d, a, b: b.into(), imm, k, ..Uop::new(Op::Vset, w) });
     }
 
+    /// `mxcsr d`: MXCSR, zero-extended to 64 bits.
+    pub fn mxcsr(&mut self, d: Reg) {
+        self.push(Uop { d, ..Uop::new(Op::Mxcsr, Width::W64) });
+    }
+
     /// `vzero imm k=n`: the words from `from` on of the first `n` vector registers become zero.
     pub fn vzero(&mut self, n: u8, from: u8) {
         let imm = from.into();

@@ -9,9 +9,9 @@
 //!   lift it again is cheap and happens to one block in many; to keep the micro-ops of all would
 //!   cost more memory than all else here. Blocks for one instruction alone, and those that straddle
 //!   pages, are not counted.
-//! - The first record of a block that straddles two pages checks the second (`straddle`), as a guard
-//!   in front of it does the first: so it can be linked to.
-//! - When the generator's buffer is full its translations go, but no block does: which stores hit
+//! - The first record of a block that straddles two pages checks the second (`straddle`), as a
+//!   guard in front of it does the first: so it can be linked to.
+//! - When the generator's buffer is full translations go, but no block does: which stores hit
 //!   code, and by that where blocks begin and runs end, is the same on all engines.
 //! - Blocks are found per page, so that a store into code invalidates just those that overlap the
 //!   64-byte granules it touched.
@@ -180,13 +180,7 @@ impl Cache {
         self.code[e.ip as usize] = next.map_or_else(thread::stale, thread::forward);
         let (ip, off, mode) = (e.ip, e.off, e.mode);
         let heads = self.warm.as_mut().map_or(Vec::new(), |warm| warm.translator.kill(ip));
-        for head in heads {
-            if let Some(n) = self.number(head as usize) {
-                self.entries[n].native = false;
-                self.code[head as usize] = thread::count(n as u32);
-                self.cool(cpu, head as usize);
-            }
-        }
+        self.unhead(cpu, &heads);
         let j = &mut cpu.jumps[Jump::index(off)];
         if j.off == off && j.mode == mode {
             *j = Jump::NONE;
@@ -292,10 +286,10 @@ impl Cache {
 
     /// Translates the region of the blocks that start at the records of `parts`, lifted again; the
     /// first is its head. Gives where to go on. When there is no room in the generator's buffer,
-    /// all translations are dropped.
+    /// some translations are dropped.
     pub fn translate(&mut self, cpu: &mut Cpu, parts: &[(usize, Block)]) -> usize {
         let entry = self.host_code(parts).or_else(|| {
-            self.drop_host_code(cpu);
+            self.evict(cpu);
             self.host_code(parts)
         });
         let ip = parts[0].0;
@@ -345,15 +339,23 @@ impl Cache {
         warm.translator.translate(&parts)
     }
 
-    /// Drops all translations; the blocks stay, and are counted anew.
-    fn drop_host_code(&mut self, cpu: &mut Cpu) {
+    /// Lets the generator drop translations; the blocks stay.
+    fn evict(&mut self, cpu: &mut Cpu) {
         let Some(warm) = &mut self.warm else { return };
-        warm.translator.clear();
+        let heads = warm.translator.evict();
         cpu.native.targets.clear();
-        for (n, e) in self.entries.iter_mut().enumerate().filter(|(_, e)| e.native) {
-            e.native = false;
-            self.code[e.ip as usize] = thread::count(n as u32);
-            cpu.heat[n] = warm.runs;
+        self.unhead(cpu, &heads);
+    }
+
+    /// The regions of these heads are dropped: the runs of the blocks are counted anew.
+    fn unhead(&mut self, cpu: &mut Cpu, heads: &[u32]) {
+        for &head in heads {
+            let n = self.number(head as usize).filter(|&n| self.entries[n].native);
+            if let Some(n) = n {
+                self.entries[n].native = false;
+                self.code[head as usize] = thread::count(n as u32);
+                self.cool(cpu, head as usize);
+            }
         }
     }
 

@@ -425,6 +425,8 @@ pub struct Cpu {
     pub native: Native,
     /// Enters translated host code.
     pub enter: Enter,
+    /// How often translated host code was left, by the number of the [`Leave`].
+    pub native_exits: [u64; 16],
     /// Runs left of each block of the cache until it is warm; empty without a translator.
     pub heat: Vec<u16>,
     /// State of the generator behind RDRAND and RDSEED: seeded with a constant, so that a run can
@@ -480,6 +482,7 @@ impl Cpu {
             rare: Vec::new(),
             native: Native::default(),
             enter: |_, _| Leave::Lookup.at(0),
+            native_exits: [0; 16],
             heat: Vec::new(),
             random: 0,
             vectors: Box::new([0; 256]),

@@ -40,12 +40,25 @@ pub struct Native {
     /// Address of the table of [`Targets`] that indirect jumps look into.
     pub table: u64,
     /// What of the guest's state is in host registers only (owned by the generator, 0 whenever it
-    /// does not run): bit 0: vector registers.
+    /// does not run): bit 0: vector registers; bit 1: the x87.
     pub live: u64,
     /// Vector temporaries that the generator keeps in host registers, while these are not live.
     pub vectors: [Ymm; 2],
+    /// The x87 on its way: as FNSAVE stores it in 32-bit protected mode.
+    pub x87: X87Image,
     /// All of these tables.
     pub targets: Targets,
+}
+
+/// What FNSAVE stores.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub struct X87Image(pub [u8; 112]);
+
+impl Default for X87Image {
+    fn default() -> X87Image {
+        X87Image([0; 112])
+    }
 }
 
 /// Entries of a table of [`Targets`].
@@ -173,8 +186,8 @@ pub struct NativeStats {
     pub ns: u64,
     /// Exits linked to host code.
     pub links: u64,
-    /// Times that all translations were dropped because the buffer was full.
-    pub flushes: u64,
+    /// Times that translations were dropped because the buffer was full.
+    pub evictions: u64,
 }
 
 /// An instruction of host code, for reports.
@@ -200,10 +213,11 @@ pub trait Translator: Send {
 
     /// Translates a region; its head is the first of `parts`, and the others are blocks of the same
     /// page and mode. A generator may leave out all but the head. Gives the entry. `None`: the
-    /// buffer is full. Then the generator is [cleared](Self::clear) and asked once more.
+    /// buffer is full. Then the generator must [make room](Self::evict), and is asked once more.
     fn translate(&mut self, parts: &[Part]) -> Option<u64>;
 
-    /// The entry of the region whose head is the block whose first record is `first`, if it is translated.
+    /// The entry of the region whose head is the block whose first record is `first`, if it is
+    /// translated.
     fn entry(&self, first: u32) -> Option<u64>;
 
     /// Links an exit of the block whose first record is `from`: where its condition holds (`taken`;
@@ -220,11 +234,19 @@ pub trait Translator: Send {
     /// blocks that were heads of those.
     fn kill(&mut self, first: u32) -> Vec<u32>;
 
+    /// Drops regions, those that were translated first; gives their heads.
+    fn evict(&mut self) -> Vec<u32>;
+
     /// Drops everything.
     fn clear(&mut self);
 
     /// Counters.
     fn stats(&self) -> NativeStats;
+
+    /// Host code that belongs to no block: address, bytes and name.
+    fn routines(&self) -> Vec<(u64, u64, &'static str)> {
+        Vec::new()
+    }
 
     /// The host code of the block whose first record is `first`, as it is now. Empty if it is not
     /// translated.

@@ -154,6 +154,7 @@ fn execute(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
             }
             cpu.v[vix(u.d)] = v;
         }
+        Op::Mxcsr => put(cpu, u, Width::W64, cpu.mxcsr.into()),
         Op::Vzero => {
             for v in cpu.v.iter_mut().take(u.k.into()) {
                 v.iter_mut().skip(u.imm as usize).for_each(|w| *w = 0);

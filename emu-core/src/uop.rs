@@ -14,7 +14,7 @@
 //! - **Exact faults**: within one guest instruction no architectural write stands before the last
 //!   micro-op that may fault, unless the instruction is marked restartable.
 
-use crate::cpu::{Cpu, Reg};
+use crate::cpu::{Cpu, Reg, Seg};
 use crate::fault::Guest;
 use crate::flags::{AF, CF, Flags, OF, OSZAPC, SF, ZF};
 use crate::vec::VecOp;
@@ -243,6 +243,8 @@ macro_rules! for_each_op {
     Vset    "vset"   VecSet  Pure [0] [0];
     /// The words from `imm` on of the first `k` vector registers become zero.
     Vzero   "vzero"  VecZero Pure [0] [0];
+    /// MXCSR, zero-extended to 64 bits.
+    Mxcsr   "mxcsr"  Unary   Pure [0] [0];
     // ---- the rest ------------------------------------------------------------------------------------
     /// Calls a helper; reads and writes any state.
     Helper  "helper" Helper  Helper [OSZAPC] [0];
@@ -708,6 +710,16 @@ pub struct HelperDef {
     pub name: &'static str,
     /// The function.
     pub call: HelperFn,
+}
+
+impl HelperDef {
+    /// Of the helpers of the x87, whose names tell so: the guest's opcode as FOP shows it and the
+    /// segment of the memory operand, which are the low bytes of the immediate.
+    pub fn x87(&self, imm: i64) -> Option<(u16, Seg)> {
+        let seg = (imm >> 16) as u8;
+        let seg = Seg::ALL.into_iter().find(|s| *s as u8 == seg)?;
+        self.name.starts_with("x87_").then_some((imm as u16, seg))
+    }
 }
 
 /// A micro-op; which fields mean something depends on its [`Form`].

@@ -82,6 +82,8 @@ pub struct Vcpu {
     last: Dispatched,
     traced_tlb: TlbStats,
     tracer: Option<Tracer>,
+    /// Where the names of translated blocks go.
+    perf_map: Option<Box<dyn Write + Send>>,
 }
 
 /// A block that the dispatcher looked up.
@@ -130,6 +132,7 @@ impl Vcpu {
             last: Dispatched::default(),
             traced_tlb: TlbStats::default(),
             tracer: None,
+            perf_map: None,
         }
     }
 
@@ -142,6 +145,25 @@ impl Vcpu {
     /// Writes what `what` says to `out` from now on.
     pub fn trace(&mut self, what: Trace, out: Box<dyn Write + Send>) {
         self.tracer = Some(Tracer { what, out });
+    }
+
+    /// Writes a line to `out` for each block that is translated from now on, and for what the
+    /// generator has besides blocks: address, bytes, name, as `perf` reads them.
+    pub fn perf_map(&mut self, out: Box<dyn Write + Send>) {
+        self.perf_map = Some(out);
+        for (at, bytes, name) in self.cache.translator().map_or_else(Vec::new, Translator::routines)
+        {
+            self.name_code(at, bytes, format_args!("ring3:{name}"));
+        }
+    }
+
+    /// A map that cannot be written is written no further.
+    fn name_code(&mut self, at: u64, bytes: u64, name: std::fmt::Arguments) {
+        if let Some(out) = &mut self.perf_map
+            && writeln!(out, "{at:x} {bytes:x} {name}").is_err()
+        {
+            self.perf_map = None;
+        }
     }
 
     fn tracing(&self, what: Trace) -> bool {
@@ -401,7 +423,17 @@ impl Vcpu {
         if let Some(off) = off {
             self.gather(&mut parts, off, m);
         }
-        self.cache.translate(&mut self.cpu, &parts)
+        let bytes = |cache: &Cache| cache.translator().map_or(0, |t| t.stats().bytes);
+        let before = bytes(&self.cache);
+        let next = self.cache.translate(&mut self.cpu, &parts);
+        let made = bytes(&self.cache) - before;
+        if self.perf_map.is_some()
+            && let Some(entry) = self.cache.translator().and_then(|t| t.entry(at as u32))
+        {
+            let ring = if m & mode::USER != 0 { "user" } else { "kernel" };
+            self.name_code(entry, made, format_args!("{ring}:{va:x}"));
+        }
+        next
     }
 
     /// Adds to the block at RIP, which is at RAM offset `off`, the blocks of its page that it leads

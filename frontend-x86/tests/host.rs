@@ -105,7 +105,7 @@ fn said_by_uops(block: &Block, i: &Instruction) -> Writes {
                 "vmasked_load" => drop(w.1.insert(u.imm as u8)),
                 "vgather" => w.1.extend([u.imm as u8, (u.imm >> 8) as u8]),
                 "vmasked_store" | "maskmov" => w.2 = true,
-                name => assert!(matches!(name, "ldmxcsr" | "stmxcsr"), "{name} in {:?}", i.code()),
+                name => assert!(name == "ldmxcsr", "{name} in {:?}", i.code()),
             },
             Op::St | Op::Vst => w.2 = true,
             _ if u.op.row().effect == Effect::End || u.op == Op::Chkw => {}

@@ -276,10 +276,7 @@ impl Machine {
             (Engine::Interp, _) | (Engine::Auto, None) => {}
             (Engine::Jit, None) => return Err(Error::NoTranslator),
             (Engine::Jit, Some(translator)) => machine.set_translator(translator, 1),
-            (Engine::Auto, Some(translator)) => machine.set_translator(
-                translator,
-                std::env::var("RW").map_or(WARM, |v| v.parse().unwrap()),
-            ),
+            (Engine::Auto, Some(translator)) => machine.set_translator(translator, WARM),
         }
         machine.start()?;
         if no_reboot {
@@ -349,6 +346,11 @@ impl Machine {
             self.board.trace_io(Box::new(out.clone()));
         }
         self.vcpu.trace(what, Box::new(out));
+    }
+
+    /// Names translated code in `out` from now on, as `perf` reads it in `/tmp/perf-PID.map`.
+    pub fn perf_map(&mut self, out: Box<dyn Write + Send>) {
+        self.vcpu.perf_map(out);
     }
 
     /// Counts sensitive instructions from now on; see [`frontend_x86::sensitive`].

@@ -6,7 +6,7 @@
 mod engines;
 mod pvh;
 
-use machine::{Boot, Buffer, ClockKind, DebugExit, Machine, MachineConfig, Outcome, Value};
+use machine::{Boot, Buffer, ClockKind, DebugExit, Engine, Machine, MachineConfig, Outcome, Value};
 use pvh::pvh;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -24,10 +24,13 @@ fn rom(code: &[u8]) -> Boot {
     Boot::Rom(rom)
 }
 
-fn machine(boot: Boot, clock: ClockKind) -> Machine {
+fn config(boot: Boot, clock: ClockKind) -> MachineConfig {
     let debug_exit = Some(DebugExit::default());
-    let config = MachineConfig { memory: 16 << 20, clock, debug_exit, ..MachineConfig::new(boot) };
-    Machine::new(config).unwrap()
+    MachineConfig { memory: 16 << 20, clock, debug_exit, ..MachineConfig::new(boot) }
+}
+
+fn machine(boot: Boot, clock: ClockKind) -> Machine {
+    Machine::new(config(boot, clock)).unwrap()
 }
 
 #[track_caller]
@@ -223,7 +226,11 @@ fn random_code_never_panics() {
         let boot = if seed % 2 == 0 { Boot::Rom(bytes) } else { pvh(&bytes) };
         for generator in engines::generators() {
             let boot = boot.clone();
-            let start = move || machine(boot.clone(), ClockKind::Icount);
+            let start = move || {
+                let engine = Engine::Interp;
+                Machine::new(MachineConfig { engine, ..config(boot.clone(), ClockKind::Icount) })
+                    .unwrap()
+            };
             let (end, both) = engines::in_step(start, generator, 1, SECOND / 10, 400);
             let b = &both.machines()[1];
             ends[usize::from(end.is_none())] += 1;

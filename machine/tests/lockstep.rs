@@ -8,7 +8,9 @@ use emu_core::uop::{Block, Op, Src};
 use iced_x86::code_asm::*;
 use iced_x86::{BlockEncoderOptions, IcedError};
 use machine::lockstep::{Ended, Report};
-use machine::{Boot, Buffer, ClockKind, DebugExit, Lockstep, Machine, MachineConfig, Outcome};
+use machine::{
+    Boot, Buffer, ClockKind, DebugExit, Engine, Lockstep, Machine, MachineConfig, Outcome,
+};
 use std::time::Duration;
 
 /// A generator that is another one, but for blocks that `change` changes, and for links if
@@ -46,6 +48,10 @@ impl Translator for Faulty {
 
     fn kill(&mut self, first: u32) -> Vec<u32> {
         self.inner.kill(first)
+    }
+
+    fn evict(&mut self) -> Vec<u32> {
+        self.inner.evict()
     }
 
     fn clear(&mut self) {
@@ -111,6 +117,7 @@ fn run(change: fn(&mut Block), crossed: bool) -> Option<(Ended, String)> {
     let config = MachineConfig {
         memory: 2 << 20,
         clock: ClockKind::Icount,
+        engine: Engine::Interp,
         debug_exit: Some(DebugExit::default()),
         ..MachineConfig::new(guest().0)
     };

@@ -1,6 +1,6 @@
 //! Whole guests on the interpreter and on translated blocks: the same after every slice.
 
-use machine::{Boot, ClockKind, DebugExit, Kernel, Machine, MachineConfig, Outcome};
+use machine::{Boot, ClockKind, DebugExit, Engine, Kernel, Machine, MachineConfig, Outcome};
 use ring3_tests::debian;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ fn the_demo_is_the_same_on_both() {
             let config = MachineConfig {
                 memory: 16 << 20,
                 clock: ClockKind::Icount,
+                engine: Engine::Interp,
                 no_reboot: true,
                 debug_exit: Some(DebugExit::default()),
                 ..MachineConfig::new(Boot::Rom(roms::DEMO_ROM.to_vec()))
@@ -44,6 +45,7 @@ fn debian_is_the_same_on_both() {
         let config = MachineConfig {
             memory: 128 << 20,
             clock: ClockKind::Icount,
+            engine: Engine::Interp,
             no_reboot: true,
             ..MachineConfig::new(Boot::Kernel(kernel))
         };

@@ -4,11 +4,11 @@
 use super::alu::rm;
 use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
 use super::flags::State;
-use super::memory::Kind;
+use super::memory::{Kind, SIZES};
 use super::region::{Later, based};
 use super::{
     Cold, Compiler, JumpEntry, MXCSR, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE,
-    NATIVE_TLB, RIP, Site, vector,
+    NATIVE_TLB, RIP, Site, vector, x87,
 };
 use crate::enter::{self, BIAS, BUDGET, PINNED};
 use core::mem::offset_of;
@@ -30,8 +30,8 @@ pub(super) struct Routines {
     /// Loads the guest's vector registers.
     pub vectors: u64,
     indirect: u64,
-    /// By read or write and log2 of the bytes.
-    pub(super) fill: [[u64; 6]; 2],
+    /// By read or write and the place of the bytes in [`SIZES`].
+    pub(super) fill: [[u64; SIZES.len()]; 2],
 }
 
 impl Routines {
@@ -99,11 +99,16 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
         a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
         a.mov(W64, 6, Rm::R(RAX));
         to_rust(a);
+        x87::save(a);
         if !keep {
             vector::dead(a);
+            x87::dead(a);
         }
         a.call_far(enter::run as *const () as usize as u64);
         from_rust(a);
+        if keep {
+            x87::restore(a);
+        }
         for (slot, host) in pinned() {
             a.mov(W64, host, Rm::M(RBP, slot));
         }
@@ -119,10 +124,10 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     let call_kept = at(&mut |a| run(a, true));
     let vectors = at(&mut vector::routine);
     let indirect = at(&mut |a| indirect_routine(a, jumps));
-    let mut fill = [[0; 6]; 2];
+    let mut fill = [[0; SIZES.len()]; 2];
     for (write, row) in fill.iter_mut().enumerate() {
-        for (log, to) in row.iter_mut().enumerate() {
-            *to = at(&mut |a| fill_routine(a, write != 0, 1 << log));
+        for (n, to) in SIZES.iter().zip(row) {
+            *to = at(&mut |a| fill_routine(a, write != 0, *n as i64));
         }
     }
     Routines { load, load_rmw, store, call, call_kept, vectors, indirect, fill }
@@ -154,8 +159,10 @@ fn fill_routine(a: &mut Asm, write: bool, n: i64) {
     a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
     let unknown = a.jcc(cc::NE);
     a.store(W64, slot(offset_of!(Slot, page)), RAX);
-    a.op(W64, 0x03, RAX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
-    a.op(W64, 0x03, RAX, Rm::M(RBP, NATIVE_RAM));
+    a.mov(W64, RDX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
+    a.op(W64, 0x03, RDX, Rm::M(RBP, NATIVE_RAM));
+    a.store(W64, slot(offset_of!(Slot, addend)), RDX);
+    a.op(W64, 0x03, RAX, Rm::R(RDX));
     a.store(W64, slot(offset_of!(Slot, host)), RAX);
     a.ret();
     a.bind(across);
@@ -214,8 +221,8 @@ fn indirect_routine(a: &mut Asm, jumps: u64) {
     a.ret();
 }
 
-/// The guest's vector registers and MXCSR and the budget to [`Cpu`], and the host's own MXCSR in its
-/// place.
+/// The guest's vector registers and MXCSR and the budget to [`Cpu`], and the host's own MXCSR in
+/// its place.
 fn to_rust(a: &mut Asm) {
     vector::save(a);
     a.store(W64, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32), BUDGET);
@@ -431,8 +438,9 @@ impl Compiler<'_> {
 
     /// The micro-op from its canonical form.
     pub(super) fn call(&mut self, u: &Uop) {
-        self.called_in_line += 1;
+        self.called_in_line += u64::from(!self.vector.cold);
         self.vectors_to_call();
+        self.x87_to_call();
         self.call_routine(u);
         self.set_state(State::MEMORY);
     }
@@ -476,10 +484,11 @@ impl Compiler<'_> {
 
     /// Item `n` of the code out of line.
     pub(super) fn emit_cold(&mut self, n: usize) {
-        let Later { piece, start, end, cold } = self.cold[n];
+        let Later { piece, start, end, note, cold } = self.cold[n];
         self.select(piece);
         self.set_state(start);
         self.vector = vector::State::out_of_line();
+        self.x87_out_of_line(note);
         match cold {
             Cold::Access { miss, resume, kind, packed, u } => {
                 self.missed(miss);
@@ -511,17 +520,16 @@ impl Compiler<'_> {
                 self.resume(resume);
             }
             Cold::Vector(m) => self.vector_miss(&m),
-            Cold::Replay { miss, resume, record, from, count } => {
+            Cold::X87(rare) => self.x87_rare(&rare, end),
+            Cold::Replay { miss, resume, from, count } => {
                 self.missed(miss);
-                self.insn_record = Some(record);
                 self.replayed(from, count);
                 self.restore(end);
                 self.resume(resume);
             }
-            Cold::Return { miss, other, record, from, by, target } => {
+            Cold::Return { miss, other, from, by, target } => {
                 self.missed(miss);
                 self.a.bind(other);
-                self.insn_record = Some(record);
                 self.returned(from, by, target);
             }
             Cold::Indirect { jump } => {
@@ -561,7 +569,7 @@ impl Compiler<'_> {
     }
 
     /// Flags to where the code in line has them.
-    fn restore(&mut self, end: State) {
+    pub(super) fn restore(&mut self, end: State) {
         if end.memory {
             self.save();
         }

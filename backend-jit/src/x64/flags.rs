@@ -1,11 +1,11 @@
 //! Where the guest's arithmetic flags are while host code runs.
 //!
 //! The host's ALU computes them. They are in EFLAGS, or in
-//! [`Native::flags`](emu_core::native::Native) as AX after `lahf; seto al`, or can be computed again
-//! from registers that still have their values (a [`Recipe`]); or in several of these places. What
-//! is about to destroy EFLAGS saves them in memory if they are live and there is no recipe: so code
-//! pays nothing for flags that only a fault would show, because the way out of line computes them.
-//! What reads the flags, or changes only some, brings them back to EFLAGS.
+//! [`Native::flags`](emu_core::native::Native) as AX after `lahf; seto al`, or can be computed
+//! again from registers that still have their values (a [`Recipe`]); or in several of these places.
+//! What is about to destroy EFLAGS saves them in memory if they are live and there is no recipe: so
+//! code pays nothing for flags that only a fault would show, because the way out of line computes
+//! them. What reads the flags, or changes only some, brings them back to EFLAGS.
 //!
 //! Liveness is that of the dead-flag pass: at what may fault and at block ends all are live.
 
@@ -149,7 +149,14 @@ impl Compiler<'_> {
         }
     }
 
-    /// Before what may fault: EFLAGS are free.
+    /// Before an access by moves alone: in a group it neither faults nor destroys EFLAGS.
+    pub(super) fn settle_to_move(&mut self) {
+        if self.group.is_none() {
+            self.settle();
+        }
+    }
+
+    /// Before what may fault, or destroys EFLAGS: these are free.
     pub(super) fn settle(&mut self) {
         self.keep();
         self.host = false;
@@ -259,6 +266,8 @@ impl Compiler<'_> {
     /// Before the micro-ops from `n` on, `count` of them, are emitted as one: when they write a
     /// register of the recipe and the flags are wanted later, these are saved.
     pub(super) fn before(&mut self, n: usize, count: usize) {
+        let (block, range) = (self.block, n..n + count);
+        self.x87_before(|r| block.uops[range.clone()].iter().any(|u| written(u) == Some(r)));
         let Some(recipe) = self.recipe else { return };
         let uops = &self.block.uops[n..n + count];
         let written = uops.iter().filter_map(written).any(|d| recipe.reads(d));

@@ -187,11 +187,11 @@ impl Compiler<'_> {
             && !self.read_from(n + 2, l.d);
         let (true, Ok(by)) = (whole, i32::try_from(by)) else { return false };
         self.before(n, 2);
-        self.settle();
+        self.settle_to_move();
         self.address(&s.mem);
         let (m, miss) = self.check(Kind::Store, s.w.bytes());
         self.a.mov(W64, RCX, Rm::M(RBP, RIP));
-        self.a.alu_imm(W64, 0, Rm::R(RCX), by.into());
+        self.a.op(W64, 0x8d, RCX, Rm::M(RCX, by));
         self.a.store(s.w, m, RCX);
         self.replay(miss, n, 2);
         true
@@ -228,8 +228,7 @@ impl Compiler<'_> {
         self.a.mov(W64, RAX, m);
         // What is found there is canonical.
         let other = self.targeted(RAX);
-        let record = self.record();
-        self.later(Cold::Return { miss, other, record, from: n, by, target: c.d });
+        self.later(Cold::Return { miss, other, from: n, by, target: c.d });
         self.goto_rax(by);
         self.jump_to_target();
         Some(count)
@@ -261,14 +260,17 @@ impl Compiler<'_> {
         }
     }
 
-    fn replay(&mut self, miss: usize, from: usize, count: usize) {
-        let (resume, record) = (self.a.here(), self.record());
-        self.later(Cold::Replay { miss, resume, record, from, count });
+    pub(super) fn replay(&mut self, miss: usize, from: usize, count: usize) {
+        if self.group.is_none() {
+            let resume = self.a.here();
+            self.later(Cold::Replay { miss, resume, from, count });
+        }
     }
 
-    /// The micro-ops of a fused form, one by one.
+    /// The micro-ops of a fused form or a group, one by one.
     pub(super) fn replayed(&mut self, from: usize, count: usize) {
         for n in from..from + count {
+            self.insn = self.block.insns.partition_point(|m| m.uop as usize <= n).max(1) - 1;
             self.live = self.lives[n];
             let u = self.block.uops[n];
             self.before(n, 1);

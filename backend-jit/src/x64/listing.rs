@@ -9,7 +9,7 @@ use super::{Region, X64};
 use crate::enter::BIAS;
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, Reg};
-use emu_core::mem::tlb::{SLOTS, Tlb};
+use emu_core::mem::tlb::{SLOTS, Slot, Tlb};
 use emu_core::native::{HostInsn, Native};
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Formatter, Instruction, NasmFormatter, OpKind, Register,
@@ -56,7 +56,7 @@ const FIELDS: &[(usize, usize, usize, &str)] = &[
     (offset_of!(Cpu, native) + offset_of!(Native, table), 8, 1, "native.table"),
     (offset_of!(Cpu, native) + offset_of!(Native, live), 8, 1, "native.live"),
     (offset_of!(Cpu, native) + offset_of!(Native, vectors), 32, 2, "native.vector"),
-    (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots), 16, SLOTS, "slot"),
+    (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots), size_of::<Slot>(), SLOTS, "slot"),
 ];
 
 /// Name of what is at `at` bytes into the [`Cpu`].
@@ -123,7 +123,7 @@ fn branches(insn: &Instruction) -> bool {
 impl X64 {
     pub(super) fn lines(&self, b: &Region) -> Vec<HostInsn> {
         let marks = &b.marks;
-        let code = &self.buffer.code()[b.at..b.at + marks.end as usize];
+        let code = self.buffer.code(b.at, marks.end as usize);
         let start = self.buffer.base() + b.at as u64;
         let decoder = || Decoder::with_ip(64, code, start, DecoderOptions::NONE);
         let end = start + code.len() as u64;
@@ -155,6 +155,15 @@ impl X64 {
             lines.push(HostInsn { label: labels.get(&host.ip()).copied(), insn, cold, text });
         }
         lines
+    }
+
+    /// The routines: address, bytes and name.
+    pub(super) fn routine_places(&self) -> Vec<(u64, u64, &'static str)> {
+        let mut names = Vec::from_iter(self.routines.names());
+        names.sort_unstable();
+        let end = self.buffer.base() + self.empty as u64;
+        let ends: Vec<u64> = names.iter().skip(1).map(|n| n.0).chain([end]).collect();
+        names.into_iter().zip(ends).map(|((at, name), end)| (at, end - at, name)).collect()
     }
 
     /// Constants in the code that differ from run to run.

@@ -2,10 +2,10 @@
 //! out of line where that has no answer.
 //!
 //! Each base register has a [`Slot`] for reads and one for writes: the page that an access by it
-//! has last found, and where that is in host memory. An access of `n` bytes at `va` hits when
-//! `va - page <= 4096 - n`; the load of the slot does not wait for the address, so a hit costs
-//! latency only for a subtraction. Where a slot misses, a routine (see `ends`) looks into level 1 of
-//! the TLB, fills the slot, and the check is made again; where level 1 misses too, or the access
+//! has last found, and where that is in host memory. An access of `n` bytes at `va` hits when `va -
+//! page <= 4096 - n`; the load of the slot does not wait for the address, so a hit costs latency
+//! only for a subtraction. Where a slot misses, a routine (see `ends`) looks into level 1 of the
+//! TLB, fills the slot, and the check is made again; where level 1 misses too, or the access
 //! crosses pages, the slow path does the access.
 //!
 //! The check destroys the host's flags: they are in memory then, where a fault wants them too.
@@ -19,6 +19,9 @@ use emu_core::cpu::{Cpu, Reg, Seg};
 use emu_core::mem::tlb::{SLOTS, Slot, Tlb};
 use emu_core::uop::{Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
+
+/// Sizes of accesses, in bytes.
+pub(super) const SIZES: [u64; 9] = [1, 2, 4, 8, 10, 16, 32, 64, 128];
 
 /// The first slot, from `rbp`.
 const FIRST: i32 = (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots)) as i32 - BIAS as i32;
@@ -46,7 +49,7 @@ pub(super) struct Try {
 }
 
 /// The slot for accesses at `m`, from `rbp`.
-fn slot(m: &Mem, write: bool) -> i32 {
+pub(super) fn slot(m: &Mem, write: bool) -> i32 {
     let n = match (m.seg, m.base) {
         (seg, _) if seg == Seg::Fs.base() => 16,
         (seg, _) if seg == Seg::Gs.base() => 17,
@@ -74,7 +77,7 @@ impl Compiler<'_> {
     }
 
     /// Base, index and displacement of `m`, cut to its address size, into `d`. Keeps the flags.
-    fn sum(&mut self, m: &Mem, d: u8) {
+    pub(super) fn sum(&mut self, m: &Mem, d: u8) {
         let w = if m.addr == W64 { W64 } else { W32 };
         let base = (m.base != Reg::ZERO).then(|| self.get(m.base, W64, RAX));
         let index = (m.index != Reg::ZERO).then(|| self.get(m.index, W64, RCX));
@@ -96,6 +99,9 @@ impl Compiler<'_> {
     /// The linear address of `m` in RAX.
     pub(super) fn address(&mut self, m: &Mem) {
         self.tried = (self.a.here(), *m);
+        if self.group.is_some() {
+            return;
+        }
         self.sum(m, RAX);
         if m.seg != Reg::ZERO {
             self.a.op(W64, 0x03, RAX, rm(m.seg));
@@ -107,6 +113,11 @@ impl Compiler<'_> {
     /// that jump out of line does not find the address in RAX.
     pub(super) fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
         let (start, m) = self.tried;
+        if let Some(slot) = self.group.as_ref().map(|g| g.slot) {
+            let base = self.get(m.base, W64, RAX);
+            self.a.mov(W64, RDX, Rm::M(RBP, slot + offset_of!(Slot, addend) as i32));
+            return (Rm::X(RDX, base, 0, m.disp), 0);
+        }
         let write = kind != Kind::Load;
         let slot = slot(&m, write);
         self.a.op(W64, 0x2b, RAX, Rm::M(RBP, slot + offset_of!(Slot, page) as i32));
@@ -124,15 +135,19 @@ impl Compiler<'_> {
         if let Ok(n) = self.tries.binary_search_by_key(&miss, |t| t.miss) {
             let t = self.tries[n];
             self.a.imm(RCX, t.slot as i64 as u64);
-            let fill =
-                self.routines.fill[usize::from(t.write)][t.n.trailing_zeros().min(5) as usize];
+            let size = SIZES.iter().position(|n| *n >= t.n).unwrap_or(SIZES.len() - 1);
+            let fill = self.routines.fill[usize::from(t.write)][size];
             self.a.call_near(fill);
             let again = self.a.jmp();
             self.a.bind_to(again, t.start);
         }
+        self.x87_store_note();
     }
 
     fn cold(&mut self, u: &Uop, kind: Kind, miss: usize) {
+        if self.group.is_some() {
+            return;
+        }
         let packed = u.w as u32 | u32::from(u.mem.stack) << 4;
         let packed = self.record() << 8 | packed | self.vectors_kept();
         let resume = self.a.here();
@@ -140,7 +155,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn load(&mut self, u: &Uop) {
-        self.settle();
+        self.settle_to_move();
         self.address(&u.mem);
         let kind = if u.op == Op::Ldw { Kind::LoadRmw } else { Kind::Load };
         let (at, miss) = self.check(kind, u.w.bytes());
@@ -194,7 +209,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn store(&mut self, u: &Uop) {
-        self.settle();
+        self.settle_to_move();
         self.address(&u.mem);
         let (at, miss) = self.check(Kind::Store, u.w.bytes());
         match u.b {

@@ -20,10 +20,12 @@ mod asm;
 mod ends;
 mod flags;
 mod fuse;
+mod group;
 mod listing;
 mod memory;
 mod region;
 mod vector;
+mod x87;
 
 use crate::code_buffer::CodeBuffer;
 use crate::enter::{self, BIAS, PINNED};
@@ -37,6 +39,7 @@ use emu_core::uop::{Block, Effect, Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use ends::Routines;
 use flags::{Recipe, State};
+use group::Group;
 use listing::Marks;
 use memory::{Kind, Try};
 use region::{Exits, Later, Piece, Version};
@@ -46,6 +49,11 @@ use std::time::Instant;
 
 /// Bytes of the code buffer.
 pub const BUFFER: usize = 32 << 20;
+/// Segments of it that are emptied at a time, and how long they are at least.
+const SEGMENTS: usize = 8;
+const SEGMENT_MIN: usize = 64 << 10;
+/// The part of a segment that regions leave to guards.
+const FOR_GUARDS: usize = 16;
 
 const fn native(field: usize) -> i32 {
     (offset_of!(Cpu, native) + field) as i32 - BIAS as i32
@@ -89,10 +97,12 @@ enum Cold {
     Call { miss: usize, resume: usize, record: u32, u: Uop },
     /// A vector access that misses.
     Vector(vector::Miss),
+    /// An x87 instruction that the host cannot execute now.
+    X87(x87::Rare),
     /// Micro-ops that were fused and must be run one by one.
-    Replay { miss: usize, resume: usize, record: u32, from: usize, count: usize },
+    Replay { miss: usize, resume: usize, from: usize, count: usize },
     /// A fused return, from its micro-op `from` on: RSP += `by`, RIP = `target`.
-    Return { miss: usize, other: usize, record: u32, from: usize, by: Option<i32>, target: Reg },
+    Return { miss: usize, other: usize, from: usize, by: Option<i32>, target: Reg },
     /// To the block at RAX, which the table for this mode and mapping does not know.
     Indirect { jump: usize },
     /// One way of a conditional end.
@@ -163,7 +173,9 @@ struct Compiler<'a> {
     /// Where the last address was begun, and which.
     tried: (usize, Mem),
     tries: Vec<Try>,
+    group: Option<Group>,
     vector: vector::State,
+    x87: x87::State,
     cold: Vec<Later>,
     exits: Exits,
     /// Micro-ops that are called, out of line too; and how many are in line.
@@ -179,6 +191,7 @@ impl Compiler<'_> {
         (self.insn, self.insn_record) = (0, None);
         self.vector = vector::State::default();
         self.vector_start();
+        self.x87_start();
         let mut n = 0;
         while let Some(u) = block.uops.get(n) {
             let mark = |i: usize| block.insns.get(i).map(|m| m.uop as usize);
@@ -187,7 +200,11 @@ impl Compiler<'_> {
             }
             self.marks.insn(self.a.here(), self.pieces[self.piece].first_insn + self.insn);
             self.next = mark(self.insn + 1).unwrap_or(block.uops.len());
-            let fused = self.fused(n);
+            self.open_group(n);
+            let fused = match self.x87(n) {
+                0 => self.fused(n),
+                count => count,
+            };
             if fused == 0 {
                 self.live = self.lives[n];
                 self.before(n, 1);
@@ -195,6 +212,7 @@ impl Compiler<'_> {
                 self.after(n, 1);
             }
             n += fused.max(1);
+            self.close_group(n);
         }
     }
 
@@ -364,7 +382,10 @@ pub struct X64 {
     jumps: Box<[JumpEntry; JUMPS]>,
     /// By guard: the RIP and the epoch for which it has last held.
     held: Box<[[AtomicU64; 2]]>,
+    /// How many have been used, which of these are free again, and those of each segment.
     guards: usize,
+    free_guards: Vec<usize>,
+    guards_of: [Vec<usize>; SEGMENTS],
     stats: NativeStats,
 }
 
@@ -386,8 +407,10 @@ impl X64 {
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
             vector: vector::table::features(),
         };
+        let empty = buffer.here();
+        buffer.divide(((size - empty) / SEGMENT_MIN).clamp(1, SEGMENTS));
         Ok(X64 {
-            empty: buffer.len(),
+            empty,
             buffer,
             routines,
             host_has,
@@ -398,14 +421,15 @@ impl X64 {
             jumps,
             held: (0..GUARDS).map(|_| Default::default()).collect(),
             guards: 0,
+            free_guards: Vec::new(),
+            guards_of: Default::default(),
             stats: NativeStats::default(),
         })
     }
 
-    /// The host code of the region whose head is `first`: from its entry to the end of the buffer's
-    /// use, for reports. Empty if there is none.
+    /// The host code of the region whose head is `first`, for reports. Empty if there is none.
     pub fn code(&self, first: u32) -> &[u8] {
-        self.regions.get(&first).map_or(&[], |b| &self.buffer.code()[b.at..])
+        self.regions.get(&first).map_or(&[], |r| self.buffer.code(r.at, r.marks.end as usize))
     }
 
     /// The same on a host without vector instructions: for tests.
@@ -441,6 +465,15 @@ impl X64 {
         }
     }
 
+    /// These blocks live, but their regions are dropped: what leads there goes on in the interpreter.
+    fn disconnect(&mut self, heads: &[u32]) {
+        for &head in heads {
+            for link in self.incoming.get(&head).cloned().unwrap_or_default() {
+                self.connect(link, head);
+            }
+        }
+    }
+
     /// Drops the region of `head`.
     fn drop_region(&mut self, head: u32) {
         let Some(r) = self.regions.remove(&head) else { return };
@@ -471,8 +504,8 @@ impl Translator for X64 {
 
     fn translate(&mut self, parts: &[Part]) -> Option<u64> {
         let start = Instant::now();
-        let at = self.buffer.len().next_multiple_of(16);
-        let pad = vec![0xcc; at - self.buffer.len()];
+        let at = self.buffer.here().next_multiple_of(16);
+        let pad = vec![0xcc; at - self.buffer.here()];
         let pieces = Piece::all(parts);
         let mut c = Compiler {
             a: Asm { origin: self.buffer.base() + at as u64, code: Vec::with_capacity(1024) },
@@ -496,7 +529,9 @@ impl Translator for X64 {
             insn_record: None,
             tried: (0, Mem::at(Reg::ZERO, 0)),
             tries: Vec::new(),
+            group: None,
             vector: vector::State::default(),
+            x87: x87::State::default(),
             cold: Vec::new(),
             exits: Vec::new(),
             called: Vec::new(),
@@ -505,8 +540,11 @@ impl Translator for X64 {
         };
         c.run();
         let Compiler { a, exits, called, called_in_line, marks, .. } = c;
-        if self.buffer.room() < pad.len() + a.code.len() {
-            return None;
+        let (room, segment) = self.buffer.room();
+        let needed = pad.len() + a.code.len() + segment / FOR_GUARDS;
+        if room < needed {
+            let next = needed <= segment && self.buffer.go_on();
+            return next.then(|| self.translate(parts)).flatten();
         }
         self.buffer.append(&pad);
         self.buffer.append(&a.code);
@@ -557,15 +595,17 @@ impl Translator for X64 {
             let (first, link) = match to {
                 Target::Block(first) => (first, Link { exit, inner: exit, guard: None }),
                 Target::Guarded { guard, off, first } => {
-                    let at = self.buffer.len();
+                    let at = self.buffer.here();
                     let origin = self.buffer.base() + at as u64;
                     let mut a = Asm { origin, ..Asm::default() };
-                    let Some(held) = self.held.get(self.guards) else { return };
+                    let n = self.free_guards.last().copied().unwrap_or(self.guards);
+                    let Some(held) = self.held.get(n) else { return };
                     let inner = ends::guard(&mut a, m, off, guard, held[0].as_ptr() as u64).at(at);
-                    self.guards += 1;
                     if !self.buffer.append(&a.code) {
                         return;
                     }
+                    self.guards += usize::from(self.free_guards.pop().is_none());
+                    self.guards_of[self.buffer.segment()].push(n);
                     self.lead(exit, at);
                     (first, Link { exit, inner, guard: Some(guard) })
                 }
@@ -594,18 +634,44 @@ impl Translator for X64 {
             self.drop_region(head);
         }
         heads.retain(|h| *h != first);
-        // The heads themselves live: what leads to them goes on there in the interpreter.
-        for &head in &heads {
-            for link in self.incoming.get(&head).cloned().unwrap_or_default() {
-                self.connect(link, head);
-            }
-        }
+        self.disconnect(&heads);
         self.exits.remove(&first);
         heads
     }
 
+    fn evict(&mut self) -> Vec<u32> {
+        let gone = self.buffer.evict();
+        let gone = |at: usize| gone.contains(&at);
+        let mut heads: Vec<u32> =
+            self.regions.iter().filter(|(_, r)| gone(r.at)).map(|(head, _)| *head).collect();
+        heads.sort_unstable();
+        for &head in &heads {
+            self.drop_region(head);
+        }
+        // Exits that are gone lead nowhere; those whose guard is gone may be linked again.
+        let mut unlinked = Vec::new();
+        for links in self.incoming.values_mut() {
+            links.retain(|l| {
+                let guard = !gone(l.exit.jump) && gone(l.inner.jump);
+                unlinked.extend(guard.then_some(l.exit));
+                !gone(l.exit.jump) && !guard
+            });
+        }
+        self.incoming.retain(|_, links| !links.is_empty());
+        for exit in unlinked {
+            self.leave_with(exit, exit.word);
+        }
+        self.disconnect(&heads);
+        for n in std::mem::take(&mut self.guards_of[self.buffer.segment()]) {
+            self.held[n][1].store(0, Ordering::Relaxed);
+            self.free_guards.push(n);
+        }
+        self.stats.evictions += 1;
+        heads
+    }
+
     fn clear(&mut self) {
-        self.buffer.truncate(self.empty);
+        self.buffer.clear();
         self.regions.clear();
         self.members.clear();
         self.exits.clear();
@@ -613,11 +679,16 @@ impl Translator for X64 {
         self.jumps.fill(NO_JUMP);
         self.held[..self.guards].iter().for_each(|h| h[1].store(0, Ordering::Relaxed));
         self.guards = 0;
-        self.stats.flushes += 1;
+        self.free_guards.clear();
+        self.guards_of.iter_mut().for_each(Vec::clear);
     }
 
     fn stats(&self) -> NativeStats {
         self.stats
+    }
+
+    fn routines(&self) -> Vec<(u64, u64, &'static str)> {
+        self.routine_places()
     }
 
     fn listing(&self, first: u32) -> Vec<HostInsn> {

@@ -9,7 +9,7 @@
 
 use super::asm::{Rm, cc};
 use super::flags::{Recipe, State};
-use super::{Cold, Compiler, RIP, Site, liveness};
+use super::{Cold, Compiler, RIP, Site, liveness, x87};
 use crate::enter::BUDGET;
 use emu_core::cpu::{Reg, mode};
 use emu_core::interp::Leave;
@@ -69,8 +69,10 @@ pub(super) fn based(u: &Uop, delta: i64) -> Option<Uop> {
         let (Op::Add, Src::Imm(by)) = (u.op, u.b) else { return None };
         v.b = Src::Imm(by + delta);
     }
-    let other = [u.d, u.c, u.mem.index, u.mem.seg].contains(&Reg::RIP);
-    (!other && u.b != Src::Reg(Reg::RIP)).then_some(v)
+    // A helper is called with RIP as it should be.
+    let other = u.op != Op::Helper && u.b == Src::Reg(Reg::RIP);
+    let others = [u.d, u.c, u.mem.index, u.mem.seg].contains(&Reg::RIP);
+    (!other && !others).then_some(v)
 }
 
 /// A block as it was compiled for one state of the flags.
@@ -216,7 +218,8 @@ impl Compiler<'_> {
 
     pub(super) fn later(&mut self, cold: Cold) {
         let (piece, start, end) = (self.piece, self.settled, self.state());
-        self.cold.push(Later { piece, start, end, cold });
+        let note = self.x87_pending();
+        self.cold.push(Later { piece, start, end, note, cold });
     }
 }
 
@@ -227,6 +230,8 @@ pub(super) struct Later {
     pub piece: usize,
     pub start: State,
     pub end: State,
+    /// What is pending of the x87.
+    pub note: x87::Note,
     pub cold: Cold,
 }
 

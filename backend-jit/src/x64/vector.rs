@@ -275,6 +275,7 @@ impl Compiler<'_> {
     pub(super) fn vector(&mut self, u: &Uop) -> bool {
         self.of_this_insn();
         match u.op {
+            Op::Mxcsr => self.mxcsr(u),
             Op::Chkw => self.check_for_writing(u),
             _ if !self.has_vectors() => false,
             Op::Vget => self.vector_get(u),
@@ -326,7 +327,7 @@ impl Compiler<'_> {
         Some(PINNED + i as u8)
     }
 
-    /// The host register with vector register `r` (all of it if `wide`), if it has one without a load.
+    /// The host register with vector register `r` (all of it if `wide`), if there is one already.
     fn at_hand(&mut self, r: Reg, wide: bool) -> Option<u8> {
         home(r).or_else(|| {
             let i = self.holder(r)?;

@@ -1,6 +1,6 @@
 //! One block at a time.
 
-use crate::machine::{RAM, Seen, reference, same, seen, start};
+use crate::machine::{RAM, Seen, reference, reference_from, same, seen, start};
 use crate::random;
 use backend_jit::x64::X64;
 use emu_core::cpu::{Cpu, Reg, mode};
@@ -40,6 +40,11 @@ pub fn native_on(mut x: X64, mut cpu: Cpu, block: &Block) -> Seen {
             assert_eq!(at, LAST as usize);
             assert_eq!(budget - cpu.budget, block.insns.len() as i64, "instructions charged");
             None
+        }
+        Leave::Next => {
+            let insn = at - FIRST as usize;
+            assert!(insn != 0, "nothing was done");
+            return reference_from(cpu, block, block.insns[insn].uop as usize);
         }
         other => panic!("left with {other:?}"),
     };
@@ -207,6 +212,8 @@ fn most_ops_have_an_emitter() {
 fn calls_and_returns_are_exact() {
     for text in [
         "add.64 t0, rip, 0x5\n  st.64 [stack rsp - 0x8], t0\n  add.64 rsp, rsp, -0x8\n  goto.64 +0x9",
+        "st.64 [stack rsp + 0x8], rax\n  add.64 rbx, rbx, rcx !oszapc\n  add.64 t0, rip, 0x5\n  \
+         st.64 [stack rsp - 0x8], t0\n  add.64 rsp, rsp, -0x8\n  goto.64 +0x9",
         "ldz.64 t0, [stack rsp]\n  lin.64 t1, cs/r, t0, 0\n  add.64 rsp, rsp, 0x18\n  jmpi.64 t1",
         "ldz.64 t0, [rdi + rcx*8]\n  lin.64 t1, cs/r, t0, 0\n  jmpi.64 t1",
         "lin.64 t1, cs/r, rcx, 0\n  jmpi.64 t1",

@@ -16,17 +16,17 @@ use std::collections::BTreeMap;
 const MODE: u32 = mode::CODE64 | mode::FLAT | mode::SSE | mode::LONG;
 const ALL: Features = Features::of(&[Features::X86_64_V3, Features::VAES, Features::VPCLMULQDQ]);
 
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn bits(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         self.bits() as usize % n
     }
 
@@ -51,7 +51,7 @@ impl Random {
         (self.bits() & 1) << (width - 1) | exp << fraction | bits
     }
 
-    fn word(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         match self.below(6) {
             0 => self.bits() % 70,
             1 => self.bits() << 40 ^ self.bits() << 20 ^ self.bits(),
@@ -132,7 +132,7 @@ fn all(random: &mut Random, each: usize) -> BTreeMap<Code, Vec<Instruction>> {
     found
 }
 
-fn block<'a>(insns: impl IntoIterator<Item = &'a Instruction>, mode: u32) -> Block {
+pub fn block<'a>(insns: impl IntoIterator<Item = &'a Instruction>, mode: u32) -> Block {
     let mut b = Builder::new();
     for i in insns {
         lift_insn(&mut b, i, mode, ALL.0);
@@ -186,6 +186,18 @@ fn every_encoding_is_exact() {
     }
 }
 
+/// VZEROUPPER and VZEROALL, in 64-bit mode and others, and what is like them.
+#[test]
+fn registers_are_zeroed() {
+    for (n, from) in (0..=16).flat_map(|n| (0..4).map(move |from| (n, from))) {
+        let mut b = Builder::new();
+        b.start_insn(3);
+        b.vzero(n, from);
+        b.exit();
+        check_from(|| state(u64::from(n), MODE, 0x1f80), &b.finish());
+    }
+}
+
 /// Without AVX2 all is called.
 #[test]
 fn hosts_without_vectors_do_the_same() {
@@ -222,7 +234,7 @@ fn what_is_called_is_known() {
     const CALLED: &str = "Emms Maskmovdqu Pcmpestrm Pcmpestrm64 Pcmpistrm Rcpps Rcpss Rsqrtps \
          Rsqrtss Vgatherdpd Vgatherdps Vgatherqpd Vgatherqps Vmaskmovdqu Vmaskmovpd Vmaskmovps \
          Vpcmpestrm Vpcmpestrm64 Vpcmpistrm Vpgatherdd Vpgatherdq Vpgatherqd Vpgatherqq \
-         Vpmaskmovd Vpmaskmovq Vrcpps Vrcpss Vrsqrtps Vrsqrtss Vstmxcsr";
+         Vpmaskmovd Vpmaskmovq Vrcpps Vrcpss Vrsqrtps Vrsqrtss";
     if !std::arch::is_x86_feature_detected!("avx2") {
         return;
     }
@@ -239,7 +251,7 @@ fn what_is_called_is_known() {
 }
 
 /// How many micro-ops of `block` are called.
-fn called_in(block: &Block) -> u64 {
+pub fn called_in(block: &Block) -> u64 {
     let mut x = X64::new(1 << 20).unwrap();
     let insns: Vec<u32> = (0..block.insns.len() as u32).collect();
     let place = Place { first: 1, last: 1, insns: &insns, off: 0, mode: MODE | mode::AVX };

@@ -721,8 +721,8 @@ pub fn guard(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     Leave::Lookup.at(ip)
 }
 
-/// The first record of a block that goes on in a second page, at RAM offset `imm`: `i` bytes from its
-/// start.
+/// The first record of a block that goes on in a second page, at RAM offset `imm`: `i` bytes from
+/// its start.
 pub fn straddle(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     let va = cpu.wrap_linear(cpu.linear_rip().wrapping_add(x.i as u64));
     if cpu.tlb.exec(va) == Some(x.imm) {
@@ -752,7 +752,9 @@ pub fn native(cpu: &mut Cpu, code: &[Rec], _ip: usize, x: &Rec) -> u64 {
 fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
     // Only exits that end a block change the address space or the privilege.
     cpu.native.tlb = cpu.tlb.table_address();
-    (cpu.enter)(cpu, entry)
+    let word = (cpu.enter)(cpu, entry);
+    cpu.native_exits[(word & 15) as usize] += 1;
+    word
 }
 
 /// The first record of a block that is no longer valid.

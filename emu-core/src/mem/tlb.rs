@@ -94,6 +94,8 @@ pub struct Slot {
     pub page: u64,
     /// Its address in host memory.
     pub host: u64,
+    /// That less the linear address.
+    pub addend: u64,
 }
 
 /// A tag that never hits at `index`.
@@ -286,9 +288,8 @@ impl Level1 {
     /// INVLPG; whether that ends the epoch.
     fn invalidate(&mut self, va: u64) -> bool {
         self.data.invalidate(va);
-        let hit = |&(page, kind): &(u64, Kind)| {
-            (page ^ va) >> if kind.large { 30 } else { 12 } == 0
-        };
+        let hit =
+            |&(page, kind): &(u64, Kind)| (page ^ va) >> if kind.large { 30 } else { 12 } == 0;
         self.fetches.invalidate(va) || self.replaced.iter().any(hit)
     }
 }
@@ -416,7 +417,8 @@ impl Tlb {
         spaces[0] = Space { pcid: 0, id: 2, last_use: 1 };
         let void = Box::new([const { AtomicU64::new(0) }; 512]);
         let random = RandomState::new().hash_one(0) & !4095;
-        let nowhere = Slot { page: random & !(1 << 56) | 1 << 63, host: void.as_ptr() as u64 };
+        let (page, host) = (random & !(1 << 56) | 1 << 63, void.as_ptr() as u64);
+        let nowhere = Slot { page, host, addend: host.wrapping_sub(page) };
         Tlb {
             table: Level1::new(1),
             current: 0,
@@ -476,8 +478,8 @@ impl Tlb {
     }
 
     /// Address of the table of [`Entry`]s that [`entry`](Self::entry) looks into at the current
-    /// privilege, for host code; that of [`Fetch`]es is [`FETCHES`] further on. The entry for a page
-    /// is at its number modulo [`L1`]; a table stays where it is as long as the TLB lives.
+    /// privilege, for host code; that of [`Fetch`]es is [`FETCHES`] further on. The entry for a
+    /// page is at its number modulo [`L1`]; a table stays where it is as long as the TLB lives.
     pub fn table_address(&self) -> u64 {
         self.table.data.entries.as_ptr() as u64
     }
@@ -848,7 +850,7 @@ mod tests {
             let mut t = Tlb::new();
             t.insert_fetch(0x5000, 0x9000, SMALL);
             t.sync_slots();
-            let (before, kept) = (t.epoch(), Slot { page: 0x5000, host: 0 });
+            let (before, kept) = (t.epoch(), Slot { page: 0x5000, host: 0, addend: 0 });
             t.slots[3] = kept;
             change(&mut t);
             t.sync_slots();

@@ -74,7 +74,7 @@ fn step(u: &mut Uop, known: &mut Known) {
 
 /// Whether an op of this form without `eval` writes an integer register in `d`.
 fn writes_integer(f: Form) -> bool {
-    matches!(f, Form::Load | Form::Linear | Form::VecInt | Form::VecGet)
+    matches!(f, Form::Unary | Form::Load | Form::Linear | Form::VecInt | Form::VecGet)
 }
 
 #[cfg(test)]
@@ -102,15 +102,33 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_eval_makes_its_destination_unknown() {
+        let mut b = Builder::new();
+        b.start_insn(1);
+        let t = b.temp();
+        b.mov(W64, t, 0xb0);
+        b.mxcsr(t);
+        b.store(Op::St, W32, crate::uop::Mem::at(Reg::RBX, 0), t);
+        b.goto(W64, 1);
+        let mut block = b.finish();
+        run(&mut block);
+        assert_eq!(block.uops[2].b, Src::Reg(t));
+    }
+
+    #[test]
     fn helpers_and_loads_make_registers_unknown() {
         let mut b = Builder::new();
         b.start_insn(1);
         b.mov(W64, Reg::RAX, 1);
         b.load(Op::Ld, W64, Reg::RAX, crate::uop::Mem::at(Reg::RBX, 0));
         b.op_nf(Op::Add, W64, Reg::RCX, Reg::RCX, Reg::RAX);
+        b.mov(W64, Reg::RAX, 1);
+        b.mxcsr(Reg::RAX);
+        b.op_nf(Op::Add, W64, Reg::RCX, Reg::RCX, Reg::RAX);
         b.goto(W64, 1);
         let mut block = b.finish();
         run(&mut block);
         assert_eq!(block.uops[2].b, Src::Reg(Reg::RAX));
+        assert_eq!(block.uops[5].b, Src::Reg(Reg::RAX));
     }
 }

@@ -132,8 +132,15 @@ impl Translator for Mock {
         Vec::new()
     }
 
+    fn evict(&mut self) -> Vec<u32> {
+        let of = |((owner, first), _): (&(u64, u32), &u64)| (*owner == self.id).then_some(*first);
+        let heads = BOOKS.with_borrow(|books| books.entries.iter().filter_map(of).collect());
+        self.clear();
+        self.stats.evictions += 1;
+        heads
+    }
+
     fn clear(&mut self) {
-        self.stats.flushes += u64::from(self.held == self.room);
         self.held = 0;
         BOOKS.with_borrow_mut(|books| {
             books.entries.retain(|(owner, _), _| *owner != self.id);

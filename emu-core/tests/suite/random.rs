@@ -267,7 +267,12 @@ impl Random<'_> {
         let n = usize::from(self.byte()) << 8 | usize::from(self.byte());
         let vop = VecOp::ALL[n % VecOp::ALL.len()];
         let imm = self.byte();
-        match self.below(4) {
+        match self.below(5) {
+            4 if imm & 0x80 != 0 => {
+                let d = self.d();
+                self.b.mxcsr(d);
+            }
+            4 => self.b.vzero(imm % 17, imm >> 5 & 3),
             0 => {
                 let (d, words) = (self.d(), 32 / w.bytes() as u8);
                 self.b.vget(w, d, a, imm % words);

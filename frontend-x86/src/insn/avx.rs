@@ -14,7 +14,7 @@ use crate::lift::Lift;
 use crate::operand::gpr;
 use crate::{helpers, rows};
 use emu_core::build::VReg;
-use emu_core::cpu::{Cpu, Reg, Seg, mode};
+use emu_core::cpu::{Cpu, Reg, Seg, Ymm, mode};
 use emu_core::fault::{Fault, Guest, vector};
 use emu_core::flags::OSZAPC;
 use emu_core::mem::tlb::Access;
@@ -634,7 +634,8 @@ impl Elements {
 
     /// Whether element `i` is chosen: the top bit of the mask's.
     fn chosen(self, cpu: &Cpu, i: u8) -> bool {
-        element(cpu, self.mask, self.bytes, i) >> (8 * self.bytes - 1) & 1 != 0
+        let mask = &cpu.v[usize::from(self.mask.0)];
+        element(mask, self.bytes, i) >> (8 * self.bytes - 1) & 1 != 0
     }
 
     /// Linear address for access to the element at `offset` in the segment.
@@ -665,16 +666,15 @@ impl Elements {
     }
 }
 
-/// Element `i` of `bytes` (4 or 8) of register `r`.
-fn element(cpu: &Cpu, r: VReg, bytes: u8, i: u8) -> u64 {
-    let v = &cpu.v[usize::from(r.0) % 24];
+/// Element `i` of `bytes` (4 or 8).
+fn element(v: &Ymm, bytes: u8, i: u8) -> u64 {
     if bytes == 8 {
         return v[usize::from(i & 3)];
     }
     v[usize::from(i >> 1 & 3)] >> (32 * (i & 1)) & 0xffff_ffff
 }
 
-fn set_element(v: &mut [u64; 4], bytes: u8, i: u8, x: u64) {
+fn set_element(v: &mut Ymm, bytes: u8, i: u8, x: u64) {
     if bytes == 8 {
         v[usize::from(i & 3)] = x;
     } else {
@@ -737,7 +737,7 @@ fn masked_store(cpu: &mut Cpu, x: Args) -> Guest<()> {
             let at = base.wrapping_add(u64::from(i * e.bytes));
             let va = e.address(cpu, at, true).map_err(|f| e.fault(f))?;
             if write {
-                let v = element(cpu, e.d, e.bytes, i);
+                let v = element(&cpu.v[usize::from(e.d.0)], e.bytes, i);
                 cpu.unaligned(|cpu| cpu.write(va, e.width(), v))?;
             } else {
                 let probed = cpu.probe(va, e.bytes.into(), Access::Write);
@@ -785,18 +785,27 @@ fn gather(l: &mut Lift, bytes: u8, index_bytes: u8) -> Guest<()> {
 /// instruction goes on after a fault where it was (SDM Vol. 2, VGATHERDPS).
 fn gather_elements(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let (e, base) = (Elements::unpack(x.imm), cpu.reg(x.a));
-    let (d, mask) = (usize::from(e.d.0), usize::from(e.mask.0));
+    let [mut d, mut mask, index] = [e.d, e.mask, e.index].map(|r| cpu.v[usize::from(r.0)]);
+    let mut done = Ok(());
     for i in 0..e.count {
-        if e.chosen(cpu, i) {
-            let index = element(cpu, e.index, e.index_bytes, i);
+        if element(&mask, e.bytes, i) >> (8 * e.bytes - 1) & 1 != 0 {
+            let index = element(&index, e.index_bytes, i);
             let index = if e.index_bytes == 4 { W32.sext(index) } else { index };
-            let value = e.load(cpu, base.wrapping_add(index << e.scale))?;
-            set_element(&mut cpu.v[d], e.bytes, i, value);
+            match e.load(cpu, base.wrapping_add(index << e.scale)) {
+                Ok(value) => set_element(&mut d, e.bytes, i, value),
+                Err(f) => {
+                    done = Err(f);
+                    break;
+                }
+            }
         }
-        set_element(&mut cpu.v[mask], e.bytes, i, 0);
+        set_element(&mut mask, e.bytes, i, 0);
     }
-    let bytes = usize::from(e.count * e.bytes);
-    cpu.v[d].iter_mut().skip(bytes / 8).for_each(|w| *w = 0);
-    cpu.v[mask] = [0; 4];
-    Ok(())
+    if done.is_ok() {
+        let bytes = usize::from(e.count * e.bytes);
+        d.iter_mut().skip(bytes / 8).for_each(|w| *w = 0);
+        mask = [0; 4];
+    }
+    (cpu.v[usize::from(e.d.0)], cpu.v[usize::from(e.mask.0)]) = (d, mask);
+    done
 }

@@ -51,7 +51,6 @@ pub static HELPERS: &[&[&HelperDef]] = &[
     bmi::HELPERS,
     data::HELPERS,
     mmx::HELPERS,
-    sse::HELPERS,
     string::HELPERS,
     &[&crate::sensitive::COUNT],
     crate::sys::HELPERS,

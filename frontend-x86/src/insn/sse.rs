@@ -7,13 +7,13 @@
 use super::mmx::{self, both};
 use crate::lift::Lift;
 use crate::operand::gpr;
+use crate::rows;
 use crate::sys::helpers::LDMXCSR;
-use crate::{helpers, rows};
 use emu_core::build::VReg;
-use emu_core::cpu::{Cpu, Reg, mode};
+use emu_core::cpu::{Reg, mode};
 use emu_core::fault::{Fault, Guest};
 use emu_core::flags::OSZAPC;
-use emu_core::uop::{Args, Op};
+use emu_core::uop::Op;
 use emu_core::vec::VecOp as V;
 use emu_core::width::Width::{self, W16, W32, W64};
 use iced_x86::{EncodingKind, Mnemonic, OpKind};
@@ -86,10 +86,6 @@ rows! {
     Prefetcht0:  NONE, Innocuous, |_| Ok(());
     Prefetcht1:  NONE, Innocuous, |_| Ok(());
     Prefetcht2:  NONE, Innocuous, |_| Ok(());
-}
-
-helpers! {
-    STMXCSR = "stmxcsr" store_mxcsr;
 }
 
 // ---- operands -----------------------------------------------------------------------------------
@@ -369,15 +365,9 @@ pub fn ldmxcsr(l: &mut Lift) -> Guest<()> {
 /// STMXCSR.
 pub fn stmxcsr(l: &mut Lift) -> Guest<()> {
     let t = l.b.temp();
-    l.b.helper(&STMXCSR, W32, 0, t, Reg::ZERO, Reg::ZERO, 0);
+    l.b.mxcsr(t);
     let m = l.mem(true);
     l.b.store(Op::St, W32, m, t);
-    Ok(())
-}
-
-/// `d` = MXCSR.
-fn store_mxcsr(cpu: &mut Cpu, x: Args) -> Guest<()> {
-    cpu.set_reg(x.d, cpu.mxcsr.into());
     Ok(())
 }
 

@@ -120,8 +120,8 @@ fn plain(l: &mut Lift, def: &'static HelperDef, imm: u64) -> Guest<()> {
     Ok(())
 }
 
-/// The instruction after STI runs before any interrupt: it is in the same block, and ends it, unless
-/// it is lifted alone.
+/// The instruction after STI runs before any interrupt: it is in the same block, and ends it,
+/// unless it is lifted alone.
 fn sti(l: &mut Lift) -> Guest<()> {
     match l.mode & mode::SINGLE {
         0 => plain(l, &h::STI, 1),
@@ -661,7 +661,9 @@ mod tests {
                     c.set_rip(at);
                     let code = [&code.concat()[..], &[0xf4]].concat();
                     let mut v = testing::vcpu(c, &[(at, &code), (0x700, &[0xf4])]);
-                    (0..100).for_each(|_| drop(v.run(budget)));
+                    (0..100).for_each(|_| {
+                        v.run(budget);
+                    });
                     let (rip, stack) = (v.cpu.rip(), v.cpu.reg(Reg::RSP));
                     let from = if rip == 0x701 { v.cpu.mem.read(stack, W64) } else { rip };
                     assert_eq!((from - at, v.cpu.reg(Reg::RBX)), (after, rbx), "{code:x?} {at:x}");

@@ -102,9 +102,9 @@ pub fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
     Ok(pa)
 }
 
-/// Enters the page of `va` at level 1 when memory backs it, for fetches or for data that may be read
-/// and written as `rights` say; stores to ROM, and all accesses to pages with a data breakpoint,
-/// stay on the slow path.
+/// Enters the page of `va` at level 1 when memory backs it, for fetches or for data that may be
+/// read and written as `rights` say; stores to ROM, and all accesses to pages with a data
+/// breakpoint, stay on the slow path.
 fn enter(cpu: &mut Cpu, va: u64, pa: u64, access: Access, rights: (bool, bool), kind: Kind) {
     let Some((off, ram)) = cpu.mem.lookup(pa & !0xfff) else { return };
     if access == Access::Exec {

@@ -30,9 +30,10 @@ pub fn in_step(
     turns: u64,
 ) -> (Option<Outcome>, Lockstep) {
     let pair = move || {
-        let mut b = make();
+        let [a, mut b] = [make(), make()];
+        assert!(a.vcpu().cache.translator().is_none(), "the reference is the interpreter");
         b.set_translator(generator(), runs);
-        Ok([make(), b])
+        Ok([a, b])
     };
     let mut both = Lockstep::with(pair).unwrap();
     let end = Instant::now() + time;

@@ -105,6 +105,7 @@ fn build_rust() -> anyhow::Result<PathBuf> {
 fn build_c() -> anyhow::Result<PathBuf> {
     let folder = root().join("bench-guest/c");
     let program = target()?.join("bench-guest/programs");
+    std::fs::create_dir_all(target()?.join("bench-guest"))?;
     let mut sources = Vec::new();
     for entry in std::fs::read_dir(&folder)? {
         let path = entry?.path();

@@ -2,9 +2,9 @@
 //! register.
 
 use super::super::alu::rm;
-use super::super::asm::{Code, RAX, RCX, Rm, cc};
+use super::super::asm::{Code, RAX, RBP, RCX, Rm, cc};
 use super::super::memory::Kind;
-use super::super::{Cold, Compiler, Loc, loc};
+use super::super::{Cold, Compiler, Loc, MXCSR, loc};
 use super::table::code;
 use super::{LOAD, Miss, STORE, Tail, home, is_temp, slot, word};
 use emu_core::cpu::Reg;
@@ -60,6 +60,14 @@ impl Compiler<'_> {
         });
         let (at, miss) = self.check(kind, n.into());
         Checked { at, jumps: [odd, Some(miss)] }
+    }
+
+    /// MXCSR: the host's has it.
+    pub(super) fn mxcsr(&mut self, u: &Uop) -> bool {
+        self.a.op0f(W32, 0xae, 3, Rm::M(RBP, MXCSR));
+        self.a.mov(W32, RCX, Rm::M(RBP, MXCSR));
+        self.put(u.d, W64, RCX);
+        true
     }
 
     /// CHKW.
