@@ -817,12 +817,19 @@ impl Cpu {
         }
     }
 
-    /// Writes RAM that may have code.
-    fn ram_write(&mut self, off: u64, w: Width, value: u64) {
-        if self.mem.code.hit(off, w.bytes()) {
-            self.smc.push((off, w.bytes()));
+    /// Notes a store of `n` bytes (not crossing a page) at RAM offset `off`: code that it hits will
+    /// be invalidated when the current run ends.
+    #[inline]
+    pub fn stored(&mut self, off: u64, n: u64) {
+        if self.mem.code.hit(off, n) {
+            self.smc.push((off, n));
             self.kick();
         }
+    }
+
+    /// Writes RAM that may have code.
+    fn ram_write(&mut self, off: u64, w: Width, value: u64) {
+        self.stored(off, w.bytes());
         self.mem.ram.write(off, w, value);
     }
 

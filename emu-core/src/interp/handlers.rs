@@ -511,6 +511,12 @@ pub mod slow {
             cpu.fault = Fault { error, ..Fault::new(u.imm as u8) };
             return Err(Leave::Fault);
         }
+        if u.op == Op::Helper {
+            return crate::rare::helper(cpu, u).map_err(|f| {
+                cpu.fault = f;
+                Leave::Fault
+            });
+        }
         done(run_one(cpu, u))
     }
 }
