@@ -110,7 +110,8 @@ fn the_x87_is_the_same_on_all_engines() {
             .unwrap()
         };
         let time = Duration::from_secs(120);
-        let (end, [a, b]) = engines::in_step(make, generator, runs, time, u64::MAX);
+        let (end, both) = engines::in_step(make, generator, runs, time, u64::MAX);
+        let [a, b] = both.machines();
         assert!(matches!(end, Some(Outcome::Shutdown(_))), "{end:?}");
         let (x, y) = (&a.vcpu().cpu, &b.vcpu().cpu);
         assert_eq!((x.regs[3], x.x87.sw & 0x80, x.x87), (0, 0x80, y.x87));

@@ -55,6 +55,8 @@ impl Recipe {
         let in_place = u.a == u.d;
         match u.b {
             Src::Imm(v) if v != i64::from(v as i32) => return None,
+            // Temporaries don't last.
+            Src::Reg(b) if !b.is_architectural() => return None,
             Src::Reg(b) if b == u.d && b != Reg::ZERO => return None,
             _ => {}
         }
@@ -70,7 +72,7 @@ impl Recipe {
             Op::And | Op::Or | Op::Xor => recipe(Again::Test, u.d, u.d.into()),
             _ => None,
         }
-        .filter(|r| r.a != Reg::ZERO)
+        .filter(|r| r.a != Reg::ZERO && r.a.is_architectural())
     }
 }
 

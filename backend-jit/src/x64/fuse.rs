@@ -29,9 +29,6 @@ impl Compiler<'_> {
         let (block, next) = (self.block, self.next);
         let at = |i: usize| block.uops.get(n + i).filter(|_| n + i < next).copied();
         let (Some(l), Some(o)) = (at(0), at(1)) else { return 0 };
-        if (l.op, o.op) == (Op::Vld, Op::Vx) {
-            self.before(n, 2);
-        }
         let vectors = self.fused_vector(n);
         let count = if vectors != 0 {
             vectors

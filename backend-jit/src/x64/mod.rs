@@ -200,6 +200,14 @@ impl Compiler<'_> {
             }
             self.marks.insn(self.a.here(), self.pieces[self.piece].first_insn + self.insn);
             self.next = mark(self.insn + 1).unwrap_or(block.uops.len());
+            // What is emitted for these as one is not known before.
+            let kinds = |u: &Uop| {
+                use Op::{Helper, V, Vget, Vld, Vset, Vst, Vx};
+                matches!(u.op, Helper | V | Vget | Vld | Vset | Vst | Vx)
+            };
+            if self.recipe.is_some() && block.uops[n..self.next].iter().any(kinds) {
+                self.before(n, self.next - n);
+            }
             self.open_group(n);
             let fused = match self.x87(n) {
                 0 => self.fused(n),
