@@ -2,8 +2,9 @@
 //! record back into a guest instruction, and invalidation when code changes.
 //!
 //! - Records live in one arena that only grows; when it is full everything is dropped at once.
-//! - A block that dies keeps its records, but the first becomes `stale` (back to the dispatcher),
-//!   and `forward` once the same key has a block again: links into it need no bookkeeping.
+//! - A block that dies keeps its records, but the first becomes `stale` (back to the dispatcher).
+//!   When the same key has a block again it is made of the same records if it can be, else the first
+//!   becomes `forward`: links into it need no bookkeeping.
 //! - With a translator the first record of a block counts its runs (`count`); when it is warm the
 //!   block is lifted once more where it is being run, and its first record becomes `native`. To
 //!   lift it again is cheap and happens to one block in many; to keep the micro-ops of all would
@@ -85,14 +86,39 @@ impl std::fmt::Debug for Warm {
     }
 }
 
+/// What is known of a place in RAM and a mode where a block begins, or did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// The live block's number.
+    block: Option<u32>,
+    /// Number of the last one, be it live or not.
+    last: Option<u32>,
+    /// How often stores have invalidated blocks there.
+    killed: u8,
+}
+
+/// The bytes of a page that belong to a block.
+#[derive(Clone, Copy, Debug)]
+struct InPage {
+    block: u32,
+    start: u16,
+    end: u16,
+}
+
+impl InPage {
+    fn granules(&self) -> u64 {
+        CodeMap::mask(self.start.into(), u64::from(self.end - self.start))
+    }
+}
+
 /// The cache of one CPU.
 #[derive(Debug, Default)]
 pub struct Cache {
     /// All records.
     pub code: Vec<Rec>,
     entries: Vec<Entry>,
-    by_key: FxHashMap<(u64, u32), u32>,
-    by_page: FxHashMap<u64, Vec<u32>>,
+    by_key: FxHashMap<(u64, u32), Known>,
+    by_page: FxHashMap<u64, Vec<InPage>>,
     warm: Option<Warm>,
     /// Records that count runs, or did.
     counted: usize,
@@ -103,7 +129,12 @@ pub struct Cache {
 impl Cache {
     /// The live block for this key.
     pub fn get(&self, off: u64, mode: u32) -> Option<&Entry> {
-        self.by_key.get(&(off, mode)).map(|&n| &self.entries[n as usize])
+        self.live(off, mode).map(|n| &self.entries[n as usize])
+    }
+
+    /// Its number.
+    fn live(&self, off: u64, mode: u32) -> Option<u32> {
+        self.by_key.get(&(off, mode))?.block
     }
 
     /// Enters a block that starts at RAM offset `off`, lifted for `mode`; `second` is the RAM
@@ -121,63 +152,72 @@ impl Cache {
         self.stats.insns += block.insns.len() as u64;
         self.stats.uops += block.uops.len() as u64;
         self.stats.recs += threaded.recs.len() as u64;
-        let ip = self.code.len() as u32;
-        let n = self.entries.len() as u32;
-        let mut marks = threaded.marks;
         let len = block.len.max(1) as u16;
         let in_page = (4096 - (off & 4095)).min(len.into());
-        let counts = off != OUTSIDE && mode & (mode::SINGLE | mode::CS_LIMIT) == 0;
-        if let Some(warm) = &self.warm {
-            cpu.heat.push(warm.runs);
+        let counts = second.is_none()
+            && off != OUTSIDE
+            && mode & (mode::SINGLE | mode::CS_LIMIT) == 0
+            && self.warm.is_some();
+        let before = u32::from(second.is_some() || counts);
+        let length = before + threaded.recs.len() as u32;
+        let known = self.by_key.entry((off, mode)).or_default();
+        let (old, last, killed) = (known.block, known.last, known.killed);
+        // The records of the last block here serve again if they are as many, on any engine.
+        let same = |e: &Entry| e.last - e.ip + 1 == length && e.second.is_some() == second.is_some();
+        let again = last.filter(|n| same(&self.entries[*n as usize]));
+        let n = again.unwrap_or(self.entries.len() as u32);
+        let ip = again.map_or(self.code.len() as u32, |n| self.entries[n as usize].ip);
+        (known.block, known.last) = (Some(n), Some(n));
+        if let Some(old) = old {
+            self.kill(cpu, old);
+            self.forget(old);
         }
+        let mut recs = threaded.recs;
         if let Some(second) = second {
-            self.code.push(thread::straddle(second, in_page));
-        } else if self.warm.is_some() && counts {
-            self.code.push(thread::count(n));
-            self.counted += 1;
+            recs.insert(0, thread::straddle(second, in_page));
+        } else if counts {
+            recs.insert(0, thread::count(n));
         }
-        let before = (self.code.len() as u32 - ip) as u16;
-        for m in &mut marks {
-            m.0 += before;
-        }
-        self.code.extend_from_slice(&threaded.recs);
-        let last = self.code.len() as u32 - 1;
-        if let Some(old) = self.by_key.insert((off, mode), n) {
-            self.kill(cpu, old, Some(ip));
-        }
-        let mut pages = vec![(off, in_page)];
-        if let Some(second) = second {
-            pages.push((second & !4095, u64::from(len) - in_page));
-        }
-        for (at, n_bytes) in pages {
-            if n_bytes == 0 {
-                continue;
+        match again {
+            Some(_) => self.code[ip as usize..][..recs.len()].copy_from_slice(&recs),
+            None => {
+                self.code.extend_from_slice(&recs);
+                self.counted += usize::from(counts);
+                if let Some(last) = last {
+                    self.code[self.entries[last as usize].ip as usize] = thread::forward(ip);
+                }
             }
-            self.by_page.entry(at >> 12).or_default().push(n);
-            if cpu.mem.code.mark(at, n_bytes) {
+        }
+        if let Some(warm) = &self.warm {
+            // What is overwritten again and again is not worth translating.
+            let runs = warm.runs.saturating_mul(1 << killed.min(6));
+            cpu.heat.resize(self.entries.len().max(n as usize + 1), runs);
+            cpu.heat[n as usize] = runs;
+        }
+        for (at, bytes) in pages(off, second, len.into()) {
+            let start = (at & 4095) as u16;
+            let bytes_of = InPage { block: n, start, end: start + bytes as u16 };
+            self.by_page.entry(at >> 12).or_default().push(bytes_of);
+            if cpu.mem.code.mark(at, bytes) {
                 cpu.tlb.protect(at);
             }
         }
-        let marks = marks.into_boxed_slice();
-        self.entries.push(Entry {
-            off,
-            second,
-            mode,
-            len,
-            ip,
-            last,
-            live: true,
-            native: false,
-            marks,
-        });
+        let marks = threaded.marks.iter().map(|m| (m.0 + before as u16, m.1)).collect();
+        let last = ip + length - 1;
+        let (live, native) = (true, false);
+        let e = Entry { off, second, mode, len, ip, last, live, native, marks };
+        match self.entries.get_mut(n as usize) {
+            Some(old) => *old = e,
+            None => self.entries.push(e),
+        }
         ip
     }
 
-    /// Takes block `n` out of use; `next` is the first record of its successor.
-    fn kill(&mut self, cpu: &mut Cpu, n: u32, next: Option<u32>) {
+    /// Takes block `n` out of use.
+    fn kill(&mut self, cpu: &mut Cpu, n: u32) {
         let e = &mut self.entries[n as usize];
         (e.live, e.native) = (false, false);
-        self.code[e.ip as usize] = next.map_or_else(thread::stale, thread::forward);
+        self.code[e.ip as usize] = thread::stale();
         let (ip, off, mode) = (e.ip, e.off, e.mode);
         let heads = self.warm.as_mut().map_or(Vec::new(), |warm| warm.translator.kill(ip));
         self.unhead(cpu, &heads);
@@ -218,32 +258,32 @@ impl Cache {
 
     fn invalidate_in_page(&mut self, cpu: &mut Cpu, off: u64, len: u64) {
         let page = off >> 12;
-        let hit = CodeMap::mask(off, len);
         let Some(list) = self.by_page.get_mut(&page) else { return };
-        let list = std::mem::take(list);
-        let mut left = 0;
-        let mut keep = Vec::with_capacity(list.len());
-        for n in list {
+        let (start, end) = ((off & 4095) as u16, ((off & 4095) + len) as u16);
+        let hit: Vec<u32> =
+            list.extract_if(.., |b| b.start < end && start < b.end).map(|b| b.block).collect();
+        cpu.mem.code.set_page(page << 12, list.iter().fold(0, |all, b| all | b.granules()));
+        for n in hit {
             let e = &self.entries[n as usize];
-            if !e.live {
-                continue;
-            }
-            let granules = e.granules(page);
-            if granules & hit == 0 {
-                left |= granules;
-                keep.push(n);
-            } else {
-                let key = (e.off, e.mode);
-                self.by_key.remove(&key);
-                self.kill(cpu, n, None);
-                self.stats.invalidated += 1;
+            let straddles = e.second.is_some();
+            let known = self.by_key.entry((e.off, e.mode)).or_default();
+            (known.block, known.killed) = (None, known.killed.saturating_add(1));
+            self.kill(cpu, n);
+            self.stats.invalidated += 1;
+            if straddles {
+                self.forget(n);
             }
         }
-        cpu.mem.code.set_page(page << 12, left);
-        if keep.is_empty() {
-            self.by_page.remove(&page);
-        } else {
-            self.by_page.insert(page, keep);
+    }
+
+    /// Takes block `n`, which is dead, from the lists of its pages. Their granules stay marked until
+    /// a store hits one.
+    fn forget(&mut self, n: u32) {
+        let e = &self.entries[n as usize];
+        for (at, _) in pages(e.off, e.second, e.len.into()) {
+            if let Some(list) = self.by_page.get_mut(&(at >> 12)) {
+                list.retain(|b| b.block != n);
+            }
         }
     }
 
@@ -278,7 +318,7 @@ impl Cache {
     /// Whether the block at RAM offset `off` may be part of the region of another one: it has been
     /// run, and is no head itself. Gives its first record.
     pub fn joins(&self, cpu: &Cpu, off: u64, mode: u32) -> Option<usize> {
-        let n = *self.by_key.get(&(off, mode))?;
+        let n = self.live(off, mode)?;
         let (e, warm) = (&self.entries[n as usize], self.warm.as_ref()?);
         let run = cpu.heat.get(n as usize).is_some_and(|left| *left < warm.runs);
         (e.live && e.second.is_none() && !e.native && run).then_some(e.ip as usize)
@@ -416,8 +456,8 @@ impl Cache {
     }
 
     /// Whether it must be emptied before another block: at the same block on all engines.
-    pub fn is_full(&self) -> bool {
-        self.code.len() - self.counted > ARENA
+    pub fn is_full(&self, cpu: &Cpu) -> bool {
+        (self.code.len() - self.counted).max(cpu.rare.len()) > ARENA
     }
 
     /// Bytes the cache takes, roughly.
@@ -439,20 +479,11 @@ impl Entry {
     pub fn insn_count(&self) -> usize {
         self.marks.len()
     }
+}
 
-    /// The granules of page number `page` it covers.
-    fn granules(&self, page: u64) -> u64 {
-        let in_page = (4096 - (self.off & 4095)).min(self.len.into());
-        let mut bits = 0;
-        if self.off >> 12 == page {
-            bits |= CodeMap::mask(self.off, in_page);
-        }
-        if let Some(second) = self.second
-            && second >> 12 == page
-            && u64::from(self.len) > in_page
-        {
-            bits |= CodeMap::mask(second & !4095, u64::from(self.len) - in_page);
-        }
-        bits
-    }
+/// RAM offset and bytes of each page that the `len` bytes at `off` lie in, which go on at `second`.
+fn pages(off: u64, second: Option<u64>, len: u64) -> impl Iterator<Item = (u64, u64)> {
+    let first = (4096 - (off & 4095)).min(len);
+    let second = second.filter(|_| len > first).map(|at| (at & !4095, len - first));
+    std::iter::once((off, first)).chain(second)
 }

@@ -384,6 +384,8 @@ pub struct Cpu {
     pub smc_through: bool,
     /// Stores that went into translated code: RAM offset and length.
     pub smc: Vec<(u64, u64)>,
+    /// Stores to watched pages that had no code.
+    vain_looks: u32,
     /// The fault that made a handler leave its block.
     pub fault: Fault,
     /// MXCSR.
@@ -462,6 +464,7 @@ impl Cpu {
             shutdown: false,
             smc_through: false,
             smc: Vec::new(),
+            vain_looks: 0,
             fault: Fault::UD,
             mxcsr: 0x1f80,
             v: [[0; 4]; 24],
@@ -767,7 +770,7 @@ impl Cpu {
         if let Some(off) = self.tlb.write_beside_code(va, n) {
             self.ram_write(off, w, value);
             if self.mem.code.page(off) == 0 {
-                self.tlb.unprotect(va);
+                self.without_code(va, off);
             }
             return Ok(());
         }
@@ -790,6 +793,16 @@ impl Cpu {
             self.phys_write(pa, W8, value >> (8 * i));
         }
         Ok(())
+    }
+
+    /// A store at `va`, RAM offset `off`, was to a watched page without code. That it had code is no
+    /// reason to watch it for ever, but there may be new code at once.
+    fn without_code(&mut self, va: u64, off: u64) {
+        self.vain_looks = self.vain_looks.wrapping_add(1);
+        if self.vain_looks.is_multiple_of(16) {
+            self.mem.code.release(off);
+            self.tlb.unprotect(va);
+        }
     }
 
     /// Reads guest-physical memory or a device; must not cross a page.
@@ -817,12 +830,19 @@ impl Cpu {
         }
     }
 
-    /// Writes RAM that may have code.
-    fn ram_write(&mut self, off: u64, w: Width, value: u64) {
-        if self.mem.code.hit(off, w.bytes()) {
-            self.smc.push((off, w.bytes()));
+    /// Notes a store of `n` bytes (not crossing a page) at RAM offset `off`: code that it hits will
+    /// be invalidated when the current run ends.
+    #[inline]
+    pub fn stored(&mut self, off: u64, n: u64) {
+        if self.mem.code.hit(off, n) {
+            self.smc.push((off, n));
             self.kick();
         }
+    }
+
+    /// Writes RAM that may have code.
+    fn ram_write(&mut self, off: u64, w: Width, value: u64) {
+        self.stored(off, w.bytes());
         self.mem.ram.write(off, w, value);
     }
 

@@ -55,6 +55,20 @@ pub fn run(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
     execute(cpu, u).map_err(stack)
 }
 
+/// Calls the helper of `u`.
+///
+/// # Errors
+/// What it raises.
+///
+/// # Panics
+/// When `u` is none that has a helper: a bug in the caller.
+pub fn helper(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
+    let b = if let Src::Reg(r) = u.b { r } else { Reg::ZERO };
+    let args = Args { w: u.w, k: u.k, d: u.d, a: u.a, b, imm: u.imm as u64 };
+    let helper = u.helper.expect("a helper micro-op without its helper");
+    (helper.call)(cpu, args)
+}
+
 fn execute(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
     if let Some(eval) = u.op.row().eval {
         let (a, b, c) = (cpu.reg(u.a), src(cpu, u.b), cpu.reg(u.c));
@@ -160,12 +174,7 @@ fn execute(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
                 v.iter_mut().skip(u.imm as usize).for_each(|w| *w = 0);
             }
         }
-        Op::Helper => {
-            let b = if let Src::Reg(r) = u.b { r } else { Reg::ZERO };
-            let args = Args { w: u.w, k: u.k, d: u.d, a: u.a, b, imm: u.imm as u64 };
-            let helper = u.helper.expect("a helper micro-op without its helper");
-            (helper.call)(cpu, args)?;
-        }
+        Op::Helper => helper(cpu, u)?,
         _ => {
             assert!(u.op.row().effect != Effect::End, "{:?} ends a block", u.op);
         }

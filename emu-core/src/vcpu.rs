@@ -56,7 +56,7 @@ pub struct RunStats {
     pub faults: u64,
     /// Interrupts delivered.
     pub interrupts: u64,
-    /// Stores into translated code that were stepped over.
+    /// Stores into translated code.
     pub smc: u64,
     /// Instructions run one to a block.
     pub single: u64,
@@ -399,7 +399,6 @@ impl Vcpu {
             }
             Leave::Smc => {
                 self.rewind(at);
-                self.stats.smc += 1;
                 self.step_over = true;
             }
             Leave::Budget => self.stats.budget += 1,
@@ -552,7 +551,7 @@ impl Vcpu {
 
     /// Empties the cache when its arena is full.
     fn make_room(&mut self) {
-        if self.cache.is_full() {
+        if self.cache.is_full(&self.cpu) {
             self.cache.clear(&mut self.cpu);
             self.cache.stats.flushes += 1;
         }
@@ -670,6 +669,7 @@ impl Vcpu {
     fn invalidate(&mut self) {
         let cpu = &mut self.cpu;
         let mut hits = std::mem::take(&mut cpu.smc);
+        self.stats.smc += hits.len() as u64;
         hits.extend(cpu.mem.code.take_dirty());
         for (off, len) in hits {
             self.cache.invalidate(cpu, off, len);

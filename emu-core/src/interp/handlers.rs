@@ -130,10 +130,20 @@ enum Slow {
     Smc,
 }
 
-/// Whether a store of `n` bytes at `va` would hit translated code (and must be stepped over).
+/// No block has more bytes in one page.
+const BLOCK_MAX: u64 = 1024;
+
+/// Whether a store of `n` bytes at RAM offset `off` hits translated code that may be that of the
+/// block in progress. Other code may be stored into at once: the block ends before any of it runs.
+fn hits_own_code(cpu: &Cpu, off: u64, n: u64) -> bool {
+    let own = |at: u64| off < at + BLOCK_MAX && at < off + n;
+    cpu.mem.code.hit(off, n) && cpu.tlb.exec(cpu.linear_rip()).is_none_or(own)
+}
+
+/// Whether a store of `n` bytes at `va` would hit translated code and must be stepped over.
 fn hits_code(cpu: &mut Cpu, va: u64, n: u64) -> Result<bool, Fault> {
     if let Some(off) = cpu.tlb.write_beside_code(va, n) {
-        return Ok(!cpu.smc_through && cpu.mem.code.hit(off, n));
+        return Ok(!cpu.smc_through && hits_own_code(cpu, off, n));
     }
     cpu.check_alignment(cpu.wrap_linear(va), n)?;
     if cpu.smc_through {
@@ -144,7 +154,7 @@ fn hits_code(cpu: &mut Cpu, va: u64, n: u64) -> Result<bool, Fault> {
     }
     let first = (cpu.frontend.translate)(cpu, va, Access::Write)?;
     let hit = |cpu: &Cpu, pa: u64, n: u64| {
-        cpu.mem.lookup(pa).is_some_and(|(off, writable)| writable && cpu.mem.code.hit(off, n))
+        cpu.mem.lookup(pa).is_some_and(|(off, writable)| writable && hits_own_code(cpu, off, n))
     };
     let in_page = 4096 - (va & 4095);
     if n <= in_page {
@@ -525,6 +535,12 @@ pub mod slow {
                 return Ok(());
             }
             _ => {}
+        }
+        if u.op == Op::Helper {
+            return crate::rare::helper(cpu, u).map_err(|f| {
+                cpu.fault = f;
+                Leave::Fault
+            });
         }
         done(run_one(cpu, u))
     }

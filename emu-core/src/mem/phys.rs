@@ -30,6 +30,8 @@ pub struct Region {
 #[derive(Debug)]
 pub struct CodeMap {
     pages: Box<[AtomicU64]>,
+    /// Which pages stores must look at first, one bit each: all that have code, and some that had.
+    watched: Box<[AtomicU64]>,
     /// RAM offset and length of writes from outside (DMA, page-walk updates) that hit code, for
     /// the CPU to invalidate.
     dirty: Mutex<Vec<(u64, u64)>>,
@@ -40,6 +42,7 @@ impl CodeMap {
     fn new(ram_len: u64) -> CodeMap {
         CodeMap {
             pages: (0..ram_len / 4096).map(|_| AtomicU64::new(0)).collect(),
+            watched: (0..ram_len.div_ceil(4096 * 64)).map(|_| AtomicU64::new(0)).collect(),
             dirty: Mutex::default(),
             any_dirty: AtomicBool::new(false),
         }
@@ -65,11 +68,31 @@ impl CodeMap {
     }
 
     /// Marks `len` bytes (not crossing a page) at RAM offset `off` as code. Returns true when
-    /// the page had none before, so that write rights must be taken from the TLBs.
+    /// the page is watched from now on, so that write rights must be taken from the TLBs.
     pub fn mark(&self, off: u64, len: u64) -> bool {
-        self.pages
-            .get((off >> 12) as usize)
-            .is_some_and(|p| p.fetch_or(Self::mask(off, len), Relaxed) == 0)
+        let Some(p) = self.pages.get((off >> 12) as usize) else { return false };
+        p.fetch_or(Self::mask(off, len), Relaxed);
+        let (word, bit) = self.watch(off);
+        word.fetch_or(bit, Relaxed) & bit == 0
+    }
+
+    fn watch(&self, off: u64) -> (&AtomicU64, u64) {
+        (&self.watched[(off >> 18) as usize], 1 << (off >> 12 & 63))
+    }
+
+    /// Whether stores to the page at RAM offset `off` must look whether they hit code.
+    #[inline]
+    pub fn is_watched(&self, off: u64) -> bool {
+        let word = self.watched.get((off >> 18) as usize);
+        word.is_some_and(|w| w.load(Relaxed) >> (off >> 12 & 63) & 1 != 0)
+    }
+
+    /// The page at RAM offset `off`, which has no code, need not be watched any more.
+    pub fn release(&self, off: u64) {
+        if self.page(off) == 0 && (off >> 18) < self.watched.len() as u64 {
+            let (word, bit) = self.watch(off);
+            word.fetch_and(!bit, Relaxed);
+        }
     }
 
     /// Sets the code granules of the page at RAM offset `off` anew.
@@ -242,12 +265,20 @@ mod tests {
         let mem = PhysMem::flat(8192).unwrap();
         assert!(mem.code.mark(4096 + 100, 10));
         assert!(!mem.code.mark(4096 + 200, 10));
+        assert!(mem.code.is_watched(4096) && !mem.code.is_watched(0));
         mem.write(4096 + 300, Width::W64, 1);
         assert!(!mem.code.is_dirty());
         mem.write(4096 + 64, Width::W8, 1);
         assert_eq!(mem.code.take_dirty(), [(4096 + 64, 1)]);
         mem.write_bytes(0, &[0; 8192]);
         assert!(mem.code.is_dirty());
+        mem.code.release(4096);
+        assert!(mem.code.is_watched(4096), "it has code");
+        mem.code.set_page(4096, 0);
+        assert!(!mem.code.mark(4096, 1), "still watched");
+        mem.code.set_page(4096, 0);
+        mem.code.release(4096);
+        assert!(!mem.code.is_watched(4096) && mem.code.mark(4096, 1));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! Two rules make it sound: nobody ever holds a Rust reference into guest memory, and every
 //! access is either a relaxed atomic of its own width (aligned) or is made from such accesses
-//! (unaligned). The guest may tear its own unaligned stores, as on a CPU across cache lines.
+//! (unaligned), or is an instruction of the host's. The guest may tear its own unaligned stores, as
+//! on a CPU across cache lines.
 //! This is the only module of the crate with unsafe code.
 #![allow(unsafe_code)]
 
@@ -212,59 +213,158 @@ impl GuestRam {
         (off..off + n).step_by(8).all(|at| self.read_u64(at) == other.read_u64(at))
     }
 
-    /// Stores `n` elements of width `w` with the value `v` from `dst` on.
-    pub fn fill(&self, dst: u64, w: Width, v: u64, n: u64) {
-        let word = match w {
-            Width::W8 => (v & 0xff) * 0x0101_0101_0101_0101,
-            Width::W16 => (v & 0xffff) * 0x0001_0001_0001_0001,
-            Width::W32 => (v & 0xffff_ffff) * 0x0000_0001_0000_0001,
-            Width::W64 => v,
+    /// Where `n` elements of width `w` from `off` on are, if they are all in RAM.
+    fn elements(&self, off: u64, n: u64, w: Width) -> Option<*mut u8> {
+        let end = off.checked_add(n.checked_mul(w.bytes())?)?;
+        // The offset is at most the mapping's length.
+        (end <= self.len).then(|| self.map.as_mut_ptr().wrapping_add(off as usize))
+    }
+
+    /// Copies `n` elements of width `w` from `src` to `dst`, one by one, from the first to the last,
+    /// or if `down` from the last to the first: where the ranges overlap it makes a difference.
+    pub fn movs(&self, w: Width, down: bool, dst: u64, src: u64, n: u64) {
+        let (Some(_to), Some(_from)) = (self.elements(dst, n, w), self.elements(src, n, w)) else {
+            return;
         };
-        let bytes = n * w.bytes();
-        let mut i = 0;
-        // Whole words only where elements keep their alignment within them.
-        if dst & 7 == 0 {
-            while i + 8 <= bytes {
-                self.write_u64(dst + i, word);
-                i += 8;
-            }
+        #[cfg(target_arch = "x86_64")]
+        {
+            let (bytes, gap) = (n * w.bytes(), dst.wrapping_sub(src));
+            let apart = gap == 0 || gap >= bytes && (!down || gap.wrapping_neg() >= bytes);
+            let (w, down, n) = if apart { (Width::W8, false, bytes) } else { (w, down, n) };
+            // SAFETY: both ranges are in the mapping, which lives as long as self.
+            unsafe { host::movs(w, down, _to, _from, n) }
         }
-        while i < bytes {
-            self.write(dst + i, w, v);
-            i += w.bytes();
+        #[cfg(not(target_arch = "x86_64"))]
+        for i in (0..n).map(|i| w.bytes() * if down { n - 1 - i } else { i }) {
+            self.write(dst + i, w, self.read(src + i, w));
         }
     }
 
-    /// Copies `n` bytes from `src` to `dst` as a forward byte-by-byte copy would: where the
-    /// ranges overlap with `dst` after `src`, the pattern repeats (REP MOVSB with DF = 0).
-    pub fn copy_forward(&self, dst: u64, src: u64, n: u64) {
-        let in_range = |off: u64| off.checked_add(n).is_some_and(|end| end <= self.len);
-        if !in_range(dst) || !in_range(src) {
+    /// Stores the low `w` bytes of `v` into `n` elements from `dst` on.
+    pub fn stos(&self, w: Width, dst: u64, n: u64, v: u64) {
+        let Some(_to) = self.elements(dst, n, w) else { return };
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the range is in the mapping, which lives as long as self.
+        unsafe {
+            host::stos(w, _to, n, v);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        (0..n).for_each(|i| self.write(dst + i * w.bytes(), w, v));
+    }
+
+    /// Compares `n` elements of width `w` from `a` and `b` on, one after the other (if `down` from
+    /// the last one), as long as they are equal, or not `equal`. Gives how many it has looked at.
+    pub fn cmps(&self, w: Width, down: bool, equal: bool, a: u64, b: u64, n: u64) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        if !down && let (Some(a), Some(b)) = (self.elements(a, n, w), self.elements(b, n, w)) {
+            // SAFETY: both ranges are in the mapping, which lives as long as self.
+            return unsafe { host::cmps(w, equal, a, b, n) };
+        }
+        let at = |i: u64| w.bytes() * if down { n - 1 - i } else { i };
+        let same = |i: &u64| self.read(a + at(*i), w) == self.read(b + at(*i), w);
+        (0..n).find(|i| same(i) != equal).map_or(n, |i| i + 1)
+    }
+
+    /// The same for the low `w` bytes of `v` and the elements from `at` on.
+    pub fn scas(&self, w: Width, down: bool, equal: bool, v: u64, at: u64, n: u64) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        if !down && let Some(at) = self.elements(at, n, w) {
+            // SAFETY: the range is in the mapping, which lives as long as self.
+            return unsafe { host::scas(w, equal, v, at, n) };
+        }
+        let place = |i: u64| at + w.bytes() * if down { n - 1 - i } else { i };
+        let same = |i: &u64| self.read(place(*i), w) == w.zext(v);
+        (0..n).find(|i| same(i) != equal).map_or(n, |i| i + 1)
+    }
+}
+
+/// The host's own string instructions: what other threads do meanwhile is seen as on a CPU.
+#[cfg(target_arch = "x86_64")]
+mod host {
+    use crate::width::Width;
+    use core::arch::asm;
+
+    /// An instruction for elements of width `$w`.
+    macro_rules! each_width {
+        ($w:expr, $before:literal, $op:literal, $after:literal, $($operands:tt)*) => {
+            match $w {
+                Width::W8 => asm!(concat!($before, $op, "b", $after), $($operands)*),
+                Width::W16 => asm!(concat!($before, $op, "w", $after), $($operands)*),
+                Width::W32 => asm!(concat!($before, $op, "d", $after), $($operands)*),
+                Width::W64 => asm!(concat!($before, $op, "q", $after), $($operands)*),
+            }
+        };
+    }
+
+    /// # Safety
+    /// `n` elements at `to` and `from` are guest RAM.
+    pub unsafe fn movs(w: Width, down: bool, to: *mut u8, from: *const u8, n: u64) {
+        if n == 0 {
             return;
         }
-        let gap = dst.wrapping_sub(src);
-        if gap >= 8 && (dst | src) & 7 == 0 {
-            let words = n / 8;
-            for i in 0..words {
-                self.write_u64(dst + 8 * i, self.read_u64(src + 8 * i));
-            }
-            for i in words * 8..n {
-                self.write_u8(dst + i, self.read_u8(src + i));
-            }
-        } else if gap >= 8 {
-            let mut i = 0;
-            while i + 8 <= n {
-                self.write_u64(dst + i, self.read_u64(src + i));
-                i += 8;
-            }
-            for i in i..n {
-                self.write_u8(dst + i, self.read_u8(src + i));
-            }
-        } else {
-            for i in 0..n {
-                self.write_u8(dst + i, self.read_u8(src + i));
+        let last = if down { (n - 1) * w.bytes() } else { 0 } as usize;
+        // SAFETY: it touches these elements alone; asm may access what Rust has no reference to.
+        // DF is clear again behind it.
+        unsafe {
+            if down {
+                each_width!(w, "std; ", "rep movs", "; cld",
+                    inout("rcx") n => _, inout("rdi") to.add(last) => _,
+                    inout("rsi") from.add(last) => _, options(nostack));
+            } else {
+                each_width!(w, "", "rep movs", "",
+                    inout("rcx") n => _, inout("rdi") to => _, inout("rsi") from => _,
+                    options(nostack, preserves_flags));
             }
         }
+    }
+
+    /// # Safety
+    /// `n` elements at `to` are guest RAM.
+    pub unsafe fn stos(w: Width, to: *mut u8, n: u64, v: u64) {
+        // SAFETY: as above.
+        unsafe {
+            each_width!(w, "", "rep stos", "",
+                inout("rcx") n => _, inout("rdi") to => _, in("rax") v,
+                options(nostack, preserves_flags));
+        }
+    }
+
+    /// # Safety
+    /// As [`movs`].
+    pub unsafe fn cmps(w: Width, equal: bool, a: *const u8, b: *const u8, n: u64) -> u64 {
+        let mut left = n;
+        // SAFETY: as above.
+        unsafe {
+            if equal {
+                each_width!(w, "", "repe cmps", "",
+                    inout("rcx") left, inout("rdi") b => _, inout("rsi") a => _,
+                    options(nostack, readonly));
+            } else {
+                each_width!(w, "", "repne cmps", "",
+                    inout("rcx") left, inout("rdi") b => _, inout("rsi") a => _,
+                    options(nostack, readonly));
+            }
+        }
+        n - left
+    }
+
+    /// # Safety
+    /// As [`stos`].
+    pub unsafe fn scas(w: Width, equal: bool, v: u64, at: *const u8, n: u64) -> u64 {
+        let mut left = n;
+        // SAFETY: as above.
+        unsafe {
+            if equal {
+                each_width!(w, "", "repe scas", "",
+                    inout("rcx") left, inout("rdi") at => _, in("rax") v,
+                    options(nostack, readonly));
+            } else {
+                each_width!(w, "", "repne scas", "",
+                    inout("rcx") left, inout("rdi") at => _, in("rax") v,
+                    options(nostack, readonly));
+            }
+        }
+        n - left
     }
 }
 
@@ -288,18 +388,59 @@ mod tests {
         assert_eq!(ram.read_u64(u64::MAX - 3), 0);
     }
 
+    /// Each string operation against its elements taken one by one: all widths, directions,
+    /// overlaps and alignments.
     #[test]
-    fn overlapping_copy_repeats_the_pattern() {
-        let ram = GuestRam::new(4096).unwrap();
-        for gap in [1, 2, 7, 8, 9, 64] {
-            let seed: Vec<u8> = (1..=gap as u8).collect();
-            ram.write_bytes(100, &seed);
-            ram.copy_forward(100 + gap, 100, 200);
-            let mut out = [0; 200];
-            ram.read_bytes(100 + gap, &mut out);
-            for (i, b) in out.iter().enumerate() {
-                assert_eq!(*b, seed[i % gap as usize]);
+    fn strings_are_done_element_by_element() {
+        let (ram, plain) = (GuestRam::new(4096).unwrap(), GuestRam::new(4096).unwrap());
+        let all = |ram: &GuestRam| {
+            let mut all = [0; 1024];
+            ram.read_bytes(0, &mut all);
+            all
+        };
+        let start = |seed: u64| {
+            for off in (0..1024).step_by(8) {
+                let v = (off + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) & 0x0103_0001_0301_0201;
+                ram.write_u64(off, v);
+                plain.write_u64(off, v);
             }
+        };
+        for w in Width::ALL {
+            let at = |i: u64| i * w.bytes();
+            for n in [0, 1, 2, 7, 30] {
+                for down in [false, true] {
+                    let order = |i: u64| if down { n - 1 - i } else { i };
+                    for gap in [-500, -200, -17, -8, -3, -2, -1, 0, 1, 2, 3, 4, 8, 9, 40, 256i64] {
+                        start(n);
+                        let (src, dst) = (503, 503u64.wrapping_add_signed(gap));
+                        ram.movs(w, down, dst, src, n);
+                        for i in (0..n).map(|i| at(order(i))) {
+                            plain.write(dst + i, w, plain.read(src + i, w));
+                        }
+                        assert_eq!(all(&ram), all(&plain), "{w:?} {n} {down} {gap}");
+                    }
+                    for (equal, seed) in [(false, 1), (true, 1), (false, 5), (true, 5)] {
+                        start(seed);
+                        (0..n / 2).for_each(|i| ram.write(600 + at(i), w, ram.read(16 + at(i), w)));
+                        let v = ram.read(16 + at(n / 2), w);
+                        let same = |a: u64, b: u64| (a == b) == equal;
+                        let looked = |f: &dyn Fn(u64) -> bool| {
+                            (0..n).position(|i| !f(at(order(i)))).map_or(n, |i| i as u64 + 1)
+                        };
+                        let one = |i| same(ram.read(600 + i, w), ram.read(16 + i, w));
+                        assert_eq!(ram.cmps(w, down, equal, 600, 16, n), looked(&one));
+                        let one = |i| same(v, ram.read(16 + i, w));
+                        assert_eq!(ram.scas(w, down, equal, !w.mask() | v, 16, n), looked(&one));
+                    }
+                }
+                start(n);
+                ram.stos(w, 301, n, 0x8877_6655_4433_2211);
+                (0..n).for_each(|i| plain.write(301 + at(i), w, 0x8877_6655_4433_2211));
+                assert_eq!(all(&ram), all(&plain), "{w:?} {n}");
+            }
+            ram.movs(w, false, 4090, 0, 8);
+            ram.stos(w, u64::MAX - 3, 8, 1);
+            assert_eq!(ram.cmps(w, false, true, 4090, 4090, 8), 8, "nothing is beyond the end");
         }
     }
 }

@@ -115,7 +115,7 @@ fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
     if access == Access::Exec {
         cpu.tlb.insert_fetch(va, off, Kind::default());
     } else {
-        let (write, code) = (writable && access == Access::Write, cpu.mem.code.page(off) != 0);
+        let (write, code) = (writable && access == Access::Write, cpu.mem.code.is_watched(off));
         let rights = Rights { read: true, write: write && !code, code: write && code };
         cpu.tlb.insert(va, off, rights, Kind::default());
     }

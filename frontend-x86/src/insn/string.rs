@@ -1,10 +1,13 @@
 //! String instructions with and without REP (SDM Vol. 1, 5.1.8; Vol. 2, REP).
 //!
-//! One helper runs up to [`CHUNK`] iterations and says where to go on: at the next instruction, or
-//! at the same one when iterations are left, so that interrupts come through. A fault leaves the
-//! registers as after the last whole iteration: the instruction is restartable. Eight iterations
-//! are charged to the budget as one instruction. MOVS and STOS going
-//! upwards over ordinary RAM run as page-chunked copies and fills.
+//! One helper runs up to [`CHUNK`] iterations and says whether some are left: then the instruction is
+//! run again, so that interrupts come through. A fault leaves the registers as after the last whole
+//! iteration: the instruction is restartable. Eight iterations are charged to the budget as one
+//! instruction.
+//!
+//! What lies in one page that level 1 of the TLB knows is done at once, by the host's own string
+//! instructions ([`GuestRam::movs`](emu_core::mem::GuestRam::movs) and its kin); all else element by
+//! element. A store into code ends the helper, and the run loop invalidates the code.
 
 use super::system;
 use crate::lift::Lift;
@@ -14,7 +17,7 @@ use crate::{helpers, rows};
 use emu_core::cpu::{Cpu, Reg, Seg, mode};
 use emu_core::fault::Guest;
 use emu_core::flags::rflags::{DF, RF, TF};
-use emu_core::uop::{Args, Op, PureOp, ops};
+use emu_core::uop::{Args, PureOp, ops};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use iced_x86::OpKind;
 
@@ -86,7 +89,7 @@ fn outs(l: &mut Lift) -> Guest<()> {
 }
 
 /// `w` is the element's width, `k` the repeat prefix, `imm` the address width and the source
-/// segment; `a` is the next RIP, `b` this instruction's, `d` takes the one to go on at.
+/// segment; `d` takes whether iterations are left.
 fn string(l: &mut Lift, h: &'static emu_core::uop::HelperDef) -> Guest<()> {
     let mut addr = W64;
     let mut source = Seg::Ds;
@@ -114,24 +117,18 @@ fn string(l: &mut Lift, h: &'static emu_core::uop::HelperDef) -> Guest<()> {
         _ => 0,
     };
     l.b.restartable();
-    let next = l.next_rip();
-    let here = l.b.temp();
-    let off = l.b.insn_offset();
     let ip = l.rip_width();
-    l.b.op_nf(Op::Add, ip, here, Reg::RIP, off);
     if h.name == "ins" || h.name == "outs" {
         system::check_port(l, Reg::RDX, w);
     }
+    let left = l.b.temp();
     let imm = addr as u64 | (source as u64) << 2;
-    l.b.helper(h, w, rep, next, next, here, imm);
-    if rep == 0 && compares {
-        return Ok(());
-    }
-    if rep == 0 {
-        let to = l.b.next_offset();
-        l.b.goto(ip, to);
-    } else {
-        l.b.jmpi(ip, next);
+    l.b.helper(h, w, rep, left, Reg::ZERO, Reg::ZERO, imm);
+    let (here, next) = (l.b.insn_offset(), l.b.next_offset());
+    match rep {
+        0 if compares => {}
+        0 => l.b.goto(ip, next),
+        _ => l.b.jrnz(W8, ip, left, here, next),
     }
     Ok(())
 }
@@ -141,8 +138,10 @@ struct Step {
     w: Width,
     addr: Width,
     source: Seg,
-    /// Bytes by which the index registers move.
-    delta: u64,
+    /// DF = 1: towards lower addresses.
+    down: bool,
+    /// CMPS and SCAS go on as long as elements are equal.
+    equal: bool,
 }
 
 impl Step {
@@ -152,6 +151,10 @@ impl Step {
 
     fn linear(&self, cpu: &mut Cpu, s: Seg, r: Reg, write: bool) -> Guest<u64> {
         let off = self.offset(cpu, r);
+        self.linear_at(cpu, s, off, write)
+    }
+
+    fn linear_at(&self, cpu: &mut Cpu, s: Seg, off: u64, write: bool) -> Guest<u64> {
         if cpu.mode & mode::CODE64 != 0 {
             return Ok(match s {
                 Seg::Fs | Seg::Gs => off.wrapping_add(cpu.base(s)),
@@ -161,9 +164,50 @@ impl Step {
         segment::linear(cpu, s, off, self.w.bytes() as u32, write)
     }
 
-    fn advance(&self, cpu: &mut Cpu, r: Reg, by: u64) {
-        let v = cpu.reg(r).wrapping_add(by);
+    /// Moves an index register over `n` elements.
+    fn advance(&self, cpu: &mut Cpu, r: Reg, n: u64) {
+        let by = n * self.w.bytes();
+        let v = cpu.reg(r).wrapping_add(if self.down { by.wrapping_neg() } else { by });
         cpu.write_reg(r, self.addr, v);
+    }
+
+    /// Of `count` elements from that at linear address `va` of segment `s` on, how many lie in one
+    /// page and within the segment, where the index register `r` does not wrap.
+    #[inline(always)]
+    fn in_page(&self, cpu: &mut Cpu, s: Seg, r: Reg, va: u64, write: bool, count: u64) -> u64 {
+        let (n, off, at) = (self.w.bytes(), self.offset(cpu, r), va & 4095);
+        let log2 = self.w as u32;
+        let (page, register) = match self.down {
+            false => ((4096 - at) >> log2, (self.addr.mask() - off) >> log2),
+            true if at + n > 4096 => (0, 0),
+            true => ((at >> log2) + 1, off >> log2),
+        };
+        let count = count.min(page).min(register);
+        let flat = cpu.mode & (mode::CODE64 | mode::FLAT) != 0 && self.addr >= W32;
+        if flat || count <= 1 {
+            return count;
+        }
+        let by = (count - 1) * n;
+        let last = if self.down { off - by } else { off + by };
+        // Between two elements that are within the segment all are.
+        if self.linear_at(cpu, s, last, write).is_ok() { count } else { 1 }
+    }
+
+    /// Linear address of the lowest of `n` elements that begin with that at `va`.
+    fn lowest(&self, va: u64, n: u64) -> u64 {
+        if self.down { va - (n - 1) * self.w.bytes() } else { va }
+    }
+
+    /// RAM offset of `n` elements to read, if the TLB knows it.
+    fn readable(&self, cpu: &Cpu, va: u64, n: u64) -> Option<u64> {
+        (n > 0).then(|| cpu.tlb.read(self.lowest(va, n), n * self.w.bytes()))?
+    }
+
+    /// The same for elements to write.
+    fn writable(&self, cpu: &Cpu, va: u64, n: u64) -> Option<u64> {
+        let (lowest, bytes) = (self.lowest(va, n.max(1)), n * self.w.bytes());
+        let beside = || cpu.tlb.write_beside_code(lowest, bytes);
+        (n > 0).then(|| cpu.tlb.write(lowest, bytes).or_else(beside))?
     }
 }
 
@@ -191,21 +235,20 @@ fn run_outs(cpu: &mut Cpu, x: Args) -> Guest<()> {
 
 /// Runs `step` once, or while the count lasts and the condition holds. A step does up to the given
 /// number of iterations and says how many.
+#[inline(always)]
 fn run(
     cpu: &mut Cpu,
     x: Args,
-    step: fn(&mut Cpu, &Step, u64) -> Guest<u64>,
+    step: impl Fn(&mut Cpu, &Step, u64) -> Guest<u64>,
     compares: bool,
 ) -> Guest<()> {
-    let down = cpu.sysflags & DF != 0;
-    let n = x.w.bytes();
     let s = Step {
         w: x.w,
         addr: Width::from_index(x.imm as u8),
         source: Seg::ALL[(x.imm >> 2 & 7).min(5) as usize],
-        delta: if down { n.wrapping_neg() } else { n },
+        down: cpu.sysflags & DF != 0,
+        equal: x.k != REPNE,
     };
-    let (next, here) = (cpu.reg(x.a), cpu.reg(x.b));
     if x.k == 0 {
         step(cpu, &s, 1)?;
         return Ok(());
@@ -215,38 +258,30 @@ fn run(
     // 17.3.1.1).
     let mut left = if cpu.sysflags & TF != 0 { 1 } else { CHUNK };
     cpu.sysflags &= !RF;
+    let mut more = false;
     while s.offset(cpu, Reg::RCX) != 0 {
-        if left == 0 || cpu.watch.hits != 0 {
-            cpu.sysflags |= RF;
-            cpu.set_reg(x.d, here);
-            return Ok(());
+        // A store into translated code: let the run loop see to it.
+        if left == 0 || cpu.watch.hits != 0 || !cpu.smc.is_empty() {
+            more = true;
+            break;
         }
         let count = s.offset(cpu, Reg::RCX).min(left);
         let done = step(cpu, &s, count)?;
-        s.advance(cpu, Reg::RCX, done.wrapping_neg());
+        let rest = cpu.reg(Reg::RCX).wrapping_sub(done);
+        cpu.write_reg(Reg::RCX, s.addr, rest);
         // Iterations take time: without a charge, a guest could make one slice last for minutes.
         cpu.budget -= ((left >> 3) - ((left - done) >> 3)) as i64;
         left -= done;
-        if compares && cpu.flags.zf() != (x.k == REPE) {
+        if compares && cpu.flags.zf() != s.equal {
             break;
         }
-        if !cpu.smc.is_empty() {
-            // A store went into translated code: let the run loop see to it.
-            let more = s.offset(cpu, Reg::RCX) != 0;
-            cpu.sysflags |= if more { RF } else { 0 };
-            cpu.set_reg(x.d, if more { here } else { next });
-            return Ok(());
-        }
     }
-    cpu.set_reg(x.d, next);
+    cpu.sysflags |= if more { RF } else { 0 };
+    cpu.set_reg(x.d, more.into());
     Ok(())
 }
 
-/// How many elements of `s.w` from linear address `va` on lie in one page, going upwards.
-fn in_page(s: &Step, va: u64) -> u64 {
-    (4096 - (va & 4095)) / s.w.bytes()
-}
-
+#[inline(always)]
 fn movs_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
     let from = s.linear(cpu, s.source, Reg::RSI, false)?;
     let to = match s.linear(cpu, Seg::Es, Reg::RDI, true) {
@@ -254,71 +289,105 @@ fn movs_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
         // What is wrong with the source comes first.
         Err(f) => return cpu.read(from, s.w).and(Err(f)),
     };
-    let whole = cpu.mode & (mode::CODE64 | mode::FLAT) != 0 && s.addr >= W32 && s.delta < 16;
-    let n = count.min(in_page(s, from)).min(in_page(s, to));
-    if whole && n > 1 {
-        let bytes = n * s.w.bytes();
-        // First touch of either page goes through the slow path below.
-        if let (Some(src), Some(dst)) = (cpu.tlb.read(from, 1), cpu.tlb.write(to, 1)) {
-            // Elements that overlap with the ones just written are copied one by one.
-            if !(1..s.w.bytes()).contains(&dst.wrapping_sub(src)) {
-                cpu.mem.ram.copy_forward(dst, src, bytes);
-                s.advance(cpu, Reg::RSI, bytes);
-                s.advance(cpu, Reg::RDI, bytes);
-                return Ok(n);
-            }
+    let n = s.in_page(cpu, s.source, Reg::RSI, from, false, count);
+    let n = s.in_page(cpu, Seg::Es, Reg::RDI, to, true, n);
+    let n = match (s.readable(cpu, from, n), s.writable(cpu, to, n)) {
+        (Some(src), Some(dst)) => {
+            cpu.mem.ram.movs(s.w, s.down, dst, src, n);
+            cpu.stored(dst, n * s.w.bytes());
+            n
         }
-    }
-    let v = cpu.read(from, s.w)?;
-    cpu.write(to, s.w, v)?;
-    s.advance(cpu, Reg::RSI, s.delta);
-    s.advance(cpu, Reg::RDI, s.delta);
-    Ok(1)
+        // The first touch of a page, a device, or what lies across a border.
+        _ => {
+            let v = cpu.read(from, s.w)?;
+            cpu.write(to, s.w, v)?;
+            1
+        }
+    };
+    s.advance(cpu, Reg::RSI, n);
+    s.advance(cpu, Reg::RDI, n);
+    Ok(n)
 }
 
+#[inline(always)]
 fn stos_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
     let to = s.linear(cpu, Seg::Es, Reg::RDI, true)?;
-    let v = s.w.zext(cpu.reg(Reg::RAX));
-    let whole = cpu.mode & (mode::CODE64 | mode::FLAT) != 0 && s.addr >= W32 && s.delta < 16;
-    let n = count.min(in_page(s, to));
-    if whole
-        && n > 1
-        && let Some(dst) = cpu.tlb.write(to, 1)
-    {
-        cpu.mem.ram.fill(dst, s.w, v, n);
-        s.advance(cpu, Reg::RDI, n * s.w.bytes());
-        return Ok(n);
-    }
-    cpu.write(to, s.w, v)?;
-    s.advance(cpu, Reg::RDI, s.delta);
-    Ok(1)
+    let v = cpu.reg(Reg::RAX);
+    let n = s.in_page(cpu, Seg::Es, Reg::RDI, to, true, count);
+    let n = match s.writable(cpu, to, n) {
+        Some(dst) => {
+            cpu.mem.ram.stos(s.w, dst, n, v);
+            cpu.stored(dst, n * s.w.bytes());
+            n
+        }
+        None => {
+            cpu.write(to, s.w, s.w.zext(v))?;
+            1
+        }
+    };
+    s.advance(cpu, Reg::RDI, n);
+    Ok(n)
 }
 
-fn lods_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
+fn lods_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
     let from = s.linear(cpu, s.source, Reg::RSI, false)?;
-    let v = cpu.read(from, s.w)?;
+    let n = s.in_page(cpu, s.source, Reg::RSI, from, false, count);
+    let (n, v) = match s.readable(cpu, from, n) {
+        // Only the last one is seen.
+        Some(src) if s.down => (n, cpu.mem.ram.read(src, s.w)),
+        Some(src) => (n, cpu.mem.ram.read(src + (n - 1) * s.w.bytes(), s.w)),
+        None => (1, cpu.read(from, s.w)?),
+    };
     cpu.write_reg(Reg::RAX, s.w, v);
-    s.advance(cpu, Reg::RSI, s.delta);
-    Ok(1)
+    s.advance(cpu, Reg::RSI, n);
+    Ok(n)
 }
 
-fn cmps_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
+/// The flags of the last of `n` elements of a comparison.
+fn compared(cpu: &mut Cpu, s: &Step, n: u64, a: Option<u64>, b: u64) {
+    let last = if s.down { 0 } else { (n - 1) * s.w.bytes() };
+    let a = a.map_or(cpu.reg(Reg::RAX), |a| cpu.mem.ram.read(a + last, s.w));
+    let b = cpu.mem.ram.read(b + last, s.w);
+    cpu.flags = ops::Sub::eval(s.w, 0, a, b, 0, cpu.flags).1;
+}
+
+fn cmps_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
     // The order of two faults is not told; CPUs look at the second operand first.
     let to = s.linear(cpu, Seg::Es, Reg::RDI, false)?;
+    if let Ok(from) = s.linear(cpu, s.source, Reg::RSI, false) {
+        let n = s.in_page(cpu, s.source, Reg::RSI, from, false, count);
+        let n = s.in_page(cpu, Seg::Es, Reg::RDI, to, false, n);
+        if let (Some(a), Some(b)) = (s.readable(cpu, from, n), s.readable(cpu, to, n)) {
+            let done = cpu.mem.ram.cmps(s.w, s.down, s.equal, a, b, n);
+            let up = if s.down { (n - done) * s.w.bytes() } else { 0 };
+            compared(cpu, s, done, Some(a + up), b + up);
+            s.advance(cpu, Reg::RSI, done);
+            s.advance(cpu, Reg::RDI, done);
+            return Ok(done);
+        }
+    }
     let b = cpu.read(to, s.w)?;
     let from = s.linear(cpu, s.source, Reg::RSI, false)?;
     let a = cpu.read(from, s.w)?;
     cpu.flags = ops::Sub::eval(s.w, 0, a, b, 0, cpu.flags).1;
-    s.advance(cpu, Reg::RSI, s.delta);
-    s.advance(cpu, Reg::RDI, s.delta);
+    s.advance(cpu, Reg::RSI, 1);
+    s.advance(cpu, Reg::RDI, 1);
     Ok(1)
 }
 
-fn scas_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
+fn scas_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
     let to = s.linear(cpu, Seg::Es, Reg::RDI, false)?;
+    let n = s.in_page(cpu, Seg::Es, Reg::RDI, to, false, count);
+    if let Some(b) = s.readable(cpu, to, n) {
+        let done = cpu.mem.ram.scas(s.w, s.down, s.equal, cpu.reg(Reg::RAX), b, n);
+        let up = if s.down { (n - done) * s.w.bytes() } else { 0 };
+        compared(cpu, s, done, None, b + up);
+        s.advance(cpu, Reg::RDI, done);
+        return Ok(done);
+    }
     let b = cpu.read(to, s.w)?;
     cpu.flags = ops::Sub::eval(s.w, 0, cpu.reg(Reg::RAX), b, 0, cpu.flags).1;
-    s.advance(cpu, Reg::RDI, s.delta);
+    s.advance(cpu, Reg::RDI, 1);
     Ok(1)
 }
 
@@ -329,7 +398,7 @@ fn ins_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
     cpu.probe(to, s.w.bytes(), emu_core::mem::tlb::Access::Write)?;
     let v = cpu.port_in(cpu.reg(Reg::RDX) as u16, s.w);
     cpu.write(to, s.w, v.into())?;
-    s.advance(cpu, Reg::RDI, s.delta);
+    s.advance(cpu, Reg::RDI, 1);
     Ok(1)
 }
 
@@ -337,6 +406,178 @@ fn outs_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
     let from = s.linear(cpu, s.source, Reg::RSI, false)?;
     let v = cpu.read(from, s.w)?;
     cpu.port_out(cpu.reg(Reg::RDX) as u16, s.w, v as u32);
-    s.advance(cpu, Reg::RSI, s.delta);
+    s.advance(cpu, Reg::RSI, 1);
     Ok(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::{self, Level};
+    use emu_core::cpu::Segment;
+    use emu_core::vcpu::{Stop, Vcpu};
+
+    const AT: u64 = 0x1234;
+    const HLT: u8 = 0xf4;
+
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            self.0 >> 33
+        }
+
+        fn of<T: Copy>(&mut self, all: &[T]) -> T {
+            all[self.next() as usize % all.len()]
+        }
+    }
+
+    /// A repeated string instruction and what it starts with.
+    struct Case {
+        level: Level,
+        insn: Vec<u8>,
+        repne: bool,
+        compares: bool,
+        regs: [u64; 4],
+        flags: u64,
+        /// Granules of translated code.
+        code: Vec<u64>,
+        /// Limit of ES and DS.
+        limit: u32,
+    }
+
+    impl Case {
+        fn random(r: &mut Random) -> Case {
+            let level = r.of(&[Level::Long, Level::Long, Level::Protected, Level::Real]);
+            let opcode = r.of(&[0xa4, 0xaa, 0xac, 0xa6, 0xae]) | r.of(&[0, 1, 1, 1]);
+            let repne = r.next() % 3 == 0;
+            let mut insn = vec![if repne { 0xf2 } else { 0xf3 }];
+            let size = match level {
+                Level::Long => r.of(&[&[][..], &[0x66], &[0x48], &[0x67], &[0x67, 0x48]]),
+                _ => r.of(&[&[][..], &[0x66], &[0x67], &[0x66, 0x67]]),
+            };
+            insn.extend(size.iter().chain(&[opcode]));
+            // Borders: of pages, of what is mapped, of memory, of segments, of registers.
+            let borders: &[u64] = match level {
+                Level::Long => &[0x1_8000, 0x1_9000, 0x20_0000, 0x40_0000, 0x100_0000, 0],
+                Level::Protected => &[0x1_8000, 0x1_9000, 0x1_ffff, 0x100_0000, 0, 1 << 32],
+                Level::Real => &[0x8000, 0x9000, 0x7000, 0, 0x1_0000],
+            };
+            let near =
+                |r: &mut Random| r.of(borders).wrapping_add(r.next() % 400).wrapping_sub(200);
+            let count = r.of(&[0, 1, 2, 9, 60, 100]);
+            let (source, target) = (near(r), near(r));
+            let overlapping = source.wrapping_add(r.next() % 20).wrapping_sub(10);
+            Case {
+                level,
+                insn,
+                repne,
+                compares: matches!(opcode & !1, 0xa6 | 0xae),
+                regs: [
+                    r.of(&[0, 0x0101_0101_0101_0101, r.0]),
+                    count,
+                    source,
+                    r.of(&[target, target, overlapping]),
+                ],
+                flags: r.of(&[2, 2, 0x402, 0x8d7]),
+                code: (0..r.of(&[0, 0, 3])).map(|_| near(r) & 0xff_ffc0).collect(),
+                limit: r.of(&[u32::MAX, 0x1_ffff]),
+            }
+        }
+
+        fn vcpu(&self) -> Vcpu {
+            let mut c = testing::cpu(self.level);
+            if self.level == Level::Long {
+                c.mem.write(0x10_2000 + 8, W64, 0); // 2 MiB to 4 MiB are not there
+                c.tlb.flush_all(true);
+            }
+            for at in (0x1_7000..0x1_a000).chain(0x1f_f000..0x20_0000).chain(0x40_0000..0x40_1000) {
+                c.mem.write(at, W8, at * at >> 7 & 3 & (at >> 4));
+            }
+            for v in [12, 13, 14] {
+                match self.level {
+                    Level::Real => c.mem.write(4 * v, W32, 0x600 + v),
+                    _ => testing::gate(&mut c, v, testing::CODE0, 0x600 + v, 0x8e, 0),
+                }
+            }
+            if self.level == Level::Protected {
+                for s in [Seg::Es, Seg::Ds] {
+                    let old = c.segs[s as usize];
+                    c.segs[s as usize] = Segment { limit: self.limit, ..old };
+                }
+            }
+            if self.level == Level::Real {
+                c.segs[Seg::Cs as usize].limit = 0xffff;
+                c.set_reg(Reg::CS_BASE, 0);
+                c.set_reg(Reg::ES_BASE, 0x1_0000);
+            }
+            crate::sys::mode::update(&mut c);
+            for &at in &self.code {
+                c.mem.code.mark(at, 64);
+            }
+            for (reg, v) in [Reg::RAX, Reg::RCX, Reg::RSI, Reg::RDI].into_iter().zip(self.regs) {
+                c.set_reg(reg, v);
+            }
+            c.set_rflags(self.flags);
+            c.set_rip(AT);
+            let code = [&self.insn[..], &[HLT]].concat();
+            testing::vcpu(c, &[(AT, &code), (0x600, &[HLT; 32])])
+        }
+
+        /// Runs the instruction with RCX as it is; whether it came to its end.
+        fn ends(&self, v: &mut Vcpu) -> bool {
+            v.cpu.set_rip(AT);
+            v.cpu.halted = false;
+            assert!((0..10_000).any(|_| v.run(1 + self.regs[1] as i64 % 7) == Stop::Halted));
+            v.cpu.rip() == AT + self.insn.len() as u64 + 1
+        }
+    }
+
+    /// All that a string instruction changes.
+    fn result(v: &Vcpu, ends: bool) -> (Vec<u64>, u64, Vec<u8>) {
+        let c = &v.cpu;
+        let regs = [Reg::RAX, Reg::RCX, Reg::RSI, Reg::RDI].map(|r| c.reg(r));
+        let mut memory = vec![0; 0x4000];
+        for (i, at) in [0x1_7000, 0x1_8000, 0x1f_f000, 0x40_0000].into_iter().enumerate() {
+            c.mem.read_bytes(at, &mut memory[i << 12..][..0x1000]);
+        }
+        let flags = if ends { c.rflags() } else { c.rip() };
+        (regs.into(), flags, memory)
+    }
+
+    /// SDM Vol. 2, REP: as often as RCX says, or until the comparison ends it, each iteration as if
+    /// it were alone; a fault leaves what was done before it.
+    #[test]
+    fn repeated_is_one_by_one() {
+        let mut r = Random(1);
+        let mut faults = 0;
+        for n in 0..2500 {
+            let case = Case::random(&mut r);
+            let mut whole = case.vcpu();
+            let ends = case.ends(&mut whole);
+            let mut single = case.vcpu();
+            let width = match (case.level, case.insn.contains(&0x67)) {
+                (Level::Long, false) => W64,
+                (Level::Long, true) | (Level::Protected, false) | (Level::Real, true) => W32,
+                _ => W16,
+            };
+            let (mut left, mut single_ends) = (width.zext(case.regs[1]), true);
+            while left > 0 && single_ends {
+                single.cpu.set_reg(Reg::RCX, 1);
+                single_ends = case.ends(&mut single);
+                left -= u64::from(single_ends);
+                if single_ends && case.compares && single.cpu.flags.zf() == case.repne {
+                    break;
+                }
+            }
+            single.cpu.set_reg(Reg::RCX, case.regs[1]);
+            single.cpu.write_reg(Reg::RCX, width, left);
+            faults += u32::from(!ends);
+            let name = format!("case {n}: {:x?} {:x?}", case.insn, case.regs);
+            assert_eq!(ends, single_ends, "{name}");
+            assert_eq!(result(&whole, ends), result(&single, ends), "{name}");
+        }
+        assert!(faults > 200, "{faults}");
+    }
 }

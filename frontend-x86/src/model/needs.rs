@@ -48,6 +48,7 @@ pub static NEEDS: &[(F, &[F])] = &[
     (F::MCA, &[F::MSR, F::MCE]),
     (F::ARCH_CAPS, &[F::MSR]),
     (F::SPEC_CTRL, &[F::MSR]),
+    (F::BHI_CTRL, &[F::SPEC_CTRL]),
     (F::X2APIC, &[F::APIC, F::MSR]),
     (F::TSC_DEADLINE, &[F::APIC, F::MSR, F::TSC]),
     (F::ARAT, &[F::APIC]),

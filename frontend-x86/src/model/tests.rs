@@ -81,6 +81,7 @@ static PROBES: &[(Features, Probe)] = &[
     (Features::PAT,        Msr(msr::addr::PAT)),
     (Features::SPEC_CTRL,  Msr(msr::addr::SPEC_CTRL)),
     (Features::ARCH_CAPS,  Msr(msr::addr::ARCH_CAPABILITIES)),
+    (Features::BHI_CTRL,   Ask(|c| Some(msr::write(c, msr::addr::SPEC_CTRL, 1 << 10).is_ok()))),
     (Features::TSC_DEADLINE, Msr(msr::addr::TSC_DEADLINE)),
     (Features::NX,         Efer(efer::NXE)),
     (Features::SYSCALL,    Ask(|c| (c.mode & m::CODE64 != 0).then(|| set_efer(c, efer::SCE)))),

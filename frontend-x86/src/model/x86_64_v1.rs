@@ -30,6 +30,7 @@ pub(super) const FEATURES: Features = Features::of(&[
     Features::INVPCID,
     Features::UMIP,
     Features::SPEC_CTRL,
+    Features::BHI_CTRL,
     Features::SYSCALL,
     Features::NX,
     Features::PDPE1GB,

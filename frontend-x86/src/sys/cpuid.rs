@@ -28,6 +28,7 @@ pub(crate) enum Word {
     Ebx7,
     Ecx7,
     Edx7,
+    Edx72,
     Ecx81,
     Edx81,
     Edx87,
@@ -45,6 +46,7 @@ impl Word {
             Word::Ebx7 => (7, 0, 1),
             Word::Ecx7 => (7, 0, 2),
             Word::Edx7 => (7, 0, 3),
+            Word::Edx72 => (7, 2, 3),
             Word::Ecx81 => (0x8000_0001, 0, 2),
             Word::Edx81 => (0x8000_0001, 0, 3),
             Word::Edx87 => (0x8000_0007, 0, 3),
@@ -169,6 +171,7 @@ features! {
     FSRM         Edx7 4;
     SPEC_CTRL    Edx7 26 "ibrs ibpb spec_ctrl";
     ARCH_CAPS    Edx7 29 "arch_capabilities";
+    BHI_CTRL     Edx72 4;
     LAHF         Ecx81 0 "lahf_lm";
     LZCNT        Ecx81 5 "abm lzcnt";
     PREFETCHW    Ecx81 8 "3dnowprefetch";
@@ -305,12 +308,13 @@ fn highest(cpu: &Cpu, of_model: u32, range: &[(Word, u32)]) -> u32 {
 
 /// Highest basic leaf.
 fn max_basic(cpu: &Cpu, m: &Model) -> u32 {
-    use Word::{Eax6, EaxD1, Ebx7, Ecx7, Edx7};
+    use Word::{Eax6, EaxD1, Ebx7, Ecx7, Edx7, Edx72};
     if cpu.sys.misc_enable & LIMIT_CPUID_MAXVAL != 0 {
         return m.basic.min(3);
     }
     let of_model = if Features::XSAVE.in_cpu(cpu) { m.basic.max(0xd) } else { m.basic };
-    highest(cpu, of_model, &[(Eax6, 6), (Ebx7, 7), (Ecx7, 7), (Edx7, 7), (EaxD1, 0xd)])
+    let rows = [(Eax6, 6), (Ebx7, 7), (Ecx7, 7), (Edx7, 7), (Edx72, 7), (EaxD1, 0xd)];
+    highest(cpu, of_model, &rows)
 }
 
 /// Highest extended leaf, 0 for none.
@@ -351,8 +355,10 @@ pub fn cpuid(cpu: &Cpu, leaf: u32, sub: u32) -> [u32; 4] {
         7 if sub == 0 => {
             let ospke = cpu.sys.cr4 & cr4::PKE != 0;
             let ecx = word(Word::Ecx7) | u32::from(ospke) << 4;
-            [0, word(Word::Ebx7), ecx, word(Word::Edx7)]
+            let last = if word(Word::Edx72) != 0 { 2 } else { 0 };
+            [last, word(Word::Ebx7), ecx, word(Word::Edx7)]
         }
+        7 if sub == 2 => [0, 0, 0, word(Word::Edx72)],
         // One thread, one core, x2APIC id 0.
         0xb if has(Features::X2APIC) => match sub {
             0 => [0, 1, 1 << 8, 0],

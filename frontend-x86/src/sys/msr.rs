@@ -73,6 +73,12 @@ const ARCH_CAPS: u64 = {
     v
 };
 
+/// Bits of `IA32_SPEC_CTRL` that may be set: IBRS, BHI_DIS_S. Linux defends itself against branch
+/// history injection by a loop at each system call unless there is the latter, whatever BHI_NO says.
+fn spec_ctrl_bits(cpu: &Cpu) -> u64 {
+    1 | if Features::BHI_CTRL.in_cpu(cpu) { 1 << 10 } else { 0 }
+}
+
 /// IBRS_ALL of it, which is about `IA32_SPEC_CTRL`.
 const IBRS_ALL: u64 = 1 << 1;
 
@@ -203,7 +209,7 @@ pub fn write(cpu: &mut Cpu, msr: u32, value: u64) -> Guest<()> {
             cpu.sys.tsc_offset = value.wrapping_sub(cpu.now());
             cpu.mem.platform.tsc_written(value);
         }
-        SPEC_CTRL => cpu.sys.spec_ctrl = only(1)?,
+        SPEC_CTRL => cpu.sys.spec_ctrl = only(spec_ctrl_bits(cpu))?,
         PRED_CMD => {
             only(1)?;
         }

@@ -110,7 +110,7 @@ fn enter(cpu: &mut Cpu, va: u64, pa: u64, access: Access, rights: (bool, bool), 
     if access == Access::Exec {
         cpu.tlb.insert_fetch(va, off, kind);
     } else if !cpu.watch.page(va) {
-        let code = cpu.mem.code.page(off) != 0;
+        let code = cpu.mem.code.is_watched(off);
         let (read, write) = (rights.0, rights.1 && ram);
         let rights = Rights { read, write: write && !code, code: write && code };
         cpu.tlb.insert(va, off, rights, kind);
