@@ -23,6 +23,8 @@ pub(super) struct Routines {
     call_kept: u64,
     /// Loads the guest's vector registers.
     pub vectors: u64,
+    pub rcp: u64,
+    pub rsqrt: u64,
 }
 
 /// `mov eax, word; ret`: how host code is left.
@@ -91,7 +93,11 @@ pub(super) fn routines(a: &mut Asm) -> Routines {
     let call = at(&mut |a| run(a, false));
     let call_kept = at(&mut |a| run(a, true));
     let vectors = at(&mut vector::routine);
-    Routines { load, load_rmw, store, call, call_kept, vectors }
+    let [rcp, rsqrt] = [false, true].map(|root| {
+        let constants = at(&mut |a| vector::approximate::constants(a, root));
+        at(&mut |a| vector::approximate::routine(a, root, constants))
+    });
+    Routines { load, load_rmw, store, call, call_kept, vectors, rcp, rsqrt }
 }
 
 /// The guest's vector registers and MXCSR to [`Cpu`](emu_core::cpu::Cpu), and the host's own MXCSR

@@ -23,6 +23,7 @@
 //! [`Native::live`]: emu_core::native::Native::live
 
 mod access;
+pub(super) mod approximate;
 mod fuse;
 mod ops;
 pub(super) mod table;

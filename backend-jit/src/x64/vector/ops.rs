@@ -346,6 +346,7 @@ impl Compiler<'_> {
             _ => {}
         }
         self.instruction(u, None, None, None).is_some_and(|i| self.emit(&i, None))
+            || self.approximation(u)
     }
 
     /// A conversion from an integer: `from`, or the low word of `b`.
