@@ -2,8 +2,8 @@
 //!
 //! Host code has `rbp` = [`BIAS`] bytes into [`Cpu`], the guest's registers of [`PINNED`] and RIP
 //! in host registers, all others in [`Cpu::regs`]; `rsp` is a multiple of 16 and points at the
-//! return into [`trampoline`], which takes the exit word in `rax`. MXCSR is the guest's. If bit 0
-//! of [`Native::live`] is set, the guest's YMM0–13 are in the host's, and [`Cpu::v`] is stale.
+//! return into [`trampoline`], which takes the exit word in `rax`. If bit 0 of
+//! [`Native::live`] is set, the guest's YMM0–13 and MXCSR are in the host's, and stale in [`Cpu`].
 //!
 //! Unsafe code here: the trampoline, its call, and the pointer that host code hands back.
 #![allow(unsafe_code)]
@@ -85,10 +85,12 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "mov r13, [rbp - 64]",
         "mov r14, [rbp - 56]",
         "mov r15, [rbp + 112]",
-        "ldmxcsr [rbp + {mxcsr}]",
         "call rax",
         "test byte ptr [rbp + {live}], 1",
         "jz 2f",
+        "stmxcsr [rbp + {mxcsr}]",
+        "mov dword ptr [rsp - 8], 0x1f80",
+        "ldmxcsr [rsp - 8]",
         "vmovdqu [rbp + {v}], ymm0",
         "vmovdqu [rbp + {v} + 32], ymm1",
         "vmovdqu [rbp + {v} + 64], ymm2",
@@ -106,9 +108,6 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "vzeroupper",
         "2:",
         "mov qword ptr [rbp + {live}], 0",
-        "stmxcsr [rbp + {mxcsr}]",
-        "mov dword ptr [rsp - 8], 0x1f80",
-        "ldmxcsr [rsp - 8]",
         "mov [rbp - 128], rbx",
         "mov [rbp - 120], rsi",
         "mov [rbp - 112], rdi",
@@ -174,6 +173,7 @@ pub extern "sysv64" fn run(cpu: &mut Cpu, n: u64) {
     let u = cpu.rare[n as usize];
     let r = slow::run(cpu, &u);
     cpu.mxcsr &= MXCSR_MASK;
-    cpu.native = Native { flags: pack(cpu.flags), tlb: cpu.tlb.table_address(), ..cpu.native };
+    cpu.native.flags = pack(cpu.flags);
+    cpu.native.tlb = cpu.tlb.table_address();
     leave(cpu, r);
 }

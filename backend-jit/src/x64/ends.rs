@@ -2,9 +2,9 @@
 //! line, and the guards of links into other pages.
 
 use super::alu::rm;
-use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
+use super::asm::{Asm, RAX, RBP, RCX, RDX, Rm, cc};
 use super::memory::Kind;
-use super::{BUDGET, Cold, Compiler, JumpEntry, MXCSR, NATIVE_LEFT, NATIVE_TLB, Site, vector};
+use super::{BUDGET, Cold, Compiler, JumpEntry, NATIVE_LEFT, NATIVE_TLB, Site, vector};
 use crate::enter::{self, BIAS, PINNED, RIP};
 use core::mem::offset_of;
 use emu_core::cpu::{JUMPS, Reg, mode};
@@ -100,20 +100,14 @@ pub(super) fn routines(a: &mut Asm) -> Routines {
     Routines { load, load_rmw, store, call, call_kept, vectors, rcp, rsqrt }
 }
 
-/// The guest's vector registers and MXCSR to [`Cpu`](emu_core::cpu::Cpu), and the host's own MXCSR
-/// in its place.
+/// What of the guest's state is in host registers only goes to [`Cpu`](emu_core::cpu::Cpu).
 fn to_rust(a: &mut Asm) {
     vector::save(a);
-    a.op0f(W32, 0xae, 3, Rm::M(RBP, MXCSR));
-    a.ext(W32, 0xc7, 0, Rm::M(RSP, -8));
-    a.dword(0x1f80);
-    a.op0f(W32, 0xae, 2, Rm::M(RSP, -8));
 }
 
-/// Back to the guest's MXCSR and vector registers.
+/// The way back.
 fn from_rust(a: &mut Asm) {
     vector::restore(a);
-    a.op0f(W32, 0xae, 2, Rm::M(RBP, MXCSR));
 }
 
 fn pinned() -> impl Iterator<Item = (i32, u8)> {

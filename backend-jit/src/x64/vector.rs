@@ -2,7 +2,7 @@
 //! called.
 //!
 //! **Registers.** While they are *live*, guest registers YMM0–13 are in the host's of the same
-//! number, in all blocks. YMM14 and YMM15 stay in [`Cpu::v`]: the host's are scratch, and hold the
+//! number, in all blocks, and MXCSR is the guest's. YMM14 and YMM15 stay in [`Cpu::v`]: the host's are scratch, and hold the
 //! temporaries of the current guest instruction, which go to memory only where a called micro-op
 //! wants them there. Bit 0 of [`Native::live`] says whether the registers are live. They become so
 //! by a routine, which a block calls at its first vector micro-op unless the bit is set; what goes
@@ -16,9 +16,9 @@
 //! are loaded only if one of them is not zero, and a scratch register is loaded no wider than the
 //! instruction.
 //!
-//! **Floating point** runs with the guest's MXCSR, which is the host's as long as host code runs
-//! (see `enter`), and so raises the guest's flags in it. A block is lifted for masked exceptions or
-//! for others ([`mode::XM`]); in those of the latter kind what may raise is called.
+//! **Floating point** runs with the guest's MXCSR and so raises the guest's flags in it. A block is
+//! lifted for masked exceptions or for others ([`mode::XM`]); in those of the latter kind what may
+//! raise is called.
 //!
 //! [`Native::live`]: emu_core::native::Native::live
 
@@ -28,11 +28,11 @@ mod fuse;
 mod ops;
 pub(super) mod table;
 
-use super::asm::{Asm, Code, RBP, Rm, cc};
-use super::{Compiler, NATIVE_LIVE, NATIVE_VECTORS, VECTORS};
+use super::asm::{Asm, Code, RBP, RSP, Rm, cc};
+use super::{Compiler, MXCSR, NATIVE_LIVE, NATIVE_VECTORS, VECTORS};
 use emu_core::cpu::{Reg, mode};
 use emu_core::uop::{Op, Uop};
-use emu_core::width::Width::W8;
+use emu_core::width::Width::{W8, W32};
 use table::{code, feature};
 
 /// Guest registers with a host register of the same number; the scratch registers follow.
@@ -138,9 +138,14 @@ fn unless_live(a: &mut Asm) -> usize {
     a.jcc(cc::E)
 }
 
-/// Saves the registers if they are live, on the way to Rust, which wants no upper halves in use.
+/// Saves the registers if they are live, on the way to Rust, which wants no upper halves in use and
+/// an MXCSR of its own.
 pub(super) fn save(a: &mut Asm) {
     let dead = unless_live(a);
+    a.op0f(W32, 0xae, 3, Rm::M(RBP, MXCSR));
+    a.ext(W32, 0xc7, 0, Rm::M(RSP, -8));
+    a.dword(0x1f80);
+    a.op0f(W32, 0xae, 2, Rm::M(RSP, -8));
     for (r, at) in saved() {
         a.vex(STORE, true, r, 0, at);
     }
@@ -156,6 +161,7 @@ pub(super) fn restore(a: &mut Asm) {
 }
 
 fn load(a: &mut Asm) {
+    a.op0f(W32, 0xae, 2, Rm::M(RBP, MXCSR));
     // Upper halves ORed together, in four registers.
     for (r, at) in saved() {
         let Rm::M(base, at) = at else { continue };
@@ -276,9 +282,9 @@ impl Compiler<'_> {
     pub(super) fn vector(&mut self, u: &Uop) -> bool {
         self.of_this_insn();
         match u.op {
-            Op::Mxcsr => self.mxcsr(u),
             Op::Chkw => self.check_for_writing(u),
             _ if !self.has_vectors() => false,
+            Op::Mxcsr => self.mxcsr(u),
             Op::Vget => self.vector_get(u),
             Op::V => self.vector_op(u),
             Op::Vx => self.vector_int(u, None),

@@ -62,8 +62,9 @@ impl Compiler<'_> {
         Checked { at, jumps: [odd, Some(miss)] }
     }
 
-    /// MXCSR: the host's has it.
+    /// MXCSR: with the vector registers it is in the host's.
     pub(super) fn mxcsr(&mut self, u: &Uop) -> bool {
+        self.vectors();
         self.a.op0f(W32, 0xae, 3, Rm::M(RBP, MXCSR));
         self.a.mov(W32, RCX, Rm::M(RBP, MXCSR));
         self.put(u.d, W64, RCX);
