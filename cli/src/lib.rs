@@ -35,6 +35,8 @@ use std::process::ExitCode;
 pub mod status {
     /// Something given to the program cannot be used.
     pub const BAD_INPUT: u8 = 1;
+    /// With `--lockstep`: the engines differ.
+    pub const DIFFERENCE: u8 = 1;
     /// The guest ended in a triple fault.
     pub const TRIPLE_FAULT: u8 = 2;
     /// The command line makes no sense (`EX_USAGE`).
@@ -50,7 +52,8 @@ Exit status:
   0      the guest switched the machine off (or reset it, with --no-reboot), or Ctrl-A x
   n      what the guest asked for: isa-debug-exit gives (value << 1) | 1,
          `linux --exec` the status of the command
-  1      a file, an image or the host cannot be used; a line says which and why
+  1      a file, an image or the host cannot be used; a line says which and why; or, with
+         --lockstep, the engines differ; a report is on standard error
   2      triple fault; registers and the last block are on standard error
   64     the command line makes no sense
   124    --timeout is up

@@ -5,8 +5,9 @@ use crate::print;
 use anyhow::Context;
 use clap::ValueEnum;
 use emu_core::cpu::mode;
+use emu_core::passes;
 use frontend_x86::lift::{MAX_INSNS, lift_bytes};
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
+use machine::HostCode;
 use std::fmt::Write as _;
 use std::io::{self, Read};
 
@@ -23,6 +24,11 @@ pub struct Lift {
     /// CPU model that the code is for; help lists them
     #[arg(long, value_name = "MODEL[,±FEATURE]…", default_value = CPU, value_parser = parse_cpu)]
     pub cpu: CpuChoice,
+
+    /// Show the host code that is made of it, too; the micro-ops are then those that it is made
+    /// of, after optimisation
+    #[arg(long)]
+    pub host: bool,
 
     /// Take standard input as bytes even if it looks like hexadecimal text
     #[arg(long, conflicts_with = "code")]
@@ -46,12 +52,13 @@ pub enum Bits {
 }
 
 impl Bits {
-    /// Bits per address, and the mode that code is lifted for: as a kernel runs.
-    fn mode(self) -> (u32, u32) {
+    /// The mode that code is lifted for: as a kernel runs.
+    #[must_use]
+    pub fn mode(self) -> u32 {
         match self {
-            Bits::B16 => (16, mode::REAL | mode::SSE | mode::AVX),
-            Bits::B32 => (32, mode::CODE32 | mode::STACK32 | mode::FLAT | mode::SSE | mode::AVX),
-            Bits::B64 => (64, mode::CODE64 | mode::LONG | mode::FLAT | mode::SSE | mode::AVX),
+            Bits::B16 => mode::REAL | mode::SSE | mode::AVX,
+            Bits::B32 => mode::CODE32 | mode::STACK32 | mode::FLAT | mode::SSE | mode::AVX,
+            Bits::B64 => mode::CODE64 | mode::LONG | mode::FLAT | mode::SSE | mode::AVX,
         }
     }
 }
@@ -82,7 +89,8 @@ impl Lift {
         if bytes.is_empty() {
             return usage("no code given, neither as an argument nor on standard input");
         }
-        print(&listing(&bytes, self.bits, self.cpu.model().features.0)).map(|()| 0)
+        let host = if self.host { Some(HostCode::new()?) } else { None };
+        print(&listing(&bytes, self.bits, self.cpu.model().features.0, host)).map(|()| 0)
     }
 }
 
@@ -103,44 +111,26 @@ pub fn hex(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Instructions of `bytes`, each with its micro-ops, for a CPU with `features`; a line says where a
-/// block ends.
+/// Instructions of `bytes`, each with its micro-ops, for a CPU with `features`, and with the code
+/// that `host` makes of each block.
 #[must_use]
-pub fn listing(bytes: &[u8], bits: Bits, features: u128) -> String {
-    let (bitness, mode) = bits.mode();
+pub fn listing(bytes: &[u8], bits: Bits, features: u128, mut host: Option<HostCode>) -> String {
+    let mode = bits.mode();
     let mut text = String::new();
     let mut at = 0;
     while at < bytes.len() {
-        let (block, _) = lift_bytes(&bytes[at..], mode, features, MAX_INSNS);
+        let (mut block, _) = lift_bytes(&bytes[at..], mode, features, MAX_INSNS);
         if block.insns.is_empty() {
             let _ = writeln!(text, "{at:04x}  the code ends within an instruction");
             return text;
         }
-        let ends = block.insns.iter().skip(1).map(|m| m.uop as usize).chain([block.uops.len()]);
-        for (mark, end) in block.insns.iter().zip(ends) {
-            let start = at + usize::from(mark.offset);
-            let code = &bytes[start..bytes.len().min(start + usize::from(mark.len))];
-            let octets: Vec<String> = code.iter().map(|b| format!("{b:02x}")).collect();
-            let _ = writeln!(
-                text,
-                "{start:04x}  {:<24} {}",
-                octets.join(" "),
-                disassemble(code, bitness, start as u64)
-            );
-            for uop in &block.uops[mark.uop as usize..end] {
-                let _ = writeln!(text, "        {uop}");
-            }
-        }
+        let lines = host.as_mut().map_or_else(Vec::new, |host| {
+            passes::run(&mut block);
+            host.of(&block, mode)
+        });
+        text += &machine::listing(&block, &bytes[at..], at as u64, mode, &lines);
         at += (block.len as usize).max(1);
     }
-    text
-}
-
-fn disassemble(code: &[u8], bitness: u32, ip: u64) -> String {
-    let mut insn = Instruction::default();
-    Decoder::with_ip(bitness, code, ip, DecoderOptions::NONE).decode_out(&mut insn);
-    let mut text = String::new();
-    NasmFormatter::new().format(&insn, &mut text);
     text
 }
 
@@ -163,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_instruction_is_listed_with_its_micro_ops() {
-        let text = listing(&[0x48, 0x01, 0xd8, 0x0f, 0x05], Bits::B64, V3);
+        let text = listing(&[0x48, 0x01, 0xd8, 0x0f, 0x05], Bits::B64, V3, None);
         let insns: Vec<&str> = text.lines().filter(|l| !l.starts_with(' ')).collect();
         assert!(insns[0].contains("48 01 d8") && insns[0].contains("add rax,rbx"), "{text}");
         assert!(insns[1].starts_with("0003") && insns[1].contains("syscall"), "{text}");
@@ -175,10 +165,10 @@ mod tests {
     fn no_bytes_are_too_strange() {
         for bits in [Bits::B16, Bits::B32, Bits::B64] {
             for first in 0..=255 {
-                let text = listing(&[first, 0xff, 0x0f, first, 0x66, 0xf0], bits, V3);
+                let text = listing(&[first, 0xff, 0x0f, first, 0x66, 0xf0], bits, V3, None);
                 assert!(text.lines().count() > 0);
             }
         }
-        assert!(listing(&[0x48], Bits::B64, V3).contains("ends within"));
+        assert!(listing(&[0x48], Bits::B64, V3, None).contains("ends within"));
     }
 }

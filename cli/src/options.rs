@@ -24,10 +24,15 @@ pub struct MachineOptions {
     #[arg(long, value_name = "MODEL[,±FEATURE]…", default_value = CPU, value_parser = parse_cpu)]
     pub cpu: CpuChoice,
 
-    /// How guest code runs: interp is the micro-op interpreter, jit translates to host code, auto
-    /// is the best there is, today interp
+    /// How guest code runs: interp is the micro-op interpreter, jit translates all of it to host
+    /// code, auto what has run a few times
     #[arg(long, value_name = "interp|jit|auto", default_value = "auto", value_parser = parse_engine)]
     pub engine: Engine,
+
+    /// Run the machine twice, on the interpreter and on host code, compare as they run, and stop at
+    /// the first difference with a report and status 1; the guest's time is that of --clock icount
+    #[arg(long, conflicts_with_all = ["engine", "trace"])]
+    pub lockstep: bool,
 
     /// The guest's time: the host's, or one nanosecond per instruction with idle time skipped, by
     /// which every run is the same
@@ -52,6 +57,11 @@ pub struct MachineOptions {
     /// Write a trace, of one or several of these
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,…")]
     pub trace: Vec<TraceWhat>,
+
+    /// Name translated code for `perf`, in /tmp/perf-PID.map; also if the environment has
+    /// RING3_PERF_MAP
+    #[arg(long, conflicts_with = "lockstep")]
+    pub perf_map: bool,
 
     /// Where the trace goes; standard error if not given
     #[arg(long, value_name = "PATH", requires = "trace")]

@@ -12,14 +12,16 @@ use crate::signals::SignalGuard;
 use crate::status;
 use crate::terminal::{self, Escape, Key, RawMode};
 use anyhow::Context;
+use machine::lockstep::{Ended, Lockstep, Report};
 use machine::{Control, Error, Machine, MachineConfig, Outcome, Stat};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGPIPE};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, BufWriter, IsTerminal, LineWriter, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::thread;
@@ -30,6 +32,37 @@ pub enum SerialEnd {
     Host(HostEnd),
     /// Output goes to a writer; there is no input.
     Writer(Box<dyn Write + Send>),
+}
+
+/// What runs.
+enum Guest {
+    Machine(Box<Machine>),
+    Lockstep(Box<Lockstep>),
+}
+
+impl Guest {
+    /// The machine whose lines are connected.
+    fn front(&mut self) -> &mut Machine {
+        match self {
+            Guest::Machine(machine) => machine,
+            Guest::Lockstep(both) => both.front(),
+        }
+    }
+
+    fn run(&mut self) -> Result<Ended, Error> {
+        match self {
+            Guest::Machine(machine) => machine.run(None).map(Ended::Same),
+            Guest::Lockstep(both) => both.run(None),
+        }
+    }
+
+    /// Counters: those of the machine under test, if there are two.
+    fn stats(&self) -> Vec<Stat> {
+        match self {
+            Guest::Machine(machine) => machine.stats(),
+            Guest::Lockstep(both) => both.stats(),
+        }
+    }
 }
 
 /// A machine to run, and where its lines end.
@@ -56,7 +89,14 @@ impl Session<'_> {
             return usage("only one serial port can be on stdio");
         }
         let terminal_port = serial.iter().position(|end| stdio(&end));
-        let mut machine = Machine::new(config)?;
+        if options.lockstep && options.audit.is_some() {
+            return usage("an audit runs on one engine: leave --lockstep out");
+        }
+        let mut guest = match options.lockstep {
+            true => Guest::Lockstep(Box::new(Lockstep::new(config)?)),
+            false => Guest::Machine(Box::new(Machine::new(config)?)),
+        };
+        let machine = guest.front();
         let mut files = Files { inputs: &inputs, open: Vec::new() };
         for (port, end) in serial.into_iter().enumerate() {
             match end {
@@ -77,6 +117,9 @@ impl Session<'_> {
                 None => Box::new(io::stderr()),
             };
             machine.trace(options.traced(), out);
+        }
+        if options.perf_map || std::env::var_os("RING3_PERF_MAP").is_some_and(|v| !v.is_empty()) {
+            machine.perf_map(Box::new(LineWriter::new(perf_map()?)));
         }
         files.truncate()?;
         if options.audit.is_some() {
@@ -103,20 +146,24 @@ impl Session<'_> {
         if let Some(time) = options.timeout {
             ending.end_after(time)?;
         }
-        let outcome = machine.run(None);
+        let ended = guest.run();
         let terminal = raw.take().is_some();
         if let Some(counts) = &options.audit {
-            let cpu = &machine.vcpu().cpu;
+            let cpu = &guest.front().vcpu().cpu;
             let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
             *counts = audit::counted(cpu);
         }
-        let status = match (ending.over(), outcome) {
+        let status = match (ending.over(), ended) {
             (Some(status), _) => status,
-            (None, Ok(outcome)) => exit_status(outcome),
+            (None, Ok(Ended::Same(outcome))) => exit_status(outcome),
+            (None, Ok(Ended::Differ(Report { text, .. }))) => {
+                say!("ring3: {}", text.trim_end());
+                status::DIFFERENCE
+            }
             (None, Err(error)) => gone(&error, terminal).ok_or(error)?,
         };
         if let Some(format) = options.stats {
-            print_stats(&machine.stats(), format);
+            print_stats(&guest.stats(), format);
         }
         Ok(status)
     }
@@ -223,6 +270,15 @@ impl Write for Stdout {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The file in which `perf` looks for the names of code that this process makes.
+fn perf_map() -> anyhow::Result<File> {
+    let path = format!("/tmp/perf-{}.map", std::process::id());
+    let mut options = OpenOptions::new();
+    // Anybody may write to that folder: what is there before is not followed.
+    options.write(true).create(true).truncate(true).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+    options.open(&path).with_context(|| format!("cannot write the map of the code to {path}"))
 }
 
 /// Standard input if it is a file, which never makes its reader wait.

@@ -7,9 +7,11 @@
 //! - With a translator the first record of a block counts its runs (`count`); when it is warm the
 //!   block is lifted once more where it is being run, and its first record becomes `native`. To
 //!   lift it again is cheap and happens to one block in many; to keep the micro-ops of all would
-//!   cost more memory than all else here. Blocks that must be looked up each time, or that are one
-//!   instruction, are not counted.
-//! - When the generator's buffer is full its translations go, but no block does: which stores hit
+//!   cost more memory than all else here. Blocks for one instruction alone, and those that straddle
+//!   pages, are not counted.
+//! - The first record of a block that straddles two pages checks the second (`straddle`), as a
+//!   guard in front of it does the first: so it can be linked to.
+//! - When the generator's buffer is full translations go, but no block does: which stores hit
 //!   code, and by that where blocks begin and runs end, is the same on all engines.
 //! - Blocks are found per page, so that a store into code invalidates just those that overlap the
 //!   64-byte granules it touched.
@@ -17,7 +19,7 @@
 use crate::cpu::{Cpu, Jump, mode};
 use crate::interp::{Rec, UNLINKED, thread};
 use crate::mem::phys::CodeMap;
-use crate::native::{Place, Target, Translator};
+use crate::native::{Part, Place, Target, Translator};
 use crate::uop::{Block, Op};
 use rustc_hash::FxHashMap;
 
@@ -44,7 +46,7 @@ pub struct Entry {
     last: u32,
     /// Whether it is still valid.
     live: bool,
-    /// Whether it is valid and translated.
+    /// Whether it is valid and the head of a translated region.
     native: bool,
     /// Per guest instruction: its first record (from `ip`) and its distance in bytes.
     marks: Box<[(u16, u16)]>,
@@ -122,23 +124,27 @@ impl Cache {
         let ip = self.code.len() as u32;
         let n = self.entries.len() as u32;
         let mut marks = threaded.marks;
+        let len = block.len.max(1) as u16;
+        let in_page = (4096 - (off & 4095)).min(len.into());
+        let counts = off != OUTSIDE && mode & (mode::SINGLE | mode::CS_LIMIT) == 0;
         if let Some(warm) = &self.warm {
             cpu.heat.push(warm.runs);
-            if second.is_none() && off != OUTSIDE && mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
-                self.code.push(thread::count(n));
-                self.counted += 1;
-                for m in &mut marks {
-                    m.0 += 1;
-                }
-            }
+        }
+        if let Some(second) = second {
+            self.code.push(thread::straddle(second, in_page));
+        } else if self.warm.is_some() && counts {
+            self.code.push(thread::count(n));
+            self.counted += 1;
+        }
+        let before = (self.code.len() as u32 - ip) as u16;
+        for m in &mut marks {
+            m.0 += before;
         }
         self.code.extend_from_slice(&threaded.recs);
         let last = self.code.len() as u32 - 1;
         if let Some(old) = self.by_key.insert((off, mode), n) {
             self.kill(cpu, old, Some(ip));
         }
-        let len = block.len.max(1) as u16;
-        let in_page = (4096 - (off & 4095)).min(len.into());
         let mut pages = vec![(off, in_page)];
         if let Some(second) = second {
             pages.push((second & !4095, u64::from(len) - in_page));
@@ -172,11 +178,11 @@ impl Cache {
         let e = &mut self.entries[n as usize];
         (e.live, e.native) = (false, false);
         self.code[e.ip as usize] = next.map_or_else(thread::stale, thread::forward);
-        if let Some(warm) = &mut self.warm {
-            warm.translator.kill(e.ip);
-        }
-        let j = &mut cpu.jumps[Jump::index(e.off)];
-        if j.off == e.off && j.mode == e.mode {
+        let (ip, off, mode) = (e.ip, e.off, e.mode);
+        let heads = self.warm.as_mut().map_or(Vec::new(), |warm| warm.translator.kill(ip));
+        self.unhead(cpu, &heads);
+        let j = &mut cpu.jumps[Jump::index(off)];
+        if j.off == off && j.mode == mode {
             *j = Jump::NONE;
         }
     }
@@ -194,6 +200,7 @@ impl Cache {
         cpu.mem.code.clear();
         if let Some(warm) = &mut self.warm {
             warm.translator.clear();
+            cpu.native.targets.clear();
         }
         // Write tags that were withheld come back by the slow path.
     }
@@ -268,53 +275,87 @@ impl Cache {
         found.is_some_and(|e| e.live && e.ip as usize == ip)
     }
 
-    /// Translates the block that starts at record `ip`; `block` is it, lifted again. Gives where
-    /// to go on. When there is no room in the generator's buffer, all translations are dropped.
-    pub fn translate(&mut self, cpu: &mut Cpu, ip: usize, block: &Block) -> usize {
-        let entry = self.host_code(cpu, ip, block).or_else(|| {
-            self.drop_host_code(cpu);
-            self.host_code(cpu, ip, block)
+    /// Whether the block at RAM offset `off` may be part of the region of another one: it has been
+    /// run, and is no head itself. Gives its first record.
+    pub fn joins(&self, cpu: &Cpu, off: u64, mode: u32) -> Option<usize> {
+        let n = *self.by_key.get(&(off, mode))?;
+        let (e, warm) = (&self.entries[n as usize], self.warm.as_ref()?);
+        let run = cpu.heat.get(n as usize).is_some_and(|left| *left < warm.runs);
+        (e.live && e.second.is_none() && !e.native && run).then_some(e.ip as usize)
+    }
+
+    /// Translates the region of the blocks that start at the records of `parts`, lifted again; the
+    /// first is its head. Gives where to go on. When there is no room in the generator's buffer,
+    /// some translations are dropped.
+    pub fn translate(&mut self, cpu: &mut Cpu, parts: &[(usize, Block)]) -> usize {
+        let entry = self.host_code(parts).or_else(|| {
+            self.evict(cpu);
+            self.host_code(parts)
         });
+        let ip = parts[0].0;
         let (Some(entry), Some(n)) = (entry, self.number(ip)) else {
             return self.cool(cpu, ip);
         };
-        let e = &mut self.entries[n];
-        e.native = true;
-        let (first, last) = (e.ip, e.last);
+        self.entries[n].native = true;
         self.code[ip] = thread::native(entry);
-        let end = self.code[last as usize];
-        let linked = match block.uops.last().map(|u| u.op) {
-            Some(Op::Goto) => [end.t, UNLINKED],
-            Some(Op::Jcc | Op::Jrnz) => [end.t, end.f],
-            _ => [UNLINKED; 2],
-        };
-        for (t, taken) in linked.into_iter().zip([true, false]) {
-            if t != UNLINKED {
-                self.tell_link(first, taken, t);
+        for (ip, block) in parts {
+            let Some(n) = self.number(*ip) else { continue };
+            let (first, last) = (self.entries[n].ip, self.entries[n].last);
+            let end = self.code[last as usize];
+            let linked = match block.uops.last().map(|u| u.op) {
+                Some(Op::Goto) => [end.t, UNLINKED],
+                Some(Op::Jcc | Op::Jrnz) => [end.t, end.f],
+                _ => [UNLINKED; 2],
+            };
+            for (t, taken) in linked.into_iter().zip([true, false]) {
+                if t != UNLINKED {
+                    self.tell_link(first, taken, t);
+                }
             }
         }
         ip
     }
 
-    /// Has the block that starts at record `ip` translated; gives its entry.
-    fn host_code(&mut self, cpu: &mut Cpu, ip: usize, block: &Block) -> Option<u64> {
-        let e = &self.entries[self.number(ip)?];
-        let same = block.insns.iter().map(|i| i.offset).eq(e.marks.iter().map(|m| m.1));
-        debug_assert!(same, "a block changed without being invalidated");
-        let insns: Vec<u32> = e.marks.iter().map(|m| e.ip + u32::from(m.0)).collect();
-        let place = Place { first: e.ip, last: e.last, insns: &insns, off: e.off, mode: e.mode };
-        let warm = self.warm.as_mut().filter(|_| same)?;
-        warm.translator.translate(cpu, block, &place)
+    /// Has a region translated; gives its entry.
+    fn host_code(&mut self, parts: &[(usize, Block)]) -> Option<u64> {
+        let mut insns = Vec::with_capacity(parts.len());
+        for (ip, block) in parts {
+            let e = &self.entries[self.number(*ip)?];
+            let same = block.insns.iter().map(|i| i.offset).eq(e.marks.iter().map(|m| m.1));
+            debug_assert!(same, "a block changed without being invalidated");
+            let records: Vec<u32> = e.marks.iter().map(|m| e.ip + u32::from(m.0)).collect();
+            insns.push((e, records, same));
+        }
+        let parts: Vec<Part> = parts
+            .iter()
+            .zip(&insns)
+            .filter(|(_, (.., same))| *same)
+            .map(|((_, block), (e, insns, _))| {
+                let place = Place { first: e.ip, last: e.last, insns, off: e.off, mode: e.mode };
+                Part { block, place }
+            })
+            .collect();
+        let warm = self.warm.as_mut().filter(|_| insns[0].2)?;
+        warm.translator.translate(&parts)
     }
 
-    /// Drops all translations; the blocks stay, and are counted anew.
-    fn drop_host_code(&mut self, cpu: &mut Cpu) {
+    /// Lets the generator drop translations; the blocks stay.
+    fn evict(&mut self, cpu: &mut Cpu) {
         let Some(warm) = &mut self.warm else { return };
-        warm.translator.clear();
-        for (n, e) in self.entries.iter_mut().enumerate().filter(|(_, e)| e.native) {
-            e.native = false;
-            self.code[e.ip as usize] = thread::count(n as u32);
-            cpu.heat[n] = warm.runs;
+        let heads = warm.translator.evict();
+        cpu.native.targets.clear();
+        self.unhead(cpu, &heads);
+    }
+
+    /// The regions of these heads are dropped: the runs of the blocks are counted anew.
+    fn unhead(&mut self, cpu: &mut Cpu, heads: &[u32]) {
+        for &head in heads {
+            let n = self.number(head as usize).filter(|&n| self.entries[n].native);
+            if let Some(n) = n {
+                self.entries[n].native = false;
+                self.code[head as usize] = thread::count(n as u32);
+                self.cool(cpu, head as usize);
+            }
         }
     }
 
@@ -351,8 +392,7 @@ impl Cache {
     /// First record of block `n`; when it is dead, of what has its place.
     fn heir(&self, n: usize) -> u32 {
         let e = &self.entries[n];
-        let heir = self.get(e.off, e.mode).filter(|heir| heir.second.is_none());
-        if e.live { e.ip } else { heir.map_or(e.ip, |heir| heir.ip) }
+        if e.live { e.ip } else { self.get(e.off, e.mode).map_or(e.ip, |heir| heir.ip) }
     }
 
     /// Number of the block that record `ip` belongs to, or, for one that belongs to none, of one

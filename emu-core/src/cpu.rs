@@ -326,7 +326,7 @@ pub struct SysRegs {
 }
 
 /// Entries of [`Cpu::jumps`].
-pub const JUMPS: usize = 4096;
+pub const JUMPS: usize = 16384;
 
 /// An entry of the cache that indirect jumps look into: block by address and mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -425,6 +425,8 @@ pub struct Cpu {
     pub native: Native,
     /// Enters translated host code.
     pub enter: Enter,
+    /// How often translated host code was left, by the number of the [`Leave`].
+    pub native_exits: [u64; 16],
     /// Runs left of each block of the cache until it is warm; empty without a translator.
     pub heat: Vec<u16>,
     /// State of the generator behind RDRAND and RDSEED: seeded with a constant, so that a run can
@@ -480,6 +482,7 @@ impl Cpu {
             rare: Vec::new(),
             native: Native::default(),
             enter: |_, _| Leave::Lookup.at(0),
+            native_exits: [0; 16],
             heat: Vec::new(),
             random: 0,
             vectors: Box::new([0; 256]),
@@ -559,6 +562,22 @@ impl Cpu {
         }
     }
 
+    /// Whether an interrupt or NMI is requested and not masked.
+    pub fn wants_interrupt(&self) -> bool {
+        let board = &self.mem.platform;
+        self.sysflags & rflags::IF != 0 && board.interrupt_pending()
+            || board.nmi_pending() && !self.nmi_blocked
+    }
+
+    /// First record of the block at RIP, if that is among the recent targets of indirect jumps.
+    #[inline(always)]
+    pub fn recent(&self) -> Option<usize> {
+        let va = if self.mode & mode::CODE64 != 0 { self.rip() } else { self.linear_rip() };
+        let off = self.tlb.exec(va)?;
+        let j = &self.jumps[Jump::index(off)];
+        (j.off == off && j.mode == self.mode).then_some(j.ip as usize)
+    }
+
     /// Instructions run: retired, faulted, and an eighth of the iterations of repeated string
     /// instructions. Exact between blocks.
     pub fn icount(&self) -> u64 {
@@ -580,7 +599,7 @@ impl Cpu {
 
     /// After a device access: a newly pending interrupt ends the run at the next block border.
     fn after_io(&mut self) {
-        if self.sysflags & rflags::IF != 0 && self.mem.platform.interrupt_pending() {
+        if self.wants_interrupt() {
             self.kick();
         }
     }
@@ -643,6 +662,14 @@ impl Cpu {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn probe(&mut self, va: u64, n: u64, access: Access) -> Guest<()> {
+        let known = match access {
+            Access::Read => self.tlb.read(va, n),
+            Access::Write => self.tlb.write(va, n).or_else(|| self.tlb.write_beside_code(va, n)),
+            Access::Exec => None,
+        };
+        if known.is_some() {
+            return Ok(());
+        }
         let in_page = 4096 - (va & 4095);
         if n > in_page {
             self.check_crossing(va, in_page)?;
@@ -736,9 +763,16 @@ impl Cpu {
     #[cold]
     #[inline(never)]
     fn write_slow(&mut self, va: u64, w: Width, value: u64) -> Guest<()> {
+        let n = w.bytes();
+        if let Some(off) = self.tlb.write_beside_code(va, n) {
+            self.ram_write(off, w, value);
+            if self.mem.code.page(off) == 0 {
+                self.tlb.unprotect(va);
+            }
+            return Ok(());
+        }
         self.tlb.stats.l1_misses += 1;
         let va = self.wrap_linear(va);
-        let n = w.bytes();
         self.before_access(va, n, true)?;
         let in_page = 4096 - (va & 4095);
         if n > in_page {
@@ -773,13 +807,7 @@ impl Cpu {
     /// page. Code that is hit will be invalidated when the current run ends.
     pub fn phys_write(&mut self, pa: u64, w: Width, value: u64) {
         match self.mem.lookup(pa) {
-            Some((off, true)) => {
-                if self.mem.code.hit(off, w.bytes()) {
-                    self.smc.push((off, w.bytes()));
-                    self.kick();
-                }
-                self.mem.ram.write(off, w, value);
-            }
+            Some((off, true)) => self.ram_write(off, w, value),
             Some((_, false)) => {}
             None => {
                 self.now();
@@ -787,6 +815,15 @@ impl Cpu {
                 self.after_io();
             }
         }
+    }
+
+    /// Writes RAM that may have code.
+    fn ram_write(&mut self, off: u64, w: Width, value: u64) {
+        if self.mem.code.hit(off, w.bytes()) {
+            self.smc.push((off, w.bytes()));
+            self.kick();
+        }
+        self.mem.ram.write(off, w, value);
     }
 
     /// Alignment checking of `n` bytes that are not one number: vectors of 16 and 32 bytes at 16,
@@ -809,7 +846,7 @@ impl Cpu {
             return self.unaligned(|cpu| cpu.read_array(va));
         }
         let mut out = [0; N];
-        if N > 1 && self.tlb.read(va, N as u64).is_none() {
+        if N > 1 {
             self.probe(va, N as u64, Access::Read)?;
         }
         let mut i = 0;
@@ -833,7 +870,7 @@ impl Cpu {
             self.check_array(va, data.len())?;
             return self.unaligned(|cpu| cpu.write_array(va, data));
         }
-        if data.len() > 1 && self.tlb.write(va, data.len() as u64).is_none() {
+        if data.len() > 1 {
             self.probe(va, data.len() as u64, Access::Write)?;
         }
         let mut rest = data;

@@ -30,6 +30,7 @@
 pub mod build;
 pub mod cache;
 pub mod clock;
+pub mod compare;
 pub mod cpu;
 pub mod fault;
 pub mod flags;

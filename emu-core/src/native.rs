@@ -1,8 +1,9 @@
 //! The interface between the run loop and a code generator: what translated host code finds in the
 //! CPU, and what the block cache tells the generator.
 //!
-//! A block that is hot is translated as a whole. Its first record becomes `native`, a handler that
-//! enters the host code; so everything that leads to the block (links, guards, the jump cache)
+//! A block that is hot is translated as a whole, together with blocks of its page that it leads to:
+//! a region, entered at that block, its head. The head's first record becomes `native`, a handler
+//! that enters the host code; so everything that leads to the block (links, guards, the jump cache)
 //! leads there too, and nothing else of the cache changes. Host code leaves with an exit word as a
 //! handler does ([`Leave`](crate::interp::Leave)), whose index is that of the record at which the
 //! guest instruction begins (faults) or of the block's last record (ends); or with
@@ -12,15 +13,16 @@
 //!   (that of the block's first byte, or up to date at a block end), budget, flags.
 //! - In host code flags live in [`Native::flags`] in the host's form, and go back to [`Cpu::flags`]
 //!   when it is left or calls a helper.
-//! - Direct exits of host code jump to each other. An exit begins unlinked: it leaves with
+//! - Direct exits of a region jump to other regions. An exit begins unlinked: it leaves with
 //!   `LinkTaken` or `LinkFall`, and the run loop calls [`Translator::link`] when the interpreter's
-//!   record is linked. When a block dies, [`Translator::kill`] turns its entry into an exit.
+//!   record is linked. When a block dies, so do all regions that it is part of
+//!   ([`Translator::kill`]): their entries become exits.
 
 use crate::cpu::{Cpu, Ymm};
 use crate::uop::Block;
 
 /// What host code keeps in the CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 #[repr(C)]
 pub struct Native {
     /// Arithmetic flags in the host's form (owned by the generator).
@@ -33,13 +35,94 @@ pub struct Native {
     /// Not 0 when the slow path of an access, or a helper, has made host code leave: the low byte
     /// of the exit word ([`Leave`](crate::interp::Leave)).
     pub left: u64,
+    /// Number of what fetches are translated to; see [`Tlb::epoch`](crate::mem::tlb::Tlb::epoch).
+    pub epoch: u64,
+    /// Address of the table of [`Targets`] that indirect jumps look into.
+    pub table: u64,
     /// What of the guest's state is in host registers only (owned by the generator, 0 whenever it
-    /// does not run): bit 0: vector registers.
+    /// does not run): bit 0: vector registers; bit 1: the x87.
     pub live: u64,
     /// Vector temporaries that the generator keeps in host registers, while these are not live.
     pub vectors: [Ymm; 2],
-    /// Scratch words of the generator.
-    pub scratch: [u64; 4],
+    /// The x87 on its way: as FNSAVE stores it in 32-bit protected mode.
+    pub x87: X87Image,
+    /// All of these tables.
+    pub targets: Targets,
+}
+
+/// What FNSAVE stores.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub struct X87Image(pub [u8; 112]);
+
+impl Default for X87Image {
+    fn default() -> X87Image {
+        X87Image([0; 112])
+    }
+}
+
+/// Entries of a table of [`Targets`].
+pub const TARGETS: usize = 1024;
+
+/// Host code by the linear address of the guest's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct HostTarget {
+    /// Linear address of a block's first byte.
+    pub va: u64,
+    /// Its entry.
+    pub host: u64,
+}
+
+/// No code is there: the address is not canonical.
+const NOWHERE: HostTarget = HostTarget { va: 1 << 63, host: 0 };
+
+/// Where indirect jumps of host code find their targets: one table for each of the last few modes
+/// and mappings (epochs), filled by host code.
+pub struct Targets {
+    tables: Box<[[HostTarget; TARGETS]]>,
+    /// Mode and epoch that each table is valid for.
+    keys: [(u32, u32); Self::TABLES],
+    current: usize,
+    next: usize,
+}
+
+impl std::fmt::Debug for Targets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Targets {{ current: {}, keys: {:?} }}", self.current, self.keys)
+    }
+}
+
+impl Default for Targets {
+    fn default() -> Targets {
+        let tables = vec![[NOWHERE; TARGETS]; Self::TABLES].into_boxed_slice();
+        Targets { tables, keys: [(0, 0); Self::TABLES], current: 0, next: 0 }
+    }
+}
+
+impl Targets {
+    const TABLES: usize = 8;
+
+    /// Selects the table for `mode` and `epoch`, an empty one if there is none; gives its address.
+    #[inline]
+    pub fn select(&mut self, mode: u32, epoch: u32) -> u64 {
+        if self.keys[self.current] != (mode, epoch) {
+            self.current =
+                self.keys.iter().position(|k| *k == (mode, epoch)).unwrap_or_else(|| {
+                    let n = self.next;
+                    self.next = (n + 1) % Self::TABLES;
+                    self.keys[n] = (mode, epoch);
+                    self.tables[n].fill(NOWHERE);
+                    n
+                });
+        }
+        self.tables[self.current].as_mut_ptr() as u64
+    }
+
+    /// Empties all tables.
+    pub fn clear(&mut self) {
+        self.tables.as_flattened_mut().fill(NOWHERE);
+    }
 }
 
 /// Where a block stands in the cache.
@@ -55,6 +138,15 @@ pub struct Place<'a> {
     pub off: u64,
     /// Mode it was lifted for.
     pub mode: u32,
+}
+
+/// A block of a region.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// What it does.
+    pub block: &'a Block,
+    /// Where it stands.
+    pub place: Place<'a>,
 }
 
 /// Where a linked exit leads.
@@ -78,7 +170,9 @@ pub enum Target {
 /// Counters of a generator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NativeStats {
-    /// Blocks translated.
+    /// Regions translated.
+    pub regions: u64,
+    /// Blocks in them.
     pub blocks: u64,
     /// Guest instructions in them.
     pub insns: u64,
@@ -92,8 +186,21 @@ pub struct NativeStats {
     pub ns: u64,
     /// Exits linked to host code.
     pub links: u64,
-    /// Times that all translations were dropped because the buffer was full.
-    pub flushes: u64,
+    /// Times that translations were dropped because the buffer was full.
+    pub evictions: u64,
+}
+
+/// An instruction of host code, for reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostInsn {
+    /// Its label, if something in the block jumps there.
+    pub label: Option<usize>,
+    /// Index of the guest instruction that it is for.
+    pub insn: usize,
+    /// Whether it is out of line.
+    pub cold: bool,
+    /// It in assembly language. Names stand for what differs from one run to the next.
+    pub text: String,
 }
 
 /// Runs host code from `entry` until it leaves; gives its exit word.
@@ -104,29 +211,46 @@ pub trait Translator: Send {
     /// How to enter what it makes.
     fn enter(&self) -> Enter;
 
-    /// Translates `block`; gives its entry. `None`: the buffer is full. Then the generator is
-    /// [cleared](Self::clear) and asked once more.
-    fn translate(&mut self, cpu: &mut Cpu, block: &Block, place: &Place) -> Option<u64>;
+    /// Translates a region; its head is the first of `parts`, and the others are blocks of the same
+    /// page and mode. A generator may leave out all but the head. Gives the entry. `None`: the
+    /// buffer is full. Then the generator must [make room](Self::evict), and is asked once more.
+    fn translate(&mut self, parts: &[Part]) -> Option<u64>;
 
-    /// The entry of the block whose first record is `first`, if it is translated.
+    /// The entry of the region whose head is the block whose first record is `first`, if it is
+    /// translated.
     fn entry(&self, first: u32) -> Option<u64>;
 
     /// Links an exit of the block whose first record is `from`: where its condition holds (`taken`;
     /// unconditional ones too) or does not. Nothing happens if `from` is not translated; when it is
-    /// later, it must be linked again.
+    /// later, it must be linked again. In which regions it is makes no difference.
     fn link(&mut self, from: u32, taken: bool, to: Target);
 
     /// The dispatcher has looked up the block whose first record is `first`: if the generator has a
-    /// table of its own for indirect jumps, the block belongs into it again.
+    /// table of its own for indirect jumps behind [`Targets`], the block belongs into it again.
     fn found(&mut self, _first: u32) {}
 
-    /// The block whose first record is `first` is dead: its entry leaves with
-    /// [`Leave::Lookup`](crate::interp::Leave::Lookup) from now on.
-    fn kill(&mut self, first: u32);
+    /// The block whose first record is `first` is dead: the entries of the regions that it is part
+    /// of leave with [`Leave::Lookup`](crate::interp::Leave::Lookup) from now on. Gives the other
+    /// blocks that were heads of those.
+    fn kill(&mut self, first: u32) -> Vec<u32>;
+
+    /// Drops regions, those that were translated first; gives their heads.
+    fn evict(&mut self) -> Vec<u32>;
 
     /// Drops everything.
     fn clear(&mut self);
 
     /// Counters.
     fn stats(&self) -> NativeStats;
+
+    /// Host code that belongs to no block: address, bytes and name.
+    fn routines(&self) -> Vec<(u64, u64, &'static str)> {
+        Vec::new()
+    }
+
+    /// The host code of the block whose first record is `first`, as it is now. Empty if it is not
+    /// translated.
+    fn listing(&self, _first: u32) -> Vec<HostInsn> {
+        Vec::new()
+    }
 }

@@ -27,6 +27,10 @@ pub trait Platform: Send + Sync {
     fn interrupt_pending(&self) -> bool;
     /// Acknowledges the interrupt and gives its vector; `None` when the request went away.
     fn acknowledge(&self) -> Option<u8>;
+    /// Whether there is an NMI to take.
+    fn nmi_pending(&self) -> bool {
+        false
+    }
     /// Takes a pending NMI.
     fn take_nmi(&self) -> bool {
         false

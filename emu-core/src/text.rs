@@ -156,6 +156,12 @@ impl Layout {
 
 struct Vector(Reg);
 
+impl Display for Reg {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(REGS[self.ix()])
+    }
+}
+
 impl Display for Vector {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
         if self.0 == Reg::ZERO { f.write_char('-') } else { write!(f, "v{}", self.0.0) }

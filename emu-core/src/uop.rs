@@ -14,7 +14,7 @@
 //! - **Exact faults**: within one guest instruction no architectural write stands before the last
 //!   micro-op that may fault, unless the instruction is marked restartable.
 
-use crate::cpu::{Cpu, Reg};
+use crate::cpu::{Cpu, Reg, Seg};
 use crate::fault::Guest;
 use crate::flags::{AF, CF, Flags, OF, OSZAPC, SF, ZF};
 use crate::vec::VecOp;
@@ -712,6 +712,16 @@ pub struct HelperDef {
     pub call: HelperFn,
 }
 
+impl HelperDef {
+    /// Of the helpers of the x87, whose names tell so: the guest's opcode as FOP shows it and the
+    /// segment of the memory operand, which are the low bytes of the immediate.
+    pub fn x87(&self, imm: i64) -> Option<(u16, Seg)> {
+        let seg = (imm >> 16) as u8;
+        let seg = Seg::ALL.into_iter().find(|s| *s as u8 == seg)?;
+        self.name.starts_with("x87_").then_some((imm as u16, seg))
+    }
+}
+
 /// A micro-op; which fields mean something depends on its [`Form`].
 #[derive(Clone, Copy, Debug)]
 pub struct Uop {
@@ -824,4 +834,21 @@ pub struct Block {
     pub insns: Vec<InsnMark>,
     /// Guest bytes covered.
     pub len: u32,
+}
+
+impl Block {
+    /// The direct ways out of it: where the condition of its end holds (or always), and where not.
+    /// Each is the width of the instruction pointer, and the distance from the block's start.
+    pub fn exits(&self) -> [Option<(Width, i64)>; 2] {
+        let Some(u) = self.uops.last() else { return [None; 2] };
+        match u.op {
+            Op::Goto => [Some((u.w, u.imm)), None],
+            Op::Jcc => [Some((u.w, u.imm)), Some((u.w, u.fall.into()))],
+            Op::Jrnz => {
+                let w = Width::from_index(u.k);
+                [Some((w, u.imm)), Some((w, u.fall.into()))]
+            }
+            _ => [None; 2],
+        }
+    }
 }

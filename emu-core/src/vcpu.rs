@@ -12,6 +12,7 @@ use crate::native::Translator;
 use crate::passes;
 use crate::uop::Block;
 use crate::watch::{BS, BT};
+use crate::width::Width::{W32, W64};
 use std::io::Write;
 
 bitflags::bitflags! {
@@ -78,23 +79,44 @@ pub struct Vcpu {
     pub stats: RunStats,
     /// Step over the instruction at RIP: its store hits translated code.
     step_over: bool,
-    last: (u64, u32),
+    last: Dispatched,
     traced_tlb: TlbStats,
     tracer: Option<Tracer>,
+    /// Where the names of translated blocks go.
+    perf_map: Option<Box<dyn Write + Send>>,
+}
+
+/// A block that the dispatcher looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dispatched {
+    /// Linear address of its first byte.
+    pub va: u64,
+    /// Mode it was looked up for.
+    pub mode: u32,
+    /// RAM offset of its first byte; `None` if that is not in RAM or not mapped.
+    pub off: Option<u64>,
 }
 
 /// Where a lookup led.
 enum Found {
     /// The block starts at this record and may be linked to.
     Linkable(u32),
-    /// It must be looked up every time (it straddles pages).
+    /// The same, and its first record checks what the lookup has checked.
+    Straddling(u32),
+    /// It must be looked up every time.
     Unlinkable(u32),
 }
 
 impl Found {
+    /// The block whose first record is `ip` and whose second page, if it has one, is `second`.
+    fn new(ip: u32, second: Option<u64>) -> Found {
+        if second.is_some() { Found::Straddling(ip) } else { Found::Linkable(ip) }
+    }
+
     fn ip(&self) -> usize {
         match self {
             Found::Linkable(ip) | Found::Unlinkable(ip) => *ip as usize,
+            Found::Straddling(ip) => *ip as usize + 1,
         }
     }
 }
@@ -107,9 +129,10 @@ impl Vcpu {
             cache: Cache::default(),
             stats: RunStats::default(),
             step_over: false,
-            last: (0, 0),
+            last: Dispatched::default(),
             traced_tlb: TlbStats::default(),
             tracer: None,
+            perf_map: None,
         }
     }
 
@@ -122,6 +145,25 @@ impl Vcpu {
     /// Writes what `what` says to `out` from now on.
     pub fn trace(&mut self, what: Trace, out: Box<dyn Write + Send>) {
         self.tracer = Some(Tracer { what, out });
+    }
+
+    /// Writes a line to `out` for each block that is translated from now on, and for what the
+    /// generator has besides blocks: address, bytes, name, as `perf` reads them.
+    pub fn perf_map(&mut self, out: Box<dyn Write + Send>) {
+        self.perf_map = Some(out);
+        for (at, bytes, name) in self.cache.translator().map_or_else(Vec::new, Translator::routines)
+        {
+            self.name_code(at, bytes, format_args!("ring3:{name}"));
+        }
+    }
+
+    /// A map that cannot be written is written no further.
+    fn name_code(&mut self, at: u64, bytes: u64, name: std::fmt::Arguments) {
+        if let Some(out) = &mut self.perf_map
+            && writeln!(out, "{at:x} {bytes:x} {name}").is_err()
+        {
+            self.perf_map = None;
+        }
     }
 
     fn tracing(&self, what: Trace) -> bool {
@@ -211,13 +253,58 @@ impl Vcpu {
             if stepping || shadow || through || armed || self.tracing(Trace::INSN) {
                 self.single(stepping, through, after_ss);
             } else {
-                self.stats.dispatches += 1;
-                match self.find(self.cpu.mode) {
-                    Ok(found) => self.go(found.ip()),
+                match self.dispatch() {
+                    Ok(ip) => self.go(ip),
                     Err(f) => self.fault(f),
                 }
             }
         }
+    }
+
+    /// Whether all that is left to do before the next instruction is to find its block: a whole
+    /// turn would do nothing else.
+    fn is_quiet(&self) -> bool {
+        let cpu = &self.cpu;
+        let waits = cpu.shutdown || cpu.halted || cpu.shadow || self.step_over;
+        let w = &cpu.watch;
+        let debugged = w.armed || w.shadow || w.pending != 0 || cpu.sysflags & rflags::TF != 0;
+        let stored = !cpu.smc.is_empty() || cpu.mem.code.is_dirty();
+        cpu.budget >= 0
+            && cpu.held == 0
+            && !(waits || debugged || stored)
+            && self.tracer.is_none()
+            && !cpu.wants_interrupt()
+    }
+
+    /// Finds the block at RIP, and lets indirect jumps find it: gives where to go on.
+    fn dispatch(&mut self) -> Guest<usize> {
+        self.stats.dispatches += 1;
+        let m = self.cpu.mode;
+        let found = self.find(m)?;
+        if m & (mode::SINGLE | mode::CS_LIMIT) == 0
+            && let Found::Linkable(ip) | Found::Straddling(ip) = found
+            && let Some(off) = self.cpu.tlb.exec(self.cpu.linear_rip())
+        {
+            self.cache.enter_jump(&mut self.cpu, off, m, ip);
+        }
+        Ok(found.ip())
+    }
+
+    /// The next block after one that has been left, if nothing else is to be done first. `known`:
+    /// it may be among the recent targets of indirect jumps.
+    fn next(&mut self, known: bool) -> Option<usize> {
+        while self.is_quiet() {
+            let cpu = &mut self.cpu;
+            cpu.sysflags &= !rflags::RF;
+            if known && let Some(ip) = cpu.recent() {
+                return Some(ip);
+            }
+            match self.dispatch() {
+                Ok(ip) => return Some(ip),
+                Err(f) => self.fault(f),
+            }
+        }
+        None
     }
 
     /// Delivers an interrupt if one is requested and allowed.
@@ -289,9 +376,15 @@ impl Vcpu {
                     Some(next) => ip = next,
                     None => return,
                 },
-                Leave::Lookup => return,
                 Leave::Warm => ip = self.warm(at),
-                _ => return self.left(why, at),
+                _ => {
+                    self.left(why, at);
+                    // A lookup comes from a jump that did not find its target there.
+                    match self.next(why != Leave::Lookup) {
+                        Some(next) => ip = next,
+                        None => return,
+                    }
+                }
             }
         }
     }
@@ -326,7 +419,53 @@ impl Vcpu {
             return self.cache.cool(&mut self.cpu, at);
         };
         passes::run(&mut block);
-        self.cache.translate(&mut self.cpu, at, &block)
+        let mut parts = vec![(at, block)];
+        if let Some(off) = off {
+            self.gather(&mut parts, off, m);
+        }
+        let bytes = |cache: &Cache| cache.translator().map_or(0, |t| t.stats().bytes);
+        let before = bytes(&self.cache);
+        let next = self.cache.translate(&mut self.cpu, &parts);
+        let made = bytes(&self.cache) - before;
+        if self.perf_map.is_some()
+            && let Some(entry) = self.cache.translator().and_then(|t| t.entry(at as u32))
+        {
+            let ring = if m & mode::USER != 0 { "user" } else { "kernel" };
+            self.name_code(entry, made, format_args!("{ring}:{va:x}"));
+        }
+        next
+    }
+
+    /// Adds to the block at RIP, which is at RAM offset `off`, the blocks of its page that it leads
+    /// to, as far as they have been run.
+    fn gather(&mut self, parts: &mut Vec<(usize, Block)>, off: u64, m: u32) {
+        const BLOCKS: usize = 24;
+        const INSNS: usize = 300;
+        let width = match m & (mode::CODE64 | mode::CODE32 | mode::FLAT) {
+            m if m & mode::CODE64 != 0 => W64,
+            m if m == mode::CODE32 | mode::FLAT => W32,
+            _ => return,
+        };
+        let (rip, mut offs, mut insns) = (self.cpu.rip(), vec![off], 0);
+        let mut n = 0;
+        while n < parts.len() && parts.len() < BLOCKS && insns < INSNS {
+            insns += parts[n].1.insns.len();
+            for (w, delta) in parts[n].1.exits().into_iter().flatten() {
+                let to = offs[n].wrapping_add(delta as u64);
+                if w != width || to >> 12 != off >> 12 || offs.contains(&to) {
+                    continue;
+                }
+                let Some(ip) = self.cache.joins(&self.cpu, to, m) else { continue };
+                self.cpu.set_rip(cut(m, rip.wrapping_add(to).wrapping_sub(off)));
+                if let Ok(mut block) = self.lift_at_rip(m) {
+                    passes::run(&mut block);
+                    parts.push((ip, block));
+                    offs.push(to);
+                }
+            }
+            n += 1;
+        }
+        self.cpu.set_rip(rip);
     }
 
     /// RIP of the instruction that record `at` belongs to; charges those before it.
@@ -359,7 +498,7 @@ impl Vcpu {
     fn find(&mut self, mode: u32) -> Guest<Found> {
         let cpu = &mut self.cpu;
         let va = cpu.linear_rip();
-        self.last = (va, mode);
+        self.last = Dispatched { va, mode, off: None };
         // Bytes up to the limit of CS.
         let room = match mode & mode::CS_LIMIT {
             0 => u64::MAX,
@@ -377,19 +516,14 @@ impl Vcpu {
                 None => return self.outside(mode),
             }
         };
+        self.last.off = Some(off);
         if let Some(e) = self.cache.get(off, mode) {
             let (ip, second, len) = (e.ip, e.second, u64::from(e.len));
             if len > room {
                 return self.up_to_limit(mode);
             }
-            if second.is_none() {
-                if mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
-                    self.cache.enter_jump(cpu, off, mode, ip);
-                }
-                return Ok(Found::Linkable(ip));
-            }
-            if self.second_page(va, off, len)? == second {
-                return Ok(Found::Unlinkable(ip));
+            if second.is_none() || self.second_page(va, off, len)? == second {
+                return Ok(Found::new(ip, second));
             }
         }
         let cpu = &mut self.cpu;
@@ -405,13 +539,7 @@ impl Vcpu {
         self.make_room();
         let cpu = &mut self.cpu;
         let ip = self.cache.insert(cpu, off, second, &block, mode);
-        if second.is_some() {
-            return Ok(Found::Unlinkable(ip));
-        }
-        if mode & (mode::SINGLE | mode::CS_LIMIT) == 0 {
-            self.cache.enter_jump(cpu, off, mode, ip);
-        }
-        Ok(Found::Linkable(ip))
+        Ok(Found::new(ip, second))
     }
 
     /// The block at RIP reaches beyond the limit of CS: its first instruction alone may not.
@@ -438,8 +566,11 @@ impl Vcpu {
         }
         let cpu = &mut self.cpu;
         let next = cpu.wrap_linear(va.wrapping_add(in_page));
+        if let Some(off) = cpu.tlb.exec(next) {
+            return Ok(Some(off));
+        }
         let pa = (cpu.frontend.translate)(cpu, next, Access::Exec)?;
-        Ok(Some(cpu.mem.lookup(pa).map_or(!4095, |(off, _)| off)))
+        Ok(Some(cpu.mem.lookup(pa).map_or(OUTSIDE, |(off, _)| off)))
     }
 
     /// Code that is not in RAM or ROM: one instruction at a time, never kept.
@@ -468,7 +599,9 @@ impl Vcpu {
                 return None;
             }
         };
-        let (Found::Linkable(ip), Some((from, from_mode, first))) = (&found, source) else {
+        let (Found::Linkable(ip) | Found::Straddling(ip), Some((from, from_mode, first))) =
+            (&found, source)
+        else {
             return Some(found.ip());
         };
         if from_mode == m && self.cache.stats.flushes == generation {
@@ -491,7 +624,7 @@ impl Vcpu {
             self.cache.stats.links += 1;
             self.cache.tell_link(first, taken, target);
         }
-        Some(*ip as usize)
+        Some(found.ip())
     }
 
     /// Runs the one instruction at RIP; then its debug traps are pending, the single step's too if
@@ -558,9 +691,14 @@ impl Vcpu {
         }
     }
 
+    /// The block that the dispatcher looked up last.
+    pub fn last_block(&self) -> Dispatched {
+        self.last
+    }
+
     /// The micro-ops of the block that the dispatcher entered last, lifted anew: for reports.
     pub fn last_block_text(&mut self) -> String {
-        let (va, m) = self.last;
+        let Dispatched { va, mode: m, .. } = self.last;
         let rip = self.cpu.rip();
         let base = if m & mode::CODE64 != 0 { 0 } else { self.cpu.base(crate::cpu::Seg::Cs) };
         self.cpu.set_rip(va.wrapping_sub(base));

@@ -127,6 +127,7 @@ pub fn lift_bytes(bytes: &[u8], mode: u32, features: u128, most: usize) -> (Bloc
     let mut b = Builder::new();
     let mut insn = Instruction::default();
     let mut complete = true;
+    let mut after_sti = false;
     while b.insn_count() < most {
         decoder.decode_out(&mut insn);
         if insn.code() == Code::INVALID && decoder.last_error() == DecoderError::NoMoreBytes {
@@ -152,10 +153,14 @@ pub fn lift_bytes(bytes: &[u8], mode: u32, features: u128, most: usize) -> (Bloc
                 break;
             }
         }
-        lift_insn(&mut b, &insn, mode, features);
-        if b.ended() {
+        let sti = insn.mnemonic() == Mnemonic::Sti;
+        let next = b.next_offset() as usize + insn.len();
+        let last = sti && (b.insn_count() + 1 >= most || !is_whole(&bytes[next..], mode));
+        lift_insn(&mut b, &insn, if last { mode | mode::SINGLE } else { mode }, features);
+        if b.ended() || after_sti {
             break;
         }
+        after_sti = sti;
     }
     if !b.ended() && b.insn_count() > 0 {
         let to = b.next_offset();
@@ -167,6 +172,13 @@ pub fn lift_bytes(bytes: &[u8], mode: u32, features: u128, most: usize) -> (Bloc
         b.goto(w, to);
     }
     (b.finish(), complete)
+}
+
+/// Whether all of the first instruction is in `bytes`.
+fn is_whole(bytes: &[u8], mode: u32) -> bool {
+    let mut decoder = Decoder::with_ip(bitness(mode), bytes, 0, DecoderOptions::NONE);
+    let known = decoder.decode().code() != Code::INVALID;
+    known || bytes.len() >= MAX_LEN || decoder.last_error() != DecoderError::NoMoreBytes
 }
 
 /// Whether `bytes` are an instruction that only its prefixes make invalid, by making it longer

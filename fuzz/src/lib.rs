@@ -1,5 +1,8 @@
 //! What the fuzz targets share: how a fuzzer's bytes become a mode, a CPU model and guest code.
 
+pub mod machine;
+pub mod tiers;
+
 use emu_core::cpu::mode;
 use emu_core::uop::Block;
 use emu_core::verify::verify_with;

@@ -18,18 +18,23 @@
 //! | [`machine`](Machine) | configuration, memory layout, the run loop, reset |
 //! | [`pc`] | the board: which chip answers where, which line goes where |
 //! | [`boot`], [`acpi`] | boot protocols and tables for kernels started without firmware |
+//! | [`lockstep`] | the same machine on two engines, compared as it runs |
 //! | [`control`](Control) | stop a machine, send it input |
 #![forbid(unsafe_code)]
 
 pub mod acpi;
 pub mod boot;
 mod control;
+mod listing;
+pub mod lockstep;
 mod machine;
 pub mod pc;
 mod report;
 
 pub use control::{Buffer, Control, SERIAL_PORTS};
 pub use frontend_x86::model::{CpuModel, ModelError};
+pub use listing::{HostCode, listing};
+pub use lockstep::Lockstep;
 pub use machine::{
     Boot, ClockKind, Engine, Error, Kernel, MEMORY_MIN, Machine, MachineConfig, Outcome,
     host_translator,

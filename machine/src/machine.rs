@@ -13,7 +13,7 @@
 use crate::acpi::{self, AcpiLayout};
 use crate::boot::{self, e820};
 use crate::control::{Control, SERIAL_PORTS};
-use crate::pc::{Board, DebugExit, Event, Output};
+use crate::pc::{Board, DebugExit, Event, Input, Output};
 use crate::report::{self, Stat};
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Seg};
@@ -55,6 +55,9 @@ pub enum ClockKind {
     Icount,
 }
 
+/// Runs after which [`Engine::Auto`] translates a block.
+const WARM: u16 = 20;
+
 /// How guest code runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
@@ -62,7 +65,8 @@ pub enum Engine {
     Interp,
     /// Translated to host code before it runs at all.
     Jit,
-    /// The best there is: the interpreter, as long as no translator is known to be better.
+    /// Interpreted at first, and translated to host code once it has run a few times, where there
+    /// is a translator for the host.
     #[default]
     Auto,
 }
@@ -225,6 +229,8 @@ pub struct Machine {
     kernel: Option<Kernel>,
     memory: u64,
     no_reboot: bool,
+    /// Bytes that the chips have put out.
+    pub(crate) sent: u64,
     /// How long [`Machine::run`] ran, and how long of this it slept.
     ran: Duration,
     slept: Duration,
@@ -262,11 +268,15 @@ impl Machine {
             },
             memory,
             no_reboot,
+            sent: 0,
             ran: Duration::ZERO,
             slept: Duration::ZERO,
         };
-        if engine == Engine::Jit {
-            machine.set_translator(host_translator().ok_or(Error::NoTranslator)?, 1);
+        match (engine, host_translator()) {
+            (Engine::Interp, _) | (Engine::Auto, None) => {}
+            (Engine::Jit, None) => return Err(Error::NoTranslator),
+            (Engine::Jit, Some(translator)) => machine.set_translator(translator, 1),
+            (Engine::Auto, Some(translator)) => machine.set_translator(translator, WARM),
         }
         machine.start()?;
         if no_reboot {
@@ -314,6 +324,14 @@ impl Machine {
         &self.vcpu
     }
 
+    /// Runs the CPU for `budget` instructions, within a turn.
+    pub(crate) fn run_cpu(&mut self, budget: i64) -> Stop {
+        let start = Instant::now();
+        let stop = self.vcpu.run(budget);
+        self.ran += start.elapsed();
+        stop
+    }
+
     /// Translates code with `translator` from its run number `runs` on (1 is the first), whatever
     /// the configuration said.
     pub fn set_translator(&mut self, translator: Box<dyn Translator>, runs: u16) {
@@ -328,6 +346,11 @@ impl Machine {
             self.board.trace_io(Box::new(out.clone()));
         }
         self.vcpu.trace(what, Box::new(out));
+    }
+
+    /// Names translated code in `out` from now on, as `perf` reads it in `/tmp/perf-PID.map`.
+    pub fn perf_map(&mut self, out: Box<dyn Write + Send>) {
+        self.vcpu.perf_map(out);
     }
 
     /// Counts sensitive instructions from now on; see [`frontend_x86::sensitive`].
@@ -389,11 +412,27 @@ impl Machine {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn turn(&mut self, until: Option<Instant>) -> Result<Option<Outcome>, Error> {
+        let (slice, _) = self.begin();
+        let stop = self.vcpu.run(slice);
+        self.end(stop, until)
+    }
+
+    /// The first part of a turn, up to the run of the CPU: gives the instructions of that, and the
+    /// input that the chips have taken.
+    pub(crate) fn begin(&mut self) -> (i64, Input) {
         let now = self.vcpu.cpu.now();
         self.read_inputs();
-        self.board.receive(&self.control);
+        let input = self.board.receive(&self.control);
         self.board.advance();
-        let stop = self.vcpu.run(self.slice(now));
+        (self.slice(now), input)
+    }
+
+    /// The last part of a turn, after the CPU has stopped.
+    pub(crate) fn end(
+        &mut self,
+        stop: Stop,
+        until: Option<Instant>,
+    ) -> Result<Option<Outcome>, Error> {
         self.transmit()?;
         match (self.board.take_event(), stop) {
             (Some(Event::PowerOff), _) => return Ok(Some(Outcome::PowerOff)),
@@ -450,8 +489,9 @@ impl Machine {
     }
 
     /// Writes what the chips have put out.
-    fn transmit(&mut self) -> Result<(), Error> {
+    pub(crate) fn transmit(&mut self) -> Result<(), Error> {
         for (output, bytes) in self.board.take_output() {
+            self.sent += bytes.len() as u64;
             if let Some((_, to)) = self.outputs.iter_mut().find(|(o, _)| *o == output) {
                 let written = to.write_all(&bytes).and_then(|()| to.flush());
                 written.map_err(|error| Error::Output { output, error })?;

@@ -178,6 +178,9 @@ impl fmt::Display for Output {
     }
 }
 
+/// Bytes of input, each with its serial port.
+pub(crate) type Input = Vec<(usize, u8)>;
+
 /// How often the CPU used the board.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BoardStats {
@@ -274,6 +277,8 @@ pub struct Board {
     trace: OnceLock<Mutex<Box<dyn Write + Send>>>,
     /// Whether the CPU has an interrupt to take: kept by `settle`.
     pending: AtomicBool,
+    /// The same for an NMI.
+    nmi: AtomicBool,
     clock: Arc<Clock>,
 }
 
@@ -316,7 +321,8 @@ impl Board {
         // Lines that are high at power-up are no edges to whoever listens later.
         chips.settle();
         let pending = AtomicBool::new(chips.interrupt_pending());
-        Board { chips: Mutex::new(chips), trace: OnceLock::new(), pending, clock }
+        let nmi = AtomicBool::new(false);
+        Board { chips: Mutex::new(chips), trace: OnceLock::new(), pending, nmi, clock }
     }
 
     fn chips(&self) -> MutexGuard<'_, Chips> {
@@ -329,6 +335,7 @@ impl Board {
         let result = f(&mut chips, self.clock.now());
         chips.settle();
         self.pending.store(chips.interrupt_pending(), Relaxed);
+        self.nmi.store(chips.nmi, Relaxed);
         result
     }
 
@@ -374,11 +381,15 @@ impl Board {
         .min()
     }
 
-    /// Hands waiting input to the serial ports.
-    pub(crate) fn receive(&self, control: &Control) {
+    /// Hands waiting input to the serial ports; gives what they have taken.
+    pub(crate) fn receive(&self, control: &Control) -> Input {
+        let mut taken = Input::new();
         control.receive(|n, byte| {
-            self.with(|c, now| c.listeners[n].listens(now) && c.com[n].push_rx(byte))
+            let takes = self.with(|c, now| c.listeners[n].listens(now) && c.com[n].push_rx(byte));
+            taken.extend(takes.then_some((n, byte)));
+            takes
         });
+        taken
     }
 
     /// Takes what the chips have put out since the last call.
@@ -486,9 +497,12 @@ impl Platform for Board {
         })
     }
 
+    fn nmi_pending(&self) -> bool {
+        self.nmi.load(Relaxed)
+    }
+
     fn take_nmi(&self) -> bool {
-        let mut c = self.chips();
-        std::mem::take(&mut c.nmi)
+        self.nmi_pending() && self.with(|c, _| std::mem::take(&mut c.nmi))
     }
 }
 

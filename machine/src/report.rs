@@ -3,6 +3,7 @@
 use crate::pc::BoardStats;
 use emu_core::cpu::{Cpu, Reg, Seg, Segment, mode};
 use emu_core::fault::vector;
+use emu_core::interp::Leave;
 use emu_core::native::Translator;
 use emu_core::vcpu::Vcpu;
 use std::fmt::Write;
@@ -45,6 +46,17 @@ const EXCEPTIONS: &[(u8, &str)] = &[
     (vector::DF, "exceptions_df"),
     (vector::GP, "exceptions_gp"),
     (vector::PF, "exceptions_pf"),
+];
+
+/// Why host code was left.
+const EXITS: &[(&str, &[Leave])] = &[
+    ("native_exits_interpreter", &[Leave::Next]),
+    ("native_exits_lookup", &[Leave::Lookup]),
+    ("native_exits_unlinked", &[Leave::LinkTaken, Leave::LinkFall]),
+    ("native_exits_budget", &[Leave::Budget]),
+    ("native_exits_helper", &[Leave::Exit]),
+    ("native_exits_fault", &[Leave::Fault]),
+    ("native_exits_code_write", &[Leave::Smc]),
 ];
 
 /// All counters, in the order in which they are shown.
@@ -97,8 +109,15 @@ pub fn stats(vcpu: &Vcpu, board: BoardStats, busy: Duration) -> Vec<Stat> {
             ("native_bytes_per_insn", ratio(native.bytes, native.insns)),
             ("native_ns_per_insn", ratio(native.ns, native.insns)),
             ("native_links", count(native.links)),
-            ("native_flushes", count(native.flushes)),
+            ("native_evictions", count(native.evictions)),
         ]);
+        let exits = |why: &[Leave]| why.iter().map(|l| cpu.native_exits[*l as usize]).sum();
+        let entries: u64 = cpu.native_exits.iter().sum();
+        rows.extend([
+            ("native_entries", count(entries)),
+            ("insns_per_native_entry", ratio(insns, entries)),
+        ]);
+        rows.extend(EXITS.iter().map(|(name, why)| (*name, count(exits(why)))));
     }
     let vector = |v: u8| cpu.vectors[usize::from(v)];
     rows.push(("exceptions", count((0..32).map(vector).sum())));

@@ -4,30 +4,14 @@
 //! that any exception is a triple fault; or real-mode code in a ROM.
 
 mod engines;
+mod pvh;
 
-use machine::{Boot, Buffer, ClockKind, DebugExit, Kernel, Machine, MachineConfig, Outcome, Value};
+use machine::{Boot, Buffer, ClockKind, DebugExit, Engine, Machine, MachineConfig, Outcome, Value};
+use pvh::pvh;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Where the programs lie.
-const BASE: u32 = 0x10_0000;
-
-/// An ELF file with a PVH note whose only segment is `code`, at [`BASE`].
-fn pvh(code: &[u8]) -> Boot {
-    const DATA: usize = 52 + 2 * 32;
-    let mut image = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
-    // From e_version: e_phoff is 52, e_ehsize 52, e_phentsize 32, e_phnum 2.
-    let header = [1, BASE, 52, 0, 0, 52 | 32 << 16, 2, 0];
-    let len = code.len() as u32;
-    let load = [1, DATA as u32 + 20, BASE, BASE, len, len, 7, 1];
-    let note = [4, DATA as u32, 0, 0, 20, 20, 4, 4];
-    let data = [4, 4, 18, u32::from_le_bytes(*b"Xen\0"), BASE];
-    let words = header.iter().chain(&load).chain(&note).chain(&data);
-    image.extend(words.flat_map(|w| w.to_le_bytes()));
-    image.extend_from_slice(code);
-    Boot::Kernel(Kernel { image, ..Kernel::default() })
-}
 
 /// A ROM of 64 KiB that runs `code` in real mode with CS and DS at its start.
 fn rom(code: &[u8]) -> Boot {
@@ -40,10 +24,13 @@ fn rom(code: &[u8]) -> Boot {
     Boot::Rom(rom)
 }
 
-fn machine(boot: Boot, clock: ClockKind) -> Machine {
+fn config(boot: Boot, clock: ClockKind) -> MachineConfig {
     let debug_exit = Some(DebugExit::default());
-    let config = MachineConfig { memory: 16 << 20, clock, debug_exit, ..MachineConfig::new(boot) };
-    Machine::new(config).unwrap()
+    MachineConfig { memory: 16 << 20, clock, debug_exit, ..MachineConfig::new(boot) }
+}
+
+fn machine(boot: Boot, clock: ClockKind) -> Machine {
+    Machine::new(config(boot, clock)).unwrap()
 }
 
 #[track_caller]
@@ -237,9 +224,15 @@ fn random_code_never_panics() {
     for seed in 0..60 {
         let bytes: Vec<u8> = (0..0x2000).flat_map(|_| next().to_le_bytes()).collect();
         let boot = if seed % 2 == 0 { Boot::Rom(bytes) } else { pvh(&bytes) };
-        let start = || machine(boot.clone(), ClockKind::Icount);
         for generator in engines::generators() {
-            let (end, [_, b]) = engines::in_step(start, generator, 1, SECOND / 10, 400);
+            let boot = boot.clone();
+            let start = move || {
+                let engine = Engine::Interp;
+                Machine::new(MachineConfig { engine, ..config(boot.clone(), ClockKind::Icount) })
+                    .unwrap()
+            };
+            let (end, both) = engines::in_step(start, generator, 1, SECOND / 10, 400);
+            let b = &both.machines()[1];
             ends[usize::from(end.is_none())] += 1;
             blocks += b.vcpu().cache.translator().unwrap().stats().blocks;
         }

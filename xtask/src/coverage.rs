@@ -5,7 +5,6 @@
 
 use anyhow::{Context, bail};
 use clap::Args;
-use machine::CpuModel;
 use oracle::Bits;
 use ring3::diff::coverage::{Evidence, cases, check, page};
 use ring3::diff::{Campaign, Report};
@@ -64,8 +63,7 @@ impl Coverage {
 
     fn campaign(&self, bits: Bits) -> anyhow::Result<Report> {
         let (count, seed) = (self.samples, self.seed);
-        let campaign =
-            Campaign { count, seed, bits, cpu: CpuModel::default(), only: Vec::new(), show: 0 };
+        let campaign = Campaign { show: 0, ..Campaign::new(count, seed, bits) };
         campaign.run(|_, _| {})
     }
 }

@@ -3,7 +3,7 @@
 use super::asm::{RAX, RCX, RDX, Rm};
 use super::{Compiler, Loc, loc};
 use emu_core::cpu::Reg;
-use emu_core::flags::{AF, CF, OF, OSZAPC};
+use emu_core::flags::{CF, OF, OSZAPC};
 use emu_core::uop::{Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 
@@ -473,8 +473,8 @@ impl Compiler<'_> {
             return false;
         }
         // All that may be left as they are.
-        self.live = OSZAPC;
-        self.clobber();
+        self.save();
+        self.host = false;
         self.a.mov(W64, RDX, rm(u.a));
         self.value(RCX, W32, u.b);
         self.a.alu_imm(W32, 4, Rm::R(RCX), if w == W64 { 63 } else { 31 });
@@ -550,39 +550,6 @@ impl Compiler<'_> {
         }
         self.put(u.d, w, RDX);
         true
-    }
-
-    /// Makes the flags ready for a host instruction that writes `nat` and reads `reads` of them;
-    /// `false` if it can't be one for `u`.
-    pub(super) fn flags(&mut self, u: &Uop, nat: u32, reads: u32) -> bool {
-        let live = self.live;
-        let need = u.fl & live;
-        if need & !nat != 0 || (need != 0 && nat & !u.fl & live != 0) {
-            return false;
-        }
-        let keep = live & !need;
-        // Saving may destroy them.
-        if need == 0 && live != 0 {
-            self.save();
-        }
-        if reads != 0 || (need != 0 && keep != 0) {
-            self.want_host();
-        }
-        if need == 0 {
-            self.host = false;
-        } else {
-            (self.host, self.memory) = (true, false);
-            self.af_zero &= nat & AF == 0;
-        }
-        true
-    }
-
-    /// Before what destroys the host's flags: they must be in memory if anybody wants them.
-    pub(super) fn clobber(&mut self) {
-        if self.live != 0 {
-            self.save();
-        }
-        self.host = false;
     }
 }
 

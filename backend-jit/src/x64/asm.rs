@@ -289,6 +289,11 @@ impl Asm {
         self.bind_to(site, self.here());
     }
 
+    /// Lets the jump that ended at `site` lead to code of this buffer at `address`.
+    pub fn bind_far(&mut self, site: usize, address: u64) {
+        self.bind_to(site, address.wrapping_sub(self.origin) as usize);
+    }
+
     /// Calls code of this buffer at `address`.
     pub fn call_near(&mut self, address: u64) {
         self.byte(0xe8);

@@ -2,14 +2,20 @@
 //! line, and the guards of links into other pages.
 
 use super::alu::rm;
-use super::asm::{Asm, RAX, RBP, RCX, RDX, Rm, cc};
-use super::memory::Kind;
-use super::{BUDGET, Cold, Compiler, JumpEntry, NATIVE_LEFT, NATIVE_TLB, Site, vector};
-use crate::enter::{self, BIAS, PINNED, RIP};
+use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
+use super::flags::State;
+use super::memory::{Kind, SIZES};
+use super::region::{Later, based};
+use super::{
+    Cold, Compiler, JumpEntry, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE, NATIVE_TLB,
+    RIP, Site, vector, x87,
+};
+use crate::enter::{self, BIAS, BUDGET, PINNED};
 use core::mem::offset_of;
-use emu_core::cpu::{JUMPS, Reg, mode};
+use emu_core::cpu::{Cpu, JUMPS, Reg, mode};
 use emu_core::interp::Leave;
-use emu_core::mem::tlb::Entry;
+use emu_core::mem::tlb::{Entry, FETCHES, Fetch, L1, Slot};
+use emu_core::native::{HostTarget, TARGETS};
 use emu_core::uop::{Op, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 
@@ -25,6 +31,29 @@ pub(super) struct Routines {
     pub vectors: u64,
     pub rcp: u64,
     pub rsqrt: u64,
+    indirect: u64,
+    /// By read or write and the place of the bytes in [`SIZES`].
+    pub(super) fill: [[u64; SIZES.len()]; 2],
+}
+
+impl Routines {
+    /// Their addresses and names, for listings.
+    pub(super) fn names(&self) -> impl Iterator<Item = (u64, &'static str)> {
+        let &Routines { load, load_rmw, store, call, call_kept, vectors, .. } = self;
+        let &Routines { rcp, rsqrt, indirect, fill, .. } = self;
+        let others = [
+            (load, "load"),
+            (load_rmw, "load_rmw"),
+            (store, "store"),
+            (call, "run"),
+            (call_kept, "run_kept"),
+            (vectors, "vectors"),
+            (rcp, "rcp"),
+            (rsqrt, "rsqrt"),
+            (indirect, "indirect"),
+        ];
+        others.into_iter().chain(fill.into_iter().flatten().map(|a| (a, "fill")))
+    }
 }
 
 /// `mov eax, word; ret`: how host code is left.
@@ -34,8 +63,9 @@ pub(super) fn leave(a: &mut Asm, word: u32) {
     a.ret();
 }
 
-/// Emits the routines. Each takes in EDX the record to leave at, shifted left by 8.
-pub(super) fn routines(a: &mut Asm) -> Routines {
+/// Emits the routines. Those that call Rust take in EDX the record to leave at, shifted left by 8.
+/// `jumps` is the address of the generator's table of indirect targets.
+pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     let mut at = |f: &mut dyn FnMut(&mut Asm)| {
         let start = a.origin + a.here() as u64;
         f(a);
@@ -65,20 +95,25 @@ pub(super) fn routines(a: &mut Asm) -> Routines {
     let load = access(enter::load as *const () as usize);
     let load_rmw = access(enter::load_rmw as *const () as usize);
     let store = access(enter::store as *const () as usize);
-    // EAX: index of the micro-op.
+    // RAX: address of the micro-op.
     let run = |a: &mut Asm, keep: bool| {
         a.push(RDX);
         for (slot, host) in pinned() {
             a.store(W64, Rm::M(RBP, slot), host);
         }
         a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
-        a.mov(W32, 6, Rm::R(RAX));
+        a.mov(W64, 6, Rm::R(RAX));
         to_rust(a);
+        x87::save(a);
         if !keep {
             vector::dead(a);
+            x87::dead(a);
         }
         a.call_far(enter::run as *const () as usize as u64);
         from_rust(a);
+        if keep {
+            x87::restore(a);
+        }
         for (slot, host) in pinned() {
             a.mov(W64, host, Rm::M(RBP, slot));
         }
@@ -93,26 +128,122 @@ pub(super) fn routines(a: &mut Asm) -> Routines {
     let call = at(&mut |a| run(a, false));
     let call_kept = at(&mut |a| run(a, true));
     let vectors = at(&mut vector::routine);
+    let indirect = at(&mut |a| indirect_routine(a, jumps));
+    let mut fill = [[0; SIZES.len()]; 2];
+    for (write, row) in fill.iter_mut().enumerate() {
+        for (n, to) in SIZES.iter().zip(row) {
+            *to = at(&mut |a| fill_routine(a, write != 0, *n as i64));
+        }
+    }
     let [rcp, rsqrt] = [false, true].map(|root| {
         let constants = at(&mut |a| vector::approximate::constants(a, root));
         at(&mut |a| vector::approximate::routine(a, root, constants))
     });
-    Routines { load, load_rmw, store, call, call_kept, vectors, rcp, rsqrt }
+    Routines { load, load_rmw, store, call, call_kept, vectors, rcp, rsqrt, indirect, fill }
 }
 
-/// What of the guest's state is in host registers only goes to [`Cpu`](emu_core::cpu::Cpu).
+/// Address of the level-1 entry for the linear address in EAX, in RCX.
+fn entry(a: &mut Asm, to: u8) {
+    const SIZE: u32 = size_of::<Entry>().trailing_zeros();
+    a.mov(W32, to, Rm::R(RAX));
+    a.ext(W32, 0xc1, 5, Rm::R(to));
+    a.byte(12 - SIZE as u8);
+    a.alu_imm(W32, 4, Rm::R(to), ((L1 - 1) << SIZE) as i64);
+    a.op(W64, 0x03, to, Rm::M(RBP, NATIVE_TLB));
+}
+
+/// Fills the slot at `rbp + rcx`, which an access of `n` bytes has missed; RAX is that access's
+/// address less the slot's page. Returns behind the jump that follows the call if it cannot.
+fn fill_routine(a: &mut Asm, write: bool, n: i64) {
+    let slot = |d: usize| Rm::X(RBP, RCX, 0, d as i32);
+    let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
+    // Pages are multiples of 4096: what lies across a border still does.
+    a.mov(W32, RDX, Rm::R(RAX));
+    a.alu_imm(W32, 4, Rm::R(RDX), 4095);
+    a.alu_imm(W32, 7, Rm::R(RDX), 4096 - n);
+    let across = a.jcc(cc::A);
+    a.op(W64, 0x03, RAX, slot(offset_of!(Slot, page)));
+    a.alu_imm(W64, 4, Rm::R(RAX), -4096);
+    entry(a, RDX);
+    a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
+    let unknown = a.jcc(cc::NE);
+    a.store(W64, slot(offset_of!(Slot, page)), RAX);
+    a.mov(W64, RDX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
+    a.op(W64, 0x03, RDX, Rm::M(RBP, NATIVE_RAM));
+    a.store(W64, slot(offset_of!(Slot, addend)), RDX);
+    a.op(W64, 0x03, RAX, Rm::R(RDX));
+    a.store(W64, slot(offset_of!(Slot, host)), RAX);
+    a.ret();
+    a.bind(across);
+    a.bind(unknown);
+    a.alu_imm(W64, 0, Rm::M(RSP, 0), 5);
+    a.ret();
+}
+
+/// The entry of [`Targets`](emu_core::native::Targets) for the address in `va`: its own address is
+/// `RDX + RCX`.
+fn target(a: &mut Asm, va: u8) {
+    const SIZE: u32 = size_of::<HostTarget>().trailing_zeros();
+    a.mov(W32, RCX, Rm::R(va));
+    a.ext(W32, 0xc1, 4, Rm::R(RCX));
+    a.byte(SIZE as u8);
+    a.alu_imm(W32, 4, Rm::R(RCX), ((TARGETS - 1) << SIZE) as i64);
+    a.mov(W64, RDX, Rm::M(RBP, NATIVE_TABLE));
+}
+
+/// Goes on at the linear address of RIP in RAX, in the mode in ECX, if there is host code for it;
+/// else leaves with the word in EDX. Jumped to.
+fn indirect_routine(a: &mut Asm, jumps: u64) {
+    let field = |d: usize| Rm::M(RCX, d as i32);
+    [RDX, RCX, RAX].iter().for_each(|&r| a.push(r));
+    let miss = executable(a);
+    a.mov(W32, RCX, Rm::R(RAX));
+    a.ext(W32, 0xc1, 5, Rm::R(RCX));
+    a.byte(12);
+    a.op(W32, 0x33, RCX, Rm::R(RAX));
+    a.alu_imm(W32, 4, Rm::R(RCX), JUMPS as i64 - 1);
+    a.ext(W32, 0xc1, 4, Rm::R(RCX));
+    a.byte(size_of::<JumpEntry>().trailing_zeros() as u8);
+    a.imm(RDX, jumps);
+    a.op(W64, 0x03, RCX, Rm::R(RDX));
+    a.op(W64, 0x3b, RAX, field(offset_of!(JumpEntry, off)));
+    let other = a.jcc(cc::NE);
+    a.mov(W32, RDX, Rm::M(RSP, 8));
+    a.op(W32, 0x3b, RDX, field(offset_of!(JumpEntry, mode)));
+    let mode = a.jcc(cc::NE);
+    // The buffer begins with the routines.
+    a.mov(W32, RCX, field(offset_of!(JumpEntry, at)));
+    let base = a.origin;
+    a.imm(RAX, base);
+    a.op(W64, 0x03, RAX, Rm::R(RCX));
+    a.push(RAX);
+    a.mov(W64, RAX, Rm::M(RSP, 8));
+    target(a, RAX);
+    a.store(W64, Rm::X(RDX, RCX, 0, offset_of!(HostTarget, va) as i32), RAX);
+    a.pop(RAX);
+    a.store(W64, Rm::X(RDX, RCX, 0, offset_of!(HostTarget, host) as i32), RAX);
+    [RCX; 3].iter().for_each(|&r| a.pop(r));
+    // jmp rax
+    a.bytes(&[0xff, 0xe0]);
+    [miss, other, mode].iter().for_each(|&j| a.bind(j));
+    [RCX, RCX, RAX].iter().for_each(|&r| a.pop(r));
+    a.ret();
+}
+
+/// The budget and, if they are live, the guest's vector registers to [`Cpu`].
 fn to_rust(a: &mut Asm) {
     vector::save(a);
+    a.store(W64, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32), BUDGET);
 }
 
-/// The way back.
+/// Back to them.
 fn from_rust(a: &mut Asm) {
     vector::restore(a);
+    a.mov(W64, BUDGET, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32));
 }
 
 fn pinned() -> impl Iterator<Item = (i32, u8)> {
-    let gprs = PINNED.iter().enumerate().map(|(i, &h)| (8 * i as i32 - 128, h));
-    gprs.chain([(8 * Reg::RIP.ix() as i32 - 128, RIP)])
+    PINNED.iter().enumerate().map(|(i, &h)| (8 * i as i32 - 128, h))
 }
 
 /// Leaves host code from a routine for the reason in [`Native::left`](emu_core::native::Native).
@@ -126,36 +257,59 @@ fn left(a: &mut Asm) {
     a.ret();
 }
 
-/// The linear address of RIP in RAX, its TLB entry in RCX, and its RAM offset in RAX; gives the
-/// jump that is taken where the TLB does not know it.
-fn executable(a: &mut Asm, m: u32) -> usize {
-    if m & mode::CODE64 != 0 {
-        a.mov(W64, RAX, Rm::R(RIP));
-    } else {
-        a.mov(W32, RAX, Rm::R(RIP));
-        a.op(W32, 0x03, RAX, rm(Reg::CS_BASE));
-    }
+/// The RAM offset of the linear address in RAX that is to be fetched from; gives the jump that is
+/// taken where the TLB does not know it.
+fn executable(a: &mut Asm) -> usize {
+    const FETCH: u32 = size_of::<Fetch>().trailing_zeros();
     a.mov(W32, RCX, Rm::R(RAX));
     a.ext(W32, 0xc1, 5, Rm::R(RCX));
-    a.byte(7);
-    a.alu_imm(W32, 4, Rm::R(RCX), 1023 << 5);
+    a.byte(12 - FETCH as u8);
+    a.alu_imm(W32, 4, Rm::R(RCX), ((L1 - 1) << FETCH) as i64);
     a.op(W64, 0x03, RCX, Rm::M(RBP, NATIVE_TLB));
     a.mov(W64, RDX, Rm::R(RAX));
-    a.op(W64, 0x2b, RDX, Rm::M(RCX, offset_of!(Entry, exec) as i32));
+    a.op(W64, 0x2b, RDX, Rm::M(RCX, (FETCHES + offset_of!(Fetch, tag)) as i32));
     a.alu_imm(W64, 7, Rm::R(RDX), 4095);
     let miss = a.jcc(cc::A);
-    a.op(W64, 0x03, RAX, Rm::M(RCX, offset_of!(Entry, addend) as i32));
+    a.op(W64, 0x03, RAX, Rm::M(RCX, (FETCHES + offset_of!(Fetch, addend)) as i32));
     miss
 }
 
-/// A guard: goes on at its site as long as RIP is mapped to the RAM offset `off`. The site is
-/// relative to the piece.
-pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32) -> Site {
-    let miss = executable(a, m);
+/// The linear address of RIP in RAX.
+fn linear_rip(a: &mut Asm, m: u32) {
+    if m & mode::CODE64 != 0 {
+        a.mov(W64, RAX, Rm::M(RBP, RIP));
+    } else {
+        a.mov(W32, RAX, Rm::M(RBP, RIP));
+        a.op(W32, 0x03, RAX, rm(Reg::CS_BASE));
+    }
+}
+
+/// A guard: goes on at its site as long as RIP is mapped to the RAM offset `off`. It was for the
+/// RIP and in the epoch that are in the words at `held`. The site is relative to the piece.
+pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32, held: u64) -> Site {
+    let held = |a: &mut Asm| a.imm(RAX, held);
+    held(a);
+    a.mov(W64, RCX, Rm::M(RBP, RIP));
+    a.op(W64, 0x3b, RCX, Rm::M(RAX, 0));
+    let elsewhere = a.jcc(cc::NE);
+    a.mov(W64, RCX, Rm::M(RBP, NATIVE_EPOCH));
+    a.op(W64, 0x3b, RCX, Rm::M(RAX, 8));
+    let look = a.jcc(cc::NE);
+    let jump = a.jmp();
+    a.bind(elsewhere);
+    a.bind(look);
+    linear_rip(a, m);
+    let miss = executable(a);
     a.imm(RCX, off);
     a.op(W64, 0x3b, RAX, Rm::R(RCX));
     let other = a.jcc(cc::NE);
-    let jump = a.jmp();
+    held(a);
+    for (at, word) in [(0, RIP), (8, NATIVE_EPOCH)] {
+        a.mov(W64, RCX, Rm::M(RBP, word));
+        a.store(W64, Rm::M(RAX, at), RCX);
+    }
+    let back = a.jmp();
+    a.bind_to(back, jump - 5);
     a.bind(miss);
     a.bind(other);
     leave(a, Leave::Lookup.at(record as usize) as u32);
@@ -167,87 +321,66 @@ pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32) -> Site {
 }
 
 impl Compiler<'_> {
-    /// RIP += `delta`, cut to `w`.
-    fn advance(&mut self, w: Width, delta: i64) {
-        let rip = Rm::R(RIP);
+    /// RIP += `delta`, cut to `w`. Destroys the flags.
+    pub(super) fn advance(&mut self, w: Width, delta: i64) {
+        let delta = delta + self.delta();
+        let rip = Rm::M(RBP, RIP);
+        // Outside 64-bit code the upper half is zero.
+        let plain = match w {
+            W64 => true,
+            W32 => self.place.mode & mode::CODE64 == 0,
+            _ => false,
+        };
         match i32::try_from(delta) {
-            Ok(0) if w == W64 => {}
-            Ok(d) => self.a.op(if w == W64 { W64 } else { W32 }, 0x8d, RIP, Rm::M(RIP, d)),
-            Err(_) => {
+            Ok(0) if plain => {}
+            Ok(d) if plain => self.a.alu_imm(w, 0, rip, d.into()),
+            _ => {
                 self.a.imm(RAX, delta as u64);
-                self.a.op(W64, 0x03, RIP, Rm::R(RAX));
+                self.a.op(W64, 0x03, RAX, rip);
+                self.set_rip(w, RAX);
             }
-        }
-        match w {
-            W8 => self.a.op0f(W32, 0xb6, RIP, rip),
-            W16 => self.a.op0f(W32, 0xb7, RIP, rip),
-            W32 => self.a.mov(W32, RIP, rip),
-            W64 => {}
         }
     }
 
-    /// Charges the block; gives the jump that is taken when the budget is used up.
-    fn charge(&mut self) {
-        let n = self.block.insns.len() as i64;
-        self.a.alu_imm(W64, 5, Rm::M(RBP, BUDGET), n);
+    /// RIP = the host register `r`, cut to `w`, which it is then too.
+    fn set_rip(&mut self, w: Width, r: u8) {
+        match w {
+            W8 => self.a.op0f(W32, 0xb6, r, Rm::R(r)),
+            W16 => self.a.op0f(W32, 0xb7, r, Rm::R(r)),
+            W32 => self.a.mov(W32, r, Rm::R(r)),
+            W64 => {}
+        }
+        self.a.store(W64, Rm::M(RBP, RIP), r);
     }
 
     pub(super) fn charge_or_leave(&mut self) {
         self.charge();
         let jump = self.a.jcc(cc::S);
         let word = Leave::Budget.at(self.place.last as usize) as u32;
-        self.cold.push(Cold::Leave { jump, word });
-    }
-
-    /// One way out of the block.
-    fn way(&mut self, w: Width, delta: i64, taken: bool) {
-        self.advance(w, delta);
-        self.charge_or_leave();
-        let why = if taken { Leave::LinkTaken } else { Leave::LinkFall };
-        let word = why.at(self.place.last as usize) as u32;
-        let jump = self.a.jmp();
-        self.cold.push(Cold::Exit { jump, word, taken });
+        self.later(Cold::Leave { jump, word });
     }
 
     pub(super) fn end(&mut self, u: &Uop) {
-        // What saving would destroy is looked at first.
-        let early = u.op == Op::Jcc && self.host && !self.memory && self.af_zero;
-        if !early {
+        if !matches!(u.op, Op::Goto | Op::Jcc | Op::Jrnz) {
             self.save();
         }
         let last = self.place.last as usize;
         match u.op {
-            Op::Goto => self.way(u.w, u.imm, true),
+            Op::Goto => self.way(u.w, u.imm, true, true),
             Op::Jcc => {
                 self.want_host();
-                let taken = self.a.jcc(u.k & 15);
-                let before = (self.host, self.memory, self.af_zero);
-                self.save();
-                self.way(u.w, u.fall.into(), false);
-                self.a.bind(taken);
-                (self.host, self.memory, self.af_zero) = before;
-                self.save();
-                self.way(u.w, u.imm, true);
+                self.fork(u, u.w, u.k & 15);
             }
             Op::Jrnz => {
+                self.keep();
                 let a = self.get(u.a, W64, RCX);
                 self.a.op(u.w, 0x85, a, Rm::R(a));
-                let ip = Width::from_index(u.k);
-                let taken = self.a.jcc(cc::NE);
-                self.way(ip, u.fall.into(), false);
-                self.a.bind(taken);
-                self.way(ip, u.imm, true);
+                self.host = false;
+                self.fork(u, Width::from_index(u.k), cc::NE);
             }
             Op::Jmpi => {
-                match u.w {
-                    W8 => {
-                        let a = self.get(u.a, W64, RCX);
-                        self.a.mov(W32, RIP, Rm::R(a));
-                        self.a.op0f(W32, 0xb6, RIP, Rm::R(RIP));
-                    }
-                    W16 => self.a.op0f(W32, 0xb7, RIP, rm(u.a)),
-                    w => self.a.mov(w, RIP, rm(u.a)),
-                }
+                self.value(RAX, W64, u.a.into());
+                self.set_rip(u.w, RAX);
                 self.charge_or_leave();
                 self.indirect();
             }
@@ -260,58 +393,74 @@ impl Compiler<'_> {
                 leave(&mut self.a, Leave::Exit.at(last) as u32);
             }
             _ => {
+                self.move_rip(1);
                 self.charge();
                 leave(&mut self.a, Leave::Exit.at(last) as u32);
             }
         }
     }
 
-    /// To the block at RIP by way of the table of indirect targets.
-    pub(super) fn indirect(&mut self) {
-        let a = &mut self.a;
-        let miss = executable(a, self.place.mode);
-        a.mov(W32, RCX, Rm::R(RAX));
-        a.ext(W32, 0xc1, 5, Rm::R(RCX));
-        a.byte(12);
-        a.op(W32, 0x33, RCX, Rm::R(RAX));
-        a.alu_imm(W32, 4, Rm::R(RCX), JUMPS as i64 - 1);
-        a.ext(W32, 0xc1, 4, Rm::R(RCX));
-        a.byte(size_of::<JumpEntry>().trailing_zeros() as u8);
-        a.imm(RDX, self.jumps);
-        let field = |d: usize| Rm::X(RDX, RCX, 0, d as i32);
-        a.op(W64, 0x3b, RAX, field(offset_of!(JumpEntry, off)));
-        let other = a.jcc(cc::NE);
-        a.ext(W32, 0x81, 7, field(offset_of!(JumpEntry, mode)));
-        a.dword(self.place.mode as i32);
-        let mode = a.jcc(cc::NE);
-        a.mov(W32, RCX, field(offset_of!(JumpEntry, at)));
-        a.imm(RAX, self.base);
-        a.op(W64, 0x03, RAX, Rm::R(RCX));
-        // jmp rax
-        a.bytes(&[0xff, 0xe0]);
-        let word = Leave::Lookup.at(self.place.last as usize) as u32;
-        for jump in [miss, other, mode] {
-            self.cold.push(Cold::Leave { jump, word });
+    /// The two ways of a conditional end, on the host's condition `c`. In line is a loop's way
+    /// back, and where the other one goes on.
+    fn fork(&mut self, u: &Uop, w: Width, c: u8) {
+        let (taken, fall) = (u.imm, i64::from(u.fall));
+        let state = self.state();
+        if self.loops(w, taken) {
+            let jump = self.a.jcc(c ^ 1);
+            self.way(w, taken, true, false);
+            self.a.bind(jump);
+            self.set_state(state);
+        } else {
+            let jump = self.a.jcc(c);
+            self.settled = state;
+            self.later(Cold::Way { jump, w, delta: taken, taken: true });
         }
+        self.way(w, fall, false, true);
+    }
+
+    /// To the block at RIP by way of the tables of indirect targets.
+    pub(super) fn indirect(&mut self) {
+        linear_rip(&mut self.a, self.place.mode);
+        let other = self.targeted(RAX);
+        self.jump_to_target();
+        self.later(Cold::Indirect { jump: other });
+    }
+
+    /// Looks up the linear address in `va`; gives the jump that is taken when it isn't there.
+    /// Keeps `va`.
+    pub(super) fn targeted(&mut self, va: u8) -> usize {
+        target(&mut self.a, va);
+        self.a.op(W64, 0x3b, va, Rm::X(RDX, RCX, 0, offset_of!(HostTarget, va) as i32));
+        self.a.jcc(cc::NE)
+    }
+
+    /// Goes on where the target found leads.
+    pub(super) fn jump_to_target(&mut self) {
+        self.a.ext(W32, 0xff, 4, Rm::X(RDX, RCX, 0, offset_of!(HostTarget, host) as i32));
     }
 
     /// The micro-op from its canonical form.
     pub(super) fn call(&mut self, u: &Uop) {
-        self.save();
-        (self.host, self.memory) = (false, true);
+        self.called_in_line += u64::from(!self.vector.cold);
         self.vectors_to_call();
+        self.x87_to_call();
         self.call_routine(u);
-        self.called += 1;
+        self.set_state(State::MEMORY);
     }
 
+    /// Calls the micro-op; flags go to memory first, and are there after.
     pub(super) fn call_routine(&mut self, u: &Uop) {
-        let n = self.cpu.rare.len();
-        self.cpu.rare.push(*u);
-        self.a.imm(RAX, n as u64);
+        self.save();
+        self.move_rip(1);
+        let u = based(u, -self.delta()).unwrap_or(*u);
+        let u = Box::new(u);
+        self.a.imm(RAX, &raw const *u as u64);
+        self.called.push(u);
         self.a.imm(RDX, u64::from(self.record() << 8));
         let cold = self.vector.cold;
         let to = if cold { self.routines.call_kept } else { self.routines.call };
         self.a.call_near(to);
+        self.move_rip(-1);
     }
 
     /// `d` = `a` as an instruction pointer of 64-bit code: out of line unless it is canonical in 48
@@ -321,7 +470,8 @@ impl Compiler<'_> {
         let a = self.get(u.a, W64, RAX);
         let miss = self.canonical_or(a);
         self.copy(u.d, W64, u.a);
-        self.cold.push(Cold::Call { miss, resume: self.a.here(), record: self.record(), u: *u });
+        let (resume, record) = (self.a.here(), self.record());
+        self.later(Cold::Call { miss, resume, record, u: *u });
     }
 
     /// The jump that is taken when the address in `r` is not canonical in 48 bits.
@@ -335,63 +485,99 @@ impl Compiler<'_> {
         self.a.jcc(cc::NE)
     }
 
-    /// The code out of line, in the order of its jumps.
-    pub(super) fn cold_code(&mut self) {
-        let mut n = 0;
+    /// Item `n` of the code out of line.
+    pub(super) fn emit_cold(&mut self, n: usize) {
+        let Later { piece, start, end, note, cold } = self.cold[n];
+        self.select(piece);
+        self.set_state(start);
         self.vector = vector::State::out_of_line();
-        // Code out of line may have some of its own.
-        while let Some(&c) = self.cold.get(n) {
-            n += 1;
-            match c {
-                Cold::Access { miss, resume, kind, packed, u } => {
-                    self.a.bind(miss);
-                    if kind == Kind::Store {
-                        self.value(RCX, W64, u.b);
-                    }
-                    self.a.imm(RDX, packed.into());
-                    let to = match kind {
-                        Kind::Load => self.routines.load,
-                        Kind::LoadRmw => self.routines.load_rmw,
-                        Kind::Store => self.routines.store,
-                    };
-                    self.a.call_near(to);
-                    if kind != Kind::Store {
-                        self.take(&u, Rm::R(RAX));
-                    }
-                    let back = self.a.jmp();
-                    self.a.bind_to(back, resume);
+        self.x87_out_of_line(note);
+        match cold {
+            Cold::Access { miss, resume, kind, packed, u } => {
+                self.missed(miss);
+                self.save();
+                self.address(&u.mem);
+                self.move_rip(1);
+                if kind == Kind::Store {
+                    self.value(RCX, W64, u.b);
                 }
-                Cold::Call { miss, resume, record, u } => {
-                    self.a.bind(miss);
-                    self.insn_record = Some(record);
-                    self.call_routine(&u);
-                    self.insn_record = None;
-                    let back = self.a.jmp();
-                    self.a.bind_to(back, resume);
+                self.a.imm(RDX, packed.into());
+                let to = match kind {
+                    Kind::Load => self.routines.load,
+                    Kind::LoadRmw => self.routines.load_rmw,
+                    Kind::Store => self.routines.store,
+                };
+                self.a.call_near(to);
+                self.move_rip(-1);
+                if kind != Kind::Store {
+                    self.take(&u, Rm::R(RAX));
                 }
-                Cold::Vector(m) => self.vector_miss(&m),
-                Cold::Replay { miss, resume, record, from, count, flags, reload } => {
-                    self.a.bind(miss);
-                    self.insn_record = Some(record);
-                    self.replayed(from, count, flags);
-                    if let Some(r) = reload {
-                        self.a.mov(W64, RCX, rm(r));
-                    }
-                    self.insn_record = None;
-                    let back = self.a.jmp();
-                    self.a.bind_to(back, resume);
-                }
-                Cold::Leave { jump, word } => {
-                    self.a.bind(jump);
-                    leave(&mut self.a, word);
-                }
-                Cold::Exit { jump, word, taken } => {
-                    let stub = self.a.here();
-                    self.a.bind(jump);
-                    leave(&mut self.a, word);
-                    self.exits[usize::from(!taken)] = Some(Site { jump, stub, word });
-                }
+                self.resume(resume);
             }
+            Cold::Call { miss, resume, record, u } => {
+                self.missed(miss);
+                self.insn_record = Some(record);
+                self.call_routine(&u);
+                self.set_state(State::MEMORY);
+                self.restore(end);
+                self.resume(resume);
+            }
+            Cold::Vector(m) => self.vector_miss(&m),
+            Cold::X87(rare) => self.x87_rare(&rare, end),
+            Cold::Replay { miss, resume, from, count } => {
+                self.missed(miss);
+                self.replayed(from, count);
+                self.restore(end);
+                self.resume(resume);
+            }
+            Cold::Return { miss, other, from, by, target } => {
+                self.missed(miss);
+                self.a.bind(other);
+                self.returned(from, by, target);
+            }
+            Cold::Indirect { jump } => {
+                self.a.bind(jump);
+                self.a.imm(RCX, self.place.mode.into());
+                self.a.imm(RDX, Leave::Lookup.at(self.place.last as usize));
+                let (jump, to) = (self.a.jmp(), self.routines.indirect);
+                self.a.bind_far(jump, to);
+            }
+            Cold::Way { jump, w, delta, taken } => {
+                self.a.bind(jump);
+                self.way(w, delta, taken, true);
+            }
+            Cold::Stop { jump, w, delta } => {
+                self.a.bind(jump);
+                self.save();
+                self.advance(w, delta);
+                leave(&mut self.a, Leave::Budget.at(self.place.last as usize) as u32);
+            }
+            Cold::Leave { jump, word } => {
+                self.a.bind(jump);
+                leave(&mut self.a, word);
+            }
+            Cold::Exit { jump, word, taken } => {
+                let stub = self.a.here();
+                self.a.bind(jump);
+                leave(&mut self.a, word);
+                self.exits.push((self.place.first, taken, Site { jump, stub, word }));
+            }
+        }
+        self.insn_record = None;
+    }
+
+    pub(super) fn resume(&mut self, at: usize) {
+        let back = self.a.jmp();
+        self.a.bind_to(back, at);
+    }
+
+    /// Flags to where the code in line has them.
+    pub(super) fn restore(&mut self, end: State) {
+        if end.memory {
+            self.save();
+        }
+        if end.host {
+            self.want_host();
         }
     }
 }

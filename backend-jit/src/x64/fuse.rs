@@ -3,10 +3,9 @@
 //! Only the way of a TLB hit is fused. On a miss the micro-ops are run one by one, out of line,
 //! and come back with the flags where the fused form leaves them.
 
-use super::asm::{RCX, Rm};
+use super::asm::{RAX, RBP, RCX, Rm};
 use super::memory::Kind;
-use super::{Cold, Compiler, Loc, loc};
-use crate::enter::RIP;
+use super::{Cold, Compiler, Loc, RIP, loc};
 use emu_core::cpu::Reg;
 use emu_core::flags::{CF, OSZAPC};
 use emu_core::uop::{Op, Src, Uop};
@@ -27,28 +26,29 @@ fn number(op: Op) -> Option<u8> {
 impl Compiler<'_> {
     /// Emits the micro-ops from `n` on as one; gives how many they are, or none.
     pub(super) fn fused(&mut self, n: usize) -> usize {
-        let vector = self.fused_vector(n);
-        if vector != 0 {
-            return vector;
-        }
         let (block, next) = (self.block, self.next);
         let at = |i: usize| block.uops.get(n + i).filter(|_| n + i < next).copied();
         let (Some(l), Some(o)) = (at(0), at(1)) else { return 0 };
-        if self.fuse_push(n, &l, &o) {
-            return 2;
-        }
-        if let Some(count) = self.fuse_return(n, &l, &o) {
-            return count;
-        }
-        if l.d.is_architectural() || o.w != l.w {
-            return 0;
-        }
-        let done = match l.op {
-            Op::Ldz => self.fuse_load(n, &l, &o).then_some(2),
-            Op::Ldw => at(2).filter(|s| self.fuse_rmw(n, &l, &o, s)).map(|_| 3),
-            _ => None,
+        let vectors = self.fused_vector(n);
+        let count = if vectors != 0 {
+            vectors
+        } else if self.fuse_push(n, &l, &o) {
+            2
+        } else if let Some(count) = self.fuse_return(n, &l, &o) {
+            count
+        } else if l.d.is_architectural() || o.w != l.w {
+            0
+        } else {
+            match l.op {
+                Op::Ldz if self.fuse_load(n, &l, &o) => 2,
+                Op::Ldw if at(2).is_some_and(|s| self.fuse_rmw(n, &l, &o, &s)) => 3,
+                _ => 0,
+            }
         };
-        done.unwrap_or(0)
+        if count != 0 {
+            self.after(n, count);
+        }
+        count
     }
 
     /// Whether the rest of the instruction, from micro-op `n` on, reads `r`.
@@ -94,6 +94,7 @@ impl Compiler<'_> {
         {
             return false;
         }
+        self.before(n, 2);
         self.settle();
         self.address(&l.mem);
         let (m, miss) = self.check(Kind::Load, w.bytes());
@@ -147,6 +148,7 @@ impl Compiler<'_> {
             return false;
         }
         let need = o.fl & live;
+        self.before(n, 3);
         self.settle();
         self.address(&l.mem);
         let (m, miss) = self.check(Kind::LoadRmw, w.bytes());
@@ -181,10 +183,12 @@ impl Compiler<'_> {
             && !uses
             && !self.read_from(n + 2, l.d);
         let (true, Ok(by)) = (whole, i32::try_from(by)) else { return false };
-        self.settle();
+        self.before(n, 2);
+        self.settle_to_move();
         self.address(&s.mem);
         let (m, miss) = self.check(Kind::Store, s.w.bytes());
-        self.a.op(W64, 0x8d, RCX, Rm::M(RIP, by));
+        self.a.mov(W64, RCX, Rm::M(RBP, RIP));
+        self.a.op(W64, 0x8d, RCX, Rm::M(RCX, by));
         self.a.store(s.w, m, RCX);
         self.replay(miss, n, 2);
         true
@@ -214,25 +218,35 @@ impl Compiler<'_> {
         if !jumps {
             return None;
         }
+        self.save();
         self.settle();
         self.address(&l.mem);
         let (m, miss) = self.check(Kind::Load, 8);
-        self.a.mov(W64, RCX, m);
-        let far = self.canonical_or(RCX);
-        self.replay(miss, n, 2);
-        self.replay(far, n, 2);
-        for cold in self.cold.iter_mut().rev().take(2) {
-            if let Cold::Replay { reload, .. } = cold {
-                *reload = Some(c.d);
-            }
-        }
+        self.a.mov(W64, RAX, m);
+        // What is found there is canonical.
+        let other = self.targeted(RAX);
+        self.later(Cold::Return { miss, other, from: n, by, target: c.d });
+        self.goto_rax(by);
+        self.jump_to_target();
+        Some(count)
+    }
+
+    /// RSP += `by` and RIP = RAX at the end of the block.
+    fn goto_rax(&mut self, by: Option<i32>) {
         if let (Some(by), Loc::Host(rsp)) = (by, loc(Reg::RSP)) {
             self.a.op(W64, 0x8d, rsp, Rm::M(rsp, by));
         }
-        self.a.mov(W64, RIP, Rm::R(RCX));
+        self.a.store(W64, Rm::M(RBP, RIP), RAX);
         self.charge_or_leave();
+    }
+
+    /// A return, one micro-op after the other.
+    pub(super) fn returned(&mut self, from: usize, by: Option<i32>, target: Reg) {
+        self.replayed(from, 2);
+        self.save();
+        self.value(RAX, W64, target.into());
+        self.goto_rax(by);
         self.indirect();
-        Some(count)
     }
 
     /// After an instruction that has written the flags, of which `need` are wanted, where they were
@@ -243,31 +257,22 @@ impl Compiler<'_> {
         }
     }
 
-    fn replay(&mut self, miss: usize, from: usize, count: usize) {
-        let flags = (self.host, self.memory);
-        self.cold.push(Cold::Replay {
-            miss,
-            resume: self.a.here(),
-            record: self.record(),
-            from,
-            count,
-            flags,
-            reload: None,
-        });
+    pub(super) fn replay(&mut self, miss: usize, from: usize, count: usize) {
+        if self.group.is_none() {
+            let resume = self.a.here();
+            self.later(Cold::Replay { miss, resume, from, count });
+        }
     }
 
-    /// The micro-ops of a fused form, one by one.
-    pub(super) fn replayed(&mut self, from: usize, count: usize, flags: (bool, bool)) {
-        (self.host, self.memory, self.af_zero) = (false, true, false);
+    /// The micro-ops of a fused form or a group, one by one.
+    pub(super) fn replayed(&mut self, from: usize, count: usize) {
         for n in from..from + count {
+            self.insn = self.block.insns.partition_point(|m| m.uop as usize <= n).max(1) - 1;
             self.live = self.lives[n];
             let u = self.block.uops[n];
+            self.before(n, 1);
             self.uop(&u);
-        }
-        if flags.0 {
-            self.want_host();
-        } else {
-            self.save();
+            self.after(n, 1);
         }
     }
 }

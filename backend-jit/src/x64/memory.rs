@@ -1,18 +1,30 @@
-//! Emitters of loads and stores: the address, the check against level 1 of the soft TLB, and the
-//! way out of line where that has no answer.
+//! Emitters of loads and stores: the address, the check against a slot of the soft TLB, and the way
+//! out of line where that has no answer.
 //!
-//! An access of `n` bytes at `va` hits when `va - tag <= 4096 - n`, as in
-//! [`Tlb::read`](emu_core::mem::tlb::Tlb::read); then `va + addend` is its offset in RAM. The
-//! check destroys the host's flags: they are in memory then, where a fault wants them too.
+//! Each base register has a [`Slot`] for reads and one for writes: the page that an access by it
+//! has last found, and where that is in host memory. An access of `n` bytes at `va` hits when `va -
+//! page <= 4096 - n`; the load of the slot does not wait for the address, so a hit costs latency
+//! only for a subtraction. Where a slot misses, a routine (see `ends`) looks into level 1 of the
+//! TLB, fills the slot, and the check is made again; where level 1 misses too, or the access
+//! crosses pages, the slow path does the access.
+//!
+//! The check destroys the host's flags: they are in memory then, where a fault wants them too.
 
 use super::alu::rm;
 use super::asm::{RAX, RBP, RCX, RDX, Rm, cc};
-use super::{Cold, Compiler, Loc, NATIVE_RAM, NATIVE_TLB, loc};
+use super::{Cold, Compiler, Loc, loc};
+use crate::enter::BIAS;
 use core::mem::offset_of;
-use emu_core::cpu::Reg;
-use emu_core::mem::tlb::{Entry, L1};
+use emu_core::cpu::{Cpu, Reg, Seg};
+use emu_core::mem::tlb::{SLOTS, Slot, Tlb};
 use emu_core::uop::{Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
+
+/// Sizes of accesses, in bytes.
+pub(super) const SIZES: [u64; 9] = [1, 2, 4, 8, 10, 16, 32, 64, 128];
+
+/// The first slot, from `rbp`.
+const FIRST: i32 = (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots)) as i32 - BIAS as i32;
 
 /// What an access does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +34,34 @@ pub(super) enum Kind {
     Store,
 }
 
-/// log2 of an entry's size.
-const ENTRY: u32 = size_of::<Entry>().trailing_zeros();
+/// A check that looks at a slot, before anything is known of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Try {
+    /// The jump that is taken when it misses.
+    pub miss: usize,
+    /// Where it starts.
+    pub start: usize,
+    /// The slot, from `rbp`.
+    pub slot: i32,
+    pub write: bool,
+    /// Bytes of the access.
+    pub n: u64,
+}
+
+/// The slot for accesses at `m`, from `rbp`.
+pub(super) fn slot(m: &Mem, write: bool) -> i32 {
+    let n = match (m.seg, m.base) {
+        (seg, _) if seg == Seg::Fs.base() => 16,
+        (seg, _) if seg == Seg::Gs.base() => 17,
+        (_, Reg::RIP) => 18,
+        (_, Reg::ZERO) => 19,
+        (_, base) if base.is_architectural() => base.ix() as i32 & 15,
+        _ => 20,
+    };
+    FIRST + (2 * n + i32::from(write)) * size_of::<Slot>() as i32
+}
+
+const _: () = assert!(SLOTS > 2 * 20 + 1);
 
 impl Compiler<'_> {
     /// LEA.
@@ -39,7 +77,7 @@ impl Compiler<'_> {
     }
 
     /// Base, index and displacement of `m`, cut to its address size, into `d`. Keeps the flags.
-    fn sum(&mut self, m: &Mem, d: u8) {
+    pub(super) fn sum(&mut self, m: &Mem, d: u8) {
         let w = if m.addr == W64 { W64 } else { W32 };
         let base = (m.base != Reg::ZERO).then(|| self.get(m.base, W64, RAX));
         let index = (m.index != Reg::ZERO).then(|| self.get(m.index, W64, RCX));
@@ -60,44 +98,64 @@ impl Compiler<'_> {
 
     /// The linear address of `m` in RAX.
     pub(super) fn address(&mut self, m: &Mem) {
+        self.tried = (self.a.here(), *m);
+        if self.group.is_some() {
+            return;
+        }
         self.sum(m, RAX);
         if m.seg != Reg::ZERO {
             self.a.op(W64, 0x03, RAX, rm(m.seg));
         }
     }
 
-    /// The TLB entry of the address in RAX: its own address in RCX.
-    pub(super) fn entry(&mut self) {
-        self.a.mov(W32, RCX, Rm::R(RAX));
-        self.a.ext(W32, 0xc1, 5, Rm::R(RCX));
-        self.a.byte(12 - ENTRY as u8);
-        self.a.alu_imm(W32, 4, Rm::R(RCX), ((L1 - 1) << ENTRY) as i64);
-        self.a.op(W64, 0x03, RCX, Rm::M(RBP, NATIVE_TLB));
+    /// Checks the access of `n` bytes at the address that [`address`](Self::address) has left in
+    /// RAX; gives where its bytes are, and the jump that is taken when it misses. What is bound to
+    /// that jump out of line does not find the address in RAX.
+    pub(super) fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
+        let (start, m) = self.tried;
+        if let Some(slot) = self.group.as_ref().map(|g| g.slot) {
+            let base = self.get(m.base, W64, RAX);
+            self.a.mov(W64, RDX, Rm::M(RBP, slot + offset_of!(Slot, addend) as i32));
+            return (Rm::X(RDX, base, 0, m.disp), 0);
+        }
+        let write = kind != Kind::Load;
+        let slot = slot(&m, write);
+        self.a.op(W64, 0x2b, RAX, Rm::M(RBP, slot + offset_of!(Slot, page) as i32));
+        self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - n as i64);
+        let miss = self.a.jcc(cc::A);
+        self.a.mov(W64, RDX, Rm::M(RBP, slot + offset_of!(Slot, host) as i32));
+        self.tries.push(Try { miss, start, slot, write, n });
+        (Rm::X(RDX, RAX, 0, 0), miss)
     }
 
-    /// Checks the access of `n` bytes at the address in RAX; gives where its bytes are, and the
-    /// jump that is taken when the TLB does not know.
-    pub(super) fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
-        self.entry();
-        let tag =
-            if kind == Kind::Load { offset_of!(Entry, read) } else { offset_of!(Entry, write) };
-        self.a.mov(W64, RDX, Rm::R(RAX));
-        self.a.op(W64, 0x2b, RDX, Rm::M(RCX, tag as i32));
-        self.a.alu_imm(W64, 7, Rm::R(RDX), 4096 - n as i64);
-        let miss = self.a.jcc(cc::A);
-        self.a.mov(W64, RDX, Rm::M(RBP, NATIVE_RAM));
-        self.a.op(W64, 0x03, RAX, Rm::M(RCX, offset_of!(Entry, addend) as i32));
-        (Rm::X(RAX, RDX, 0, 0), miss)
+    /// Binds the jump of a miss: what it leads to is what follows, once the slot has been filled in
+    /// vain.
+    pub(super) fn missed(&mut self, miss: usize) {
+        self.a.bind(miss);
+        if let Ok(n) = self.tries.binary_search_by_key(&miss, |t| t.miss) {
+            let t = self.tries[n];
+            self.a.imm(RCX, t.slot as i64 as u64);
+            let size = SIZES.iter().position(|n| *n >= t.n).unwrap_or(SIZES.len() - 1);
+            let fill = self.routines.fill[usize::from(t.write)][size];
+            self.a.call_near(fill);
+            let again = self.a.jmp();
+            self.a.bind_to(again, t.start);
+        }
+        self.x87_store_note();
     }
 
     fn cold(&mut self, u: &Uop, kind: Kind, miss: usize) {
+        if self.group.is_some() {
+            return;
+        }
         let packed = u.w as u32 | u32::from(u.mem.stack) << 4;
         let packed = self.record() << 8 | packed | self.vectors_kept();
-        self.cold.push(Cold::Access { miss, resume: self.a.here(), kind, packed, u: *u });
+        let resume = self.a.here();
+        self.later(Cold::Access { miss, resume, kind, packed, u: *u });
     }
 
     pub(super) fn load(&mut self, u: &Uop) {
-        self.settle();
+        self.settle_to_move();
         self.address(&u.mem);
         let kind = if u.op == Op::Ldw { Kind::LoadRmw } else { Kind::Load };
         let (at, miss) = self.check(kind, u.w.bytes());
@@ -151,7 +209,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn store(&mut self, u: &Uop) {
-        self.settle();
+        self.settle_to_move();
         self.address(&u.mem);
         let (at, miss) = self.check(Kind::Store, u.w.bytes());
         match u.b {

@@ -1,46 +1,59 @@
-//! The compiler of a block for x86-64 hosts, and the books about what it made.
+//! The compiler of a region for x86-64 hosts, and the books about what it made.
 //!
-//! **Registers.** Ten guest registers and RIP have a host register of their own, in all blocks
-//! ([`crate::enter::PINNED`]); the others are in [`Cpu::regs`], off `rbp`. RAX, RCX and RDX are
-//! scratch, free between micro-ops.
+//! **Registers.** Ten guest registers have a host register of their own, in all blocks
+//! ([`crate::enter::PINNED`]), and so has the budget; the others are in [`Cpu::regs`], off `rbp`.
+//! RAX, RCX and RDX are scratch, free between micro-ops.
 //!
-//! **Flags.** The host's ALU computes the guest's flags. In a block they are in EFLAGS, or in
-//! [`Native::flags`](emu_core::native::Native) as AX after `lahf; seto al`, or in both; between
-//! blocks in memory. What is about to destroy EFLAGS saves them first if they are live; what
-//! reads them, or changes only some, restores them. Liveness is computed backward over the block,
-//! on top of the dead-flag pass.
+//! **Flags** are the host's, see `flags`; between regions they are in memory. **Regions** of blocks
+//! that lead to each other: see `region`. **Accesses**: see `memory`.
 //!
 //! **Leaving.** Host code is left by `ret` with the exit word in EAX. Accesses that miss and
 //! micro-ops without an emitter call routines (see `ends`), which leave in their place.
 //!
 //! **What generated code may touch**: this CPU's state by constant offsets, its level-1 TLB by a
-//! masked index, guest RAM within pages that the TLB holds, and the table of indirect targets by a
-//! masked index. It jumps to blocks of its own buffer only.
+//! masked index, guest RAM within pages that a slot holds (which come from the TLB), and the tables
+//! of indirect targets by a masked index. It jumps to blocks of its own buffer only: by links, and
+//! by those tables, which nobody else fills.
 
 mod alu;
 mod asm;
 mod ends;
+mod flags;
 mod fuse;
+mod group;
+mod listing;
 mod memory;
+mod region;
 mod vector;
+mod x87;
 
 use crate::code_buffer::CodeBuffer;
-use crate::enter::{self, BIAS, PINNED, RIP};
-use asm::{Asm, RAX, RBP, RCX, Rm};
+use crate::enter::{self, BIAS, PINNED};
+use asm::{Asm, RBP, RCX, Rm};
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, JUMPS, Jump, Reg, mode};
 use emu_core::flags::OSZAPC;
 use emu_core::interp::Leave;
-use emu_core::native::{Enter, Native, NativeStats, Place, Target, Translator};
-use emu_core::uop::{Block, Effect, Op, Src, Uop};
+use emu_core::native::{Enter, HostInsn, Native, NativeStats, Part, Place, Target, Translator};
+use emu_core::uop::{Block, Effect, Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use ends::Routines;
-use memory::Kind;
+use flags::{Recipe, State};
+use group::Group;
+use listing::Marks;
+use memory::{Kind, Try};
+use region::{Exits, Later, Piece, Version};
 use rustc_hash::FxHashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Bytes of the code buffer.
 pub const BUFFER: usize = 32 << 20;
+/// Segments of it that are emptied at a time, and how long they are at least.
+const SEGMENTS: usize = 8;
+const SEGMENT_MIN: usize = 64 << 10;
+/// The part of a segment that regions leave to guards.
+const FOR_GUARDS: usize = 16;
 
 const fn native(field: usize) -> i32 {
     (offset_of!(Cpu, native) + field) as i32 - BIAS as i32
@@ -54,7 +67,10 @@ const NATIVE_VECTORS: i32 = native(offset_of!(Native, vectors));
 /// Guest vector registers.
 const VECTORS: i32 = offset_of!(Cpu, v) as i32 - BIAS as i32;
 const MXCSR: i32 = offset_of!(Cpu, mxcsr) as i32 - BIAS as i32;
-const BUDGET: i32 = offset_of!(Cpu, budget) as i32 - BIAS as i32;
+const NATIVE_EPOCH: i32 = native(offset_of!(Native, epoch));
+const NATIVE_TABLE: i32 = native(offset_of!(Native, table));
+/// The guest's RIP.
+const RIP: i32 = 8 * Reg::RIP.ix() as i32 - 128;
 
 /// Where a guest register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,12 +84,11 @@ enum Loc {
 fn loc(r: Reg) -> Loc {
     match PINNED.get(r.ix()) {
         Some(&h) => Loc::Host(h),
-        None if r == Reg::RIP => Loc::Host(RIP),
         None => Loc::Slot(8 * r.ix() as i32 - 128),
     }
 }
 
-/// Code out of line.
+/// What code out of line does.
 #[derive(Clone, Copy)]
 enum Cold {
     /// An access that misses.
@@ -82,17 +97,18 @@ enum Cold {
     Call { miss: usize, resume: usize, record: u32, u: Uop },
     /// A vector access that misses.
     Vector(vector::Miss),
-    /// Micro-ops that were fused and must be run one by one; then EFLAGS are up to date, or those
-    /// in memory, and RCX is the register `reload`.
-    Replay {
-        miss: usize,
-        resume: usize,
-        record: u32,
-        from: usize,
-        count: usize,
-        flags: (bool, bool),
-        reload: Option<Reg>,
-    },
+    /// An x87 instruction that the host cannot execute now.
+    X87(x87::Rare),
+    /// Micro-ops that were fused and must be run one by one.
+    Replay { miss: usize, resume: usize, from: usize, count: usize },
+    /// A fused return, from its micro-op `from` on: RSP += `by`, RIP = `target`.
+    Return { miss: usize, other: usize, from: usize, by: Option<i32>, target: Reg },
+    /// To the block at RAX, which the table for this mode and mapping does not know.
+    Indirect { jump: usize },
+    /// One way of a conditional end.
+    Way { jump: usize, w: Width, delta: i64, taken: bool },
+    /// The budget is used up on the way to another block of the region.
+    Stop { jump: usize, w: Width, delta: i64 },
     /// Leaves for good.
     Leave { jump: usize, word: u32 },
     /// Leaves to be linked.
@@ -123,56 +139,89 @@ struct HostHas {
     vector: u8,
 }
 
-/// Compiles one block.
+/// Micro-ops that host code calls, at addresses that stay when there are more of them.
+#[allow(clippy::vec_box)]
+type Called = Vec<Box<Uop>>;
+
+/// Compiles one region.
 struct Compiler<'a> {
     a: Asm,
-    cpu: &'a mut Cpu,
+    pieces: &'a [Piece<'a>],
+    versions: Vec<Version>,
+    /// The version that follows without a jump.
+    next_version: Option<usize>,
+    /// The current block, and what is known of it.
+    piece: usize,
     block: &'a Block,
     place: &'a Place<'a>,
+    lives: &'a [u32],
     routines: Routines,
     host_has: HostHas,
-    /// Address of the table of indirect targets.
-    jumps: u64,
-    /// Address of the code buffer.
-    base: u64,
-    /// Flags live after the current micro-op, and after each.
+    /// Flags live after the current micro-op.
     live: u32,
-    lives: Vec<u32>,
-    /// EFLAGS are up to date.
+    // Where the flags are: see `flags::State`.
     host: bool,
-    /// [`Native::flags`] are up to date.
     memory: bool,
-    /// EFLAGS are those of a shift, which leaves AF undefined where ours is zero.
     af_zero: bool,
+    recipe: Option<Recipe>,
+    /// Where they were when EFLAGS were given up last.
+    settled: State,
     insn: usize,
     /// First micro-op of the next guest instruction.
     next: usize,
     insn_record: Option<u32>,
+    /// Where the last address was begun, and which.
+    tried: (usize, Mem),
+    tries: Vec<Try>,
+    group: Option<Group>,
     vector: vector::State,
-    cold: Vec<Cold>,
-    exits: [Option<Site>; 2],
-    called: u64,
+    x87: x87::State,
+    cold: Vec<Later>,
+    exits: Exits,
+    /// Micro-ops that are called, out of line too; and how many are in line.
+    called: Called,
+    called_in_line: u64,
+    marks: Marks,
 }
 
 impl Compiler<'_> {
-    fn run(&mut self) {
+    /// The micro-ops of the current block.
+    fn block_code(&mut self) {
         let block = self.block;
-        let mut n = 0;
+        (self.insn, self.insn_record) = (0, None);
+        self.vector = vector::State::default();
         self.vector_start();
+        self.x87_start();
+        let mut n = 0;
         while let Some(u) = block.uops.get(n) {
             let mark = |i: usize| block.insns.get(i).map(|m| m.uop as usize);
             while mark(self.insn + 1).is_some_and(|m| m <= n) {
                 self.insn += 1;
             }
+            self.marks.insn(self.a.here(), self.pieces[self.piece].first_insn + self.insn);
             self.next = mark(self.insn + 1).unwrap_or(block.uops.len());
-            let fused = self.fused(n);
+            // What is emitted for these as one is not known before.
+            let kinds = |u: &Uop| {
+                use Op::{Helper, V, Vget, Vld, Vset, Vst, Vx};
+                matches!(u.op, Helper | V | Vget | Vld | Vset | Vst | Vx)
+            };
+            if self.recipe.is_some() && block.uops[n..self.next].iter().any(kinds) {
+                self.before(n, self.next - n);
+            }
+            self.open_group(n);
+            let fused = match self.x87(n) {
+                0 => self.fused(n),
+                count => count,
+            };
             if fused == 0 {
                 self.live = self.lives[n];
+                self.before(n, 1);
                 self.uop(u);
+                self.after(n, 1);
             }
             n += fused.max(1);
+            self.close_group(n);
         }
-        self.cold_code();
     }
 
     fn uop(&mut self, u: &Uop) {
@@ -193,43 +242,6 @@ impl Compiler<'_> {
         self.insn_record
             .or_else(|| self.place.insns.get(self.insn).copied())
             .unwrap_or(self.place.first)
-    }
-
-    // ---- flags ------------------------------------------------------------------------------------
-
-    fn flags_word(&self) -> Rm {
-        Rm::M(RBP, NATIVE_FLAGS)
-    }
-
-    /// Flags to memory, by way of AX. Leaves EFLAGS as they are, but for `af_zero`.
-    fn save(&mut self) {
-        if self.host && !self.memory {
-            // lahf; seto al
-            self.a.bytes(&[0x9f, 0x0f, 0x90, 0xc0]);
-            if self.af_zero {
-                // and ah, ~AF
-                self.a.bytes(&[0x80, 0xe4, 0xef]);
-                (self.host, self.af_zero) = (false, false);
-            }
-            self.a.store(W16, self.flags_word(), RAX);
-            self.memory = true;
-        }
-    }
-
-    /// Before what may fault: flags to memory, EFLAGS are free.
-    fn settle(&mut self) {
-        self.save();
-        self.host = false;
-    }
-
-    /// Flags to EFLAGS, by way of AX.
-    fn want_host(&mut self) {
-        if !self.host {
-            self.a.op0f(W32, 0xb7, RAX, self.flags_word());
-            // add al, 127; sahf
-            self.a.bytes(&[0x04, 0x7f, 0x9e]);
-            (self.host, self.af_zero) = (true, false);
-        }
     }
 
     // ---- registers --------------------------------------------------------------------------------
@@ -327,13 +339,28 @@ struct JumpEntry {
     at: u32,
 }
 
+/// Guards that there may be.
+const GUARDS: usize = 1 << 16;
+
 const NO_JUMP: JumpEntry = JumpEntry { off: u64::MAX, mode: 0, at: 0 };
 
-struct Translated {
+/// A translated region.
+struct Region {
     at: usize,
     off: u64,
     mode: u32,
-    exits: [Option<Site>; 2],
+    /// The first records of its blocks.
+    blocks: Vec<u32>,
+    /// What its code calls.
+    called: Called,
+    marks: Marks,
+}
+
+/// An exit of a block in the region of `head`.
+struct Exit {
+    head: u32,
+    taken: bool,
+    site: Site,
 }
 
 /// An exit that leads to a block: the exit, and the jump that goes to the block (the exit's own, or
@@ -352,10 +379,21 @@ pub struct X64 {
     /// Length of the buffer with nothing but the routines.
     empty: usize,
     host_has: HostHas,
-    blocks: FxHashMap<u32, Translated>,
-    /// By the first record of a block, translated or not: the exits that lead there.
+    /// By head.
+    regions: FxHashMap<u32, Region>,
+    /// By the first record of a block: the regions that it is part of.
+    members: FxHashMap<u32, Vec<u32>>,
+    /// Likewise: its exits.
+    exits: FxHashMap<u32, Vec<Exit>>,
+    /// By the first record of a block, head of a region or not: the exits that lead there.
     incoming: FxHashMap<u32, Vec<Link>>,
     jumps: Box<[JumpEntry; JUMPS]>,
+    /// By guard: the RIP and the epoch for which it has last held.
+    held: Box<[[AtomicU64; 2]]>,
+    /// How many have been used, which of these are free again, and those of each segment.
+    guards: usize,
+    free_guards: Vec<usize>,
+    guards_of: [Vec<usize>; SEGMENTS],
     stats: NativeStats,
 }
 
@@ -367,7 +405,8 @@ impl X64 {
     pub fn new(size: usize) -> std::io::Result<X64> {
         let mut buffer = CodeBuffer::new(size)?;
         let mut a = Asm { origin: buffer.base(), ..Asm::default() };
-        let routines = ends::routines(&mut a);
+        let jumps = Box::new([NO_JUMP; JUMPS]);
+        let routines = ends::routines(&mut a, jumps.as_ptr() as u64);
         if !buffer.append(&a.code) {
             return Err(std::io::ErrorKind::OutOfMemory.into());
         }
@@ -376,22 +415,29 @@ impl X64 {
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
             vector: vector::table::features(),
         };
+        let empty = buffer.here();
+        buffer.divide(((size - empty) / SEGMENT_MIN).clamp(1, SEGMENTS));
         Ok(X64 {
-            empty: buffer.len(),
+            empty,
             buffer,
             routines,
             host_has,
-            blocks: FxHashMap::default(),
+            regions: FxHashMap::default(),
+            members: FxHashMap::default(),
+            exits: FxHashMap::default(),
             incoming: FxHashMap::default(),
-            jumps: Box::new([NO_JUMP; JUMPS]),
+            jumps,
+            held: (0..GUARDS).map(|_| Default::default()).collect(),
+            guards: 0,
+            free_guards: Vec::new(),
+            guards_of: Default::default(),
             stats: NativeStats::default(),
         })
     }
 
-    /// The host code of the block whose first record is `first`: from its entry to the end of the
-    /// buffer's use, for reports. Empty if it is not translated.
+    /// The host code of the region whose head is `first`, for reports. Empty if there is none.
     pub fn code(&self, first: u32) -> &[u8] {
-        self.blocks.get(&first).map_or(&[], |b| &self.buffer.code()[b.at..])
+        self.regions.get(&first).map_or(&[], |r| self.buffer.code(r.at, r.marks.end as usize))
     }
 
     /// The same on a host without vector instructions: for tests.
@@ -411,137 +457,249 @@ impl X64 {
     }
 }
 
+impl X64 {
+    /// Lets an exit lead to the block whose first record is `first`, as far as that is translated.
+    fn connect(&mut self, link: Link, first: u32) {
+        match self.regions.get(&first) {
+            Some(r) => {
+                let at = r.at;
+                self.lead(link.inner, at);
+                self.stats.links += 1;
+            }
+            None if link.guard.is_none() => {
+                self.leave_with(link.exit, Leave::Next.at(first as usize) as u32);
+            }
+            None => self.leave_with(link.inner, link.inner.word),
+        }
+    }
+
+    /// These blocks live, but their regions are dropped: what leads there goes on in the interpreter.
+    fn disconnect(&mut self, heads: &[u32]) {
+        for &head in heads {
+            for link in self.incoming.get(&head).cloned().unwrap_or_default() {
+                self.connect(link, head);
+            }
+        }
+    }
+
+    /// Drops the region of `head`.
+    fn drop_region(&mut self, head: u32) {
+        let Some(r) = self.regions.remove(&head) else { return };
+        let mut a = Asm::default();
+        ends::leave(&mut a, Leave::Lookup.at(head as usize) as u32);
+        for (i, &byte) in a.code.iter().enumerate() {
+            self.buffer.patch_byte(r.at + i, byte);
+        }
+        let j = &mut self.jumps[Jump::index(r.off)];
+        if (j.off, j.mode, j.at) == (r.off, r.mode, r.at as u32) {
+            *j = NO_JUMP;
+        }
+        for block in &r.blocks {
+            if let Some(heads) = self.members.get_mut(block) {
+                heads.retain(|h| *h != head);
+            }
+            if let Some(exits) = self.exits.get_mut(block) {
+                exits.retain(|e| e.head != head);
+            }
+        }
+    }
+}
+
 impl Translator for X64 {
     fn enter(&self) -> Enter {
         enter::enter
     }
 
-    fn translate(&mut self, cpu: &mut Cpu, block: &Block, place: &Place) -> Option<u64> {
+    fn translate(&mut self, parts: &[Part]) -> Option<u64> {
         let start = Instant::now();
-        let at = self.buffer.len().next_multiple_of(16);
-        let pad = vec![0xcc; at - self.buffer.len()];
+        let at = self.buffer.here().next_multiple_of(16);
+        let pad = vec![0xcc; at - self.buffer.here()];
+        let pieces = Piece::all(parts);
         let mut c = Compiler {
             a: Asm { origin: self.buffer.base() + at as u64, code: Vec::with_capacity(1024) },
-            cpu,
-            block,
-            place,
+            pieces: &pieces,
+            versions: Vec::new(),
+            next_version: None,
+            piece: 0,
+            block: &pieces[0].block,
+            place: &pieces[0].place,
+            lives: &pieces[0].lives,
             routines: self.routines,
             host_has: self.host_has,
-            jumps: self.jumps.as_ptr() as u64,
-            base: self.buffer.base(),
             live: 0,
-            lives: liveness(block, place.mode & mode::XM == 0),
             host: false,
             memory: true,
             af_zero: false,
+            recipe: None,
+            settled: State::MEMORY,
             insn: 0,
             next: 0,
             insn_record: None,
+            tried: (0, Mem::at(Reg::ZERO, 0)),
+            tries: Vec::new(),
+            group: None,
             vector: vector::State::default(),
+            x87: x87::State::default(),
             cold: Vec::new(),
-            exits: [None; 2],
-            called: 0,
+            exits: Vec::new(),
+            called: Vec::new(),
+            called_in_line: 0,
+            marks: Marks::default(),
         };
         c.run();
-        let Compiler { a, exits, called, .. } = c;
-        if self.buffer.room() < pad.len() + a.code.len() {
-            return None;
+        let Compiler { a, exits, called, called_in_line, marks, .. } = c;
+        let (room, segment) = self.buffer.room();
+        let needed = pad.len() + a.code.len() + segment / FOR_GUARDS;
+        if room < needed {
+            let next = needed <= segment && self.buffer.go_on();
+            return next.then(|| self.translate(parts)).flatten();
         }
         self.buffer.append(&pad);
         self.buffer.append(&a.code);
-        if self.blocks.contains_key(&place.first) {
-            self.kill(place.first);
+        let place = &parts[0].place;
+        let (head, off, m) = (place.first, place.off, place.mode);
+        self.drop_region(head);
+        let blocks: Vec<u32> = pieces.iter().map(|p| p.place.first).collect();
+        for &block in &blocks {
+            self.members.entry(block).or_default().push(head);
         }
-        let exits = exits.map(|e| e.map(|s| s.at(at)));
-        let (off, m) = (place.off, place.mode);
-        self.blocks.insert(place.first, Translated { at, off, mode: m, exits });
-        let in_page = (off & 4095) + u64::from(block.len) <= 4096;
+        for (block, taken, site) in exits {
+            let site = site.at(at);
+            self.exits.entry(block).or_default().push(Exit { head, taken, site });
+        }
+        self.stats.regions += 1;
+        self.stats.blocks += blocks.len() as u64;
+        for p in &pieces {
+            self.stats.insns += p.block.insns.len() as u64;
+            self.stats.uops += p.block.uops.len() as u64;
+        }
+        self.stats.called += called_in_line;
+        self.stats.bytes += a.code.len() as u64;
+        self.regions.insert(head, Region { at, off, mode: m, blocks, called, marks });
+        let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
         if in_page && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
             self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };
         }
-        for link in self.incoming.get(&place.first).cloned().unwrap_or_default() {
-            self.lead(link.inner, at);
-            self.stats.links += 1;
+        for link in self.incoming.get(&head).cloned().unwrap_or_default() {
+            self.connect(link, head);
         }
-        self.stats.blocks += 1;
-        self.stats.insns += block.insns.len() as u64;
-        self.stats.uops += block.uops.len() as u64;
-        self.stats.called += called;
-        self.stats.bytes += a.code.len() as u64;
         self.stats.ns += start.elapsed().as_nanos() as u64;
         Some(self.buffer.base() + at as u64)
     }
 
     fn entry(&self, first: u32) -> Option<u64> {
-        self.blocks.get(&first).map(|b| self.buffer.base() + b.at as u64)
+        self.regions.get(&first).map(|b| self.buffer.base() + b.at as u64)
     }
 
     fn link(&mut self, from: u32, taken: bool, to: Target) {
-        let Some(b) = self.blocks.get(&from) else { return };
-        let (Some(exit), m) = (b.exits[usize::from(!taken)], b.mode) else { return };
-        let (first, link) = match to {
-            Target::Block(first) => (first, Link { exit, inner: exit, guard: None }),
-            Target::Guarded { guard, off, first } => {
-                let at = self.buffer.len();
-                let origin = self.buffer.base() + at as u64;
-                let mut a = Asm { origin, ..Asm::default() };
-                let inner = ends::guard(&mut a, m, off, guard).at(at);
-                if !self.buffer.append(&a.code) {
-                    return;
-                }
-                self.lead(exit, at);
-                (first, Link { exit, inner, guard: Some(guard) })
-            }
+        let Some(m) = self.members.get(&from).and_then(|heads| self.regions.get(heads.first()?))
+        else {
+            return;
         };
-        let links = self.incoming.entry(first).or_default();
-        links.retain(|l| l.exit.jump != exit.jump);
-        links.push(link);
-        match self.blocks.get(&first) {
-            Some(b) => {
-                let at = b.at;
-                self.lead(link.inner, at);
-                self.stats.links += 1;
-            }
-            None if link.guard.is_none() => {
-                self.leave_with(exit, Leave::Next.at(first as usize) as u32);
-            }
-            None => {}
+        let m = m.mode;
+        let exits = self.exits.get(&from).map_or(&[][..], |e| e);
+        let exits: Vec<Site> = exits.iter().filter(|e| e.taken == taken).map(|e| e.site).collect();
+        for exit in exits {
+            let (first, link) = match to {
+                Target::Block(first) => (first, Link { exit, inner: exit, guard: None }),
+                Target::Guarded { guard, off, first } => {
+                    let at = self.buffer.here();
+                    let origin = self.buffer.base() + at as u64;
+                    let mut a = Asm { origin, ..Asm::default() };
+                    let n = self.free_guards.last().copied().unwrap_or(self.guards);
+                    let Some(held) = self.held.get(n) else { return };
+                    let inner = ends::guard(&mut a, m, off, guard, held[0].as_ptr() as u64).at(at);
+                    if !self.buffer.append(&a.code) {
+                        return;
+                    }
+                    self.guards += usize::from(self.free_guards.pop().is_none());
+                    self.guards_of[self.buffer.segment()].push(n);
+                    self.lead(exit, at);
+                    (first, Link { exit, inner, guard: Some(guard) })
+                }
+            };
+            let links = self.incoming.entry(first).or_default();
+            links.retain(|l| l.exit.jump != exit.jump);
+            links.push(link);
+            self.connect(link, first);
         }
     }
 
     fn found(&mut self, first: u32) {
-        if let Some(b) = self.blocks.get(&first) {
+        if let Some(b) = self.regions.get(&first) {
             self.jumps[Jump::index(b.off)] =
                 JumpEntry { off: b.off, mode: b.mode, at: b.at as u32 };
         }
     }
 
-    fn kill(&mut self, first: u32) {
+    fn kill(&mut self, first: u32) -> Vec<u32> {
         // Exits that lead here become unlinked: they may be linked to its successor.
         for link in self.incoming.remove(&first).unwrap_or_default() {
             self.leave_with(link.exit, link.exit.word);
         }
-        let Some(b) = self.blocks.remove(&first) else { return };
-        let mut a = Asm::default();
-        ends::leave(&mut a, Leave::Lookup.at(first as usize) as u32);
-        for (i, &byte) in a.code.iter().enumerate() {
-            self.buffer.patch_byte(b.at + i, byte);
+        let mut heads = self.members.remove(&first).unwrap_or_default();
+        for &head in &heads {
+            self.drop_region(head);
         }
-        let j = &mut self.jumps[Jump::index(b.off)];
-        if (j.off, j.mode, j.at) == (b.off, b.mode, b.at as u32) {
-            *j = NO_JUMP;
+        heads.retain(|h| *h != first);
+        self.disconnect(&heads);
+        self.exits.remove(&first);
+        heads
+    }
+
+    fn evict(&mut self) -> Vec<u32> {
+        let gone = self.buffer.evict();
+        let gone = |at: usize| gone.contains(&at);
+        let mut heads: Vec<u32> =
+            self.regions.iter().filter(|(_, r)| gone(r.at)).map(|(head, _)| *head).collect();
+        heads.sort_unstable();
+        for &head in &heads {
+            self.drop_region(head);
         }
+        // Exits that are gone lead nowhere; those whose guard is gone may be linked again.
+        let mut unlinked = Vec::new();
+        for links in self.incoming.values_mut() {
+            links.retain(|l| {
+                let guard = !gone(l.exit.jump) && gone(l.inner.jump);
+                unlinked.extend(guard.then_some(l.exit));
+                !gone(l.exit.jump) && !guard
+            });
+        }
+        self.incoming.retain(|_, links| !links.is_empty());
+        for exit in unlinked {
+            self.leave_with(exit, exit.word);
+        }
+        self.disconnect(&heads);
+        for n in std::mem::take(&mut self.guards_of[self.buffer.segment()]) {
+            self.held[n][1].store(0, Ordering::Relaxed);
+            self.free_guards.push(n);
+        }
+        self.stats.evictions += 1;
+        heads
     }
 
     fn clear(&mut self) {
-        self.buffer.truncate(self.empty);
-        self.blocks.clear();
+        self.buffer.clear();
+        self.regions.clear();
+        self.members.clear();
+        self.exits.clear();
         self.incoming.clear();
         self.jumps.fill(NO_JUMP);
-        self.stats.flushes += 1;
+        self.held[..self.guards].iter().for_each(|h| h[1].store(0, Ordering::Relaxed));
+        self.guards = 0;
+        self.free_guards.clear();
+        self.guards_of.iter_mut().for_each(Vec::clear);
     }
 
     fn stats(&self) -> NativeStats {
         self.stats
+    }
+
+    fn routines(&self) -> Vec<(u64, u64, &'static str)> {
+        self.routine_places()
+    }
+
+    fn listing(&self, first: u32) -> Vec<HostInsn> {
+        self.regions.get(&first).map_or_else(Vec::new, |b| self.lines(b))
     }
 }

@@ -398,9 +398,11 @@ impl Compiler<'_> {
     // ---- out of line ----------------------------------------------------------------------------
 
     pub(super) fn vector_miss(&mut self, m: &Miss) {
-        for jump in m.jumps.into_iter().flatten() {
-            self.a.bind(jump);
-        }
+        // What fills a slot does not come back to what must not be tried again.
+        let tried = |c: &Self, jump: usize| c.tries.iter().any(|t| t.miss == jump);
+        let mut jumps: Vec<usize> = m.jumps.into_iter().flatten().collect();
+        jumps.sort_by_key(|jump| !tried(self, *jump));
+        jumps.into_iter().for_each(|jump| self.missed(jump));
         if let Some((temp, x)) = m.before {
             self.a.vex(STORE, true, x, 0, slot(temp));
         }
@@ -413,7 +415,6 @@ impl Compiler<'_> {
             self.a.vex(LOAD, u.k & 127 == 32, x, 0, slot(u.d));
         }
         self.a.bytes(&m.tail.bytes[..usize::from(m.tail.len)]);
-        let back = self.a.jmp();
-        self.a.bind_to(back, m.resume);
+        self.resume(m.resume);
     }
 }

@@ -7,7 +7,7 @@ use emu_core::cpu::{Cpu, Reg};
 use emu_core::flags::ZF;
 use emu_core::interp::Leave;
 use emu_core::mem::tlb::Access;
-use emu_core::native::{Place, Target, Translator};
+use emu_core::native::{Part, Place, Target, Translator};
 use emu_core::uop::{Block, Mem, Op};
 use emu_core::width::Width::W64;
 
@@ -35,7 +35,7 @@ impl Setup {
         let block: Block = b.finish();
         let insns = [first];
         let place = Place { first, last: first + 1, insns: &insns, off, mode: self.cpu.mode };
-        self.x.translate(&mut self.cpu, &block, &place).unwrap()
+        self.x.translate(&[Part { block: &block, place }]).unwrap()
     }
 
     /// Enters the block at `first` with RIP `rip`.
@@ -56,21 +56,22 @@ fn add(b: &mut Builder, r: Reg, n: i64) {
 }
 
 /// RAX counts its turns; RCX those to go.
-fn body(b: &mut Builder) {
+fn turn(b: &mut Builder, taken: i64) {
     add(b, Reg::RAX, 1);
     b.op(Op::Sub, W64, Reg::RCX, Reg::RCX, 1);
-    b.jcc(W64, 5, 0, 4);
+    b.jcc(W64, 5, taken, 4);
+}
+
+fn body(b: &mut Builder) {
+    turn(b, 0x40);
 }
 
 #[test]
 fn a_loop_runs_until_its_condition_or_its_budget_ends_it() {
     let mut s = Setup::new();
-    s.block(10, 0x1000, body);
-    assert_eq!(s.go(10, 0x1000), (Leave::LinkTaken, 11));
-    assert_eq!((s.cpu.regs[0], s.cpu.rip(), s.ran()), (1, 0x1000, 1));
-    s.x.link(10, true, Target::Block(10));
+    s.block(10, 0x1000, |b| turn(b, 0));
     assert_eq!(s.go(10, 0x1000), (Leave::LinkFall, 11));
-    assert_eq!((s.cpu.regs[0], s.cpu.rip(), s.ran()), (10, 0x1004, 9));
+    assert_eq!((s.cpu.regs[0], s.cpu.rip(), s.ran()), (10, 0x1004, 10));
     assert_eq!(s.cpu.flags.bits() & ZF, ZF);
     s.cpu.regs[1] = 1 << 20;
     assert_eq!(s.go(10, 0x1000), (Leave::Budget, 11));
@@ -140,11 +141,11 @@ fn indirect_jumps_find_translated_blocks_of_their_mode() {
     assert_eq!(s.go(10, 0x1000), (Leave::Exit, 21));
     assert_eq!((s.cpu.rip(), s.ran()), (0x2020, 2));
     s.x.kill(20);
-    assert_eq!(s.go(10, 0x1000), (Leave::Lookup, 11));
+    assert_eq!(s.go(10, 0x1000).0, Leave::Lookup);
     let mode = std::mem::replace(&mut s.cpu.mode, 0xffff_0001);
     s.block(30, 0x2020, |b| b.exit());
     s.cpu.mode = mode;
-    assert_eq!(s.go(10, 0x1000), (Leave::Lookup, 11), "of another mode");
+    assert_eq!(s.go(10, 0x1000).0, Leave::Lookup, "of another mode");
 }
 
 /// A store into translated code leaves before it, with the flags of the instruction before.
@@ -185,9 +186,12 @@ fn a_full_buffer_says_so() {
     }
     b.goto(W64, 0);
     let block = b.finish();
-    let place = |first| Place { first, last: 1, insns: &[1], off: 0, mode: 1 };
-    let fits = (0..).find(|&n| s.x.translate(&mut s.cpu, &block, &place(n)).is_none());
+    let part = |first| {
+        let place = Place { first, last: 1, insns: &[1], off: 0, mode: 1 };
+        [Part { block: &block, place }]
+    };
+    let fits = (0..).find(|&n| s.x.translate(&part(n)).is_none());
     assert!(fits > Some(1));
     s.x.clear();
-    assert!(s.x.translate(&mut s.cpu, &block, &place(0)).is_some());
+    assert!(s.x.translate(&part(0)).is_some());
 }

@@ -13,3 +13,4 @@ mod toy;
 mod blocks;
 mod links;
 mod vectors;
+mod x87;

@@ -6,7 +6,7 @@ use crate::machine::{reference, same, start};
 use backend_jit::x64::X64;
 use emu_core::build::Builder;
 use emu_core::cpu::{Cpu, Reg, mode};
-use emu_core::native::{Place, Translator};
+use emu_core::native::{Part, Place, Translator};
 use emu_core::uop::Block;
 use emu_core::vec::VecOp;
 use frontend_x86::lift::lift_insn;
@@ -17,17 +17,17 @@ use std::collections::BTreeMap;
 const MODE: u32 = mode::CODE64 | mode::FLAT | mode::SSE | mode::LONG;
 const ALL: Features = Features::of(&[Features::X86_64_V3, Features::VAES, Features::VPCLMULQDQ]);
 
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn bits(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8
     }
 
-    fn below(&mut self, n: usize) -> usize {
+    pub fn below(&mut self, n: usize) -> usize {
         self.bits() as usize % n
     }
 
@@ -52,7 +52,7 @@ impl Random {
         (self.bits() & 1) << (width - 1) | exp << fraction | bits
     }
 
-    fn word(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         match self.below(6) {
             0 => self.bits() % 70,
             1 => self.bits() << 40 ^ self.bits() << 20 ^ self.bits(),
@@ -133,7 +133,7 @@ fn all(random: &mut Random, each: usize) -> BTreeMap<Code, Vec<Instruction>> {
     found
 }
 
-fn block<'a>(insns: impl IntoIterator<Item = &'a Instruction>, mode: u32) -> Block {
+pub fn block<'a>(insns: impl IntoIterator<Item = &'a Instruction>, mode: u32) -> Block {
     let mut b = Builder::new();
     for i in insns {
         lift_insn(&mut b, i, mode, ALL.0);
@@ -282,11 +282,10 @@ fn what_is_called_is_known() {
 }
 
 /// How many micro-ops of `block` are called.
-fn called_in(block: &Block) -> u64 {
-    let mut cpu = start(1);
+pub fn called_in(block: &Block) -> u64 {
     let mut x = X64::new(1 << 20).unwrap();
     let insns: Vec<u32> = (0..block.insns.len() as u32).collect();
     let place = Place { first: 1, last: 1, insns: &insns, off: 0, mode: MODE | mode::AVX };
-    x.translate(&mut cpu, block, &place).unwrap();
+    x.translate(&[Part { block, place }]).unwrap();
     x.stats().called
 }

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub use arch::Arch;
+pub use cache::Part;
 pub use cpio::Cpio;
 pub use deb::DebError;
 pub use exec::ExecOutput;
@@ -150,6 +151,14 @@ pub fn linux_guest(options: &Options) -> Result<Guest, Error> {
     let initrd = initrd::initrd(&busybox, options.exec.as_deref());
     let kernel_version = version(&kernel).ok_or(Error::Image(ImageError::NotABzImage))?;
     Ok(Guest { kernel, initrd, kernel_version, append: append(options) })
+}
+
+/// One file of a package of Debian's, from the user's cache or else through apt.
+///
+/// # Errors
+/// [`Error`] when it is neither cached nor can be fetched.
+pub fn part(part: &Part) -> Result<Vec<u8>, Error> {
+    cache::Cache::open()?.part(part, apt::download)
 }
 
 fn append(options: &Options) -> String {

@@ -53,8 +53,8 @@ pub struct Diff {
     #[arg(long, value_name = "MODEL[,±FEATURE]…", default_value = CPU, value_parser = parse_cpu)]
     pub cpu: CpuChoice,
 
-    /// How the model runs the code
-    #[arg(long, value_name = "interp|auto", default_value = "auto", value_parser = parse_engine)]
+    /// How the model runs the code: jit translates all of it to host code
+    #[arg(long, value_name = "interp|jit|auto", default_value = "auto", value_parser = parse_engine)]
     pub engine: Engine,
 
     /// Code size
@@ -174,6 +174,8 @@ pub struct Report {
     pub mnemonics: BTreeMap<String, u64>,
     /// How often each encoding was judged.
     pub codes: BTreeMap<Code, u64>,
+    /// Blocks translated to host code.
+    pub host_blocks: u64,
     /// Lines of the mismatches printed, and how they differ.
     pub found: Vec<(String, Vec<Difference>)>,
 }
@@ -188,6 +190,8 @@ pub struct Campaign {
     pub bits: oracle::Bits,
     /// CPU model.
     pub cpu: CpuModel,
+    /// How it runs code; `Auto` is the interpreter.
+    pub engine: Engine,
     /// Families, CPUID features and mnemonics, in lower case; empty for all.
     pub only: Vec<String>,
     /// Mismatches to make small and keep, at most.
@@ -204,6 +208,13 @@ fn named(i: &Instruction, only: &[String]) -> bool {
 }
 
 impl Campaign {
+    /// One of all instructions of the default CPU, on the interpreter.
+    #[must_use]
+    pub fn new(count: u64, seed: u64, bits: oracle::Bits) -> Campaign {
+        let (cpu, engine) = (CpuModel::default(), Engine::Interp);
+        Campaign { count, seed, bits, cpu, engine, only: Vec::new(), show: 10 }
+    }
+
     /// Runs it; `tick` is told how many samples are done and how many differed.
     ///
     /// # Errors
@@ -211,6 +222,9 @@ impl Campaign {
     pub fn run(&self, mut tick: impl FnMut(u64, u64)) -> anyhow::Result<Report> {
         let mut oracle = Oracle::new()?;
         let mut model = Model::new(self.cpu);
+        if self.engine == Engine::Jit {
+            model = model.translated()?;
+        }
         let wanted = |i: &Instruction| named(i, &self.only);
         let filter: Option<&dyn Fn(&Instruction) -> bool> =
             if self.only.is_empty() { None } else { Some(&wanted) };
@@ -239,6 +253,7 @@ impl Campaign {
             left -= n;
             tick(self.count - left, report.mismatches);
         }
+        report.host_blocks = model.host_blocks();
         Ok(report)
     }
 
@@ -341,6 +356,9 @@ impl Report {
             self.codes.len(),
             if wrong == 1 { "" } else { "es" }
         );
+        if self.host_blocks > 0 {
+            let _ = writeln!(text, "{} blocks translated to host code", self.host_blocks);
+        }
         text
     }
 }
@@ -369,15 +387,12 @@ impl Diff {
         if self.cpu.model().features.0 & Features::LM.0 == 0 {
             return usage("code is compared in 64-bit mode (lm), which this CPU model lacks");
         }
-        // Either other choice is the interpreter.
-        if self.engine == Engine::Jit {
-            return usage("what is compared is the interpreter: use interp or auto");
-        }
         let campaign = Campaign {
             count: self.count,
             seed: self.seed,
             bits: self.bits.into(),
             cpu: self.cpu.model(),
+            engine: self.engine,
             only: self.only.iter().map(|o| o.trim().to_lowercase()).collect(),
             show: self.show,
         };

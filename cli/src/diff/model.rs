@@ -11,7 +11,7 @@ use emu_core::watch::Watch;
 use emu_core::width::Width::{W16, W64};
 use frontend_x86::sys::cpuid::Features;
 use frontend_x86::{FRONTEND, sys};
-use machine::CpuModel;
+use machine::{CpuModel, Error};
 use oracle::{
     CODE, CS32, CS64, DATA, EXIT, Judged, MEMORY, MEMORY_LEN, Outcome, Sample, State, image,
 };
@@ -134,6 +134,23 @@ impl Model {
             (cpu.segs, Seg::ALL.map(|s| cpu.base(s)))
         });
         Model { vcpu: Vcpu::new(cpu), segments }
+    }
+
+    /// Runs samples as host code from now on, as far as it can be made: a sample is new code each
+    /// time, so all of it is translated before it runs.
+    ///
+    /// # Errors
+    /// When there is no code generator.
+    pub fn translated(mut self) -> Result<Model, Error> {
+        let translator = machine::host_translator().ok_or(Error::NoTranslator)?;
+        self.vcpu.set_translator(translator, 1);
+        Ok(self)
+    }
+
+    /// Blocks that were translated to host code.
+    #[must_use]
+    pub fn host_blocks(&self) -> u64 {
+        self.vcpu.cache.translator().map_or(0, |t| t.stats().blocks)
     }
 
     /// CPUID features of the model.

@@ -3,7 +3,7 @@
 //! stored.
 
 use super::{Handler, Leave, Rec, TAIL};
-use crate::cpu::{Cpu, Jump, Reg, Seg, mode};
+use crate::cpu::{Cpu, Reg, Seg, mode};
 use crate::fault::{Fault, vector};
 use crate::flags::{Flags, OSZAPC};
 use crate::mem::tlb::Access;
@@ -132,6 +132,9 @@ enum Slow {
 
 /// Whether a store of `n` bytes at `va` would hit translated code (and must be stepped over).
 fn hits_code(cpu: &mut Cpu, va: u64, n: u64) -> Result<bool, Fault> {
+    if let Some(off) = cpu.tlb.write_beside_code(va, n) {
+        return Ok(!cpu.smc_through && cpu.mem.code.hit(off, n));
+    }
     cpu.check_alignment(cpu.wrap_linear(va), n)?;
     if cpu.smc_through {
         return Ok(false);
@@ -607,15 +610,10 @@ pub fn jrnz<const W: u8>(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64
 /// Looks the block at RIP up among the recent targets of indirect jumps.
 #[inline(always)]
 fn indirect(cpu: &mut Cpu, code: &[Rec], ip: usize) -> u64 {
-    let va = if cpu.mode & mode::CODE64 != 0 { cpu.regs[RIP] } else { cpu.linear_rip() };
-    if let Some(off) = cpu.tlb.exec(va) {
-        let j = &cpu.jumps[Jump::index(off)];
-        if j.off == off && j.mode == cpu.mode {
-            let t = j.ip as usize;
-            return go(cpu, code, t);
-        }
+    match cpu.recent() {
+        Some(t) => go(cpu, code, t),
+        None => Leave::Lookup.at(ip),
     }
-    Leave::Lookup.at(ip)
 }
 
 /// Indirect jump to register `a`, cut to width `c`; `i` is the instruction count.
@@ -723,6 +721,16 @@ pub fn guard(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     Leave::Lookup.at(ip)
 }
 
+/// The first record of a block that goes on in a second page, at RAM offset `imm`: `i` bytes from
+/// its start.
+pub fn straddle(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
+    let va = cpu.wrap_linear(cpu.linear_rip().wrapping_add(x.i as u64));
+    if cpu.tlb.exec(va) == Some(x.imm) {
+        return go(cpu, code, ip + 1);
+    }
+    Leave::Lookup.at(ip)
+}
+
 /// The first record of a block that may be translated: counts down its runs, in the counter `imm`.
 pub fn count(cpu: &mut Cpu, code: &[Rec], ip: usize, x: &Rec) -> u64 {
     if let Some(left) = cpu.heat.get_mut(x.imm as usize) {
@@ -744,7 +752,9 @@ pub fn native(cpu: &mut Cpu, code: &[Rec], _ip: usize, x: &Rec) -> u64 {
 fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
     // Only exits that end a block change the address space or the privilege.
     cpu.native.tlb = cpu.tlb.table_address();
-    (cpu.enter)(cpu, entry)
+    let word = (cpu.enter)(cpu, entry);
+    cpu.native_exits[(word & 15) as usize] += 1;
+    word
 }
 
 /// The first record of a block that is no longer valid.

@@ -52,6 +52,12 @@ pub fn count(n: u32) -> Rec {
     Rec { run: h::count, imm: n.into(), t: UNLINKED, ..BLANK }
 }
 
+/// A first record that leaves for the dispatcher unless what begins `in_page` bytes behind RIP is
+/// mapped to the RAM offset `second`.
+pub fn straddle(second: u64, in_page: u64) -> Rec {
+    Rec { run: h::straddle, imm: second, i: in_page as i32, t: UNLINKED, ..BLANK }
+}
+
 /// The first record of a block whose host code begins at `entry`.
 pub fn native(entry: u64) -> Rec {
     Rec { run: h::native, imm: entry, t: UNLINKED, ..BLANK }

@@ -9,6 +9,9 @@
 
 use crate::width::Width;
 use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{SeekFrom, seek};
+use std::fs::File;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Guest RAM; offsets are bytes from its start (not guest-physical addresses: see
@@ -16,6 +19,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Rel
 #[derive(Debug)]
 pub struct GuestRam {
     map: MmapRaw,
+    file: File,
     len: u64,
 }
 
@@ -75,11 +79,9 @@ impl GuestRam {
         assert!(len >= 4096 && len.is_multiple_of(4096), "RAM size {len:#x} is not in pages");
         let fd = rustix::fs::memfd_create("ring3-ram", rustix::fs::MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&fd, len)?;
-        let map = MmapOptions::new()
-            .len(len as usize)
-            .no_reserve_swap()
-            .map_raw(&std::fs::File::from(fd))?;
-        Ok(GuestRam { map, len })
+        let file = File::from(fd);
+        let map = MmapOptions::new().len(len as usize).no_reserve_swap().map_raw(&file)?;
+        Ok(GuestRam { map, file, len })
     }
 
     /// Size in bytes.
@@ -184,6 +186,30 @@ impl GuestRam {
             self.write_u8(off, b);
             off += 1;
         }
+    }
+
+    /// The parts of it that have been touched, in whole pages; all else is zero. What the host
+    /// cannot tell is taken as touched.
+    pub fn touched(&self) -> impl Iterator<Item = Range<u64>> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let start = match seek(&self.file, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                Err(rustix::io::Errno::NXIO) => self.len,
+                Err(_) => at,
+            };
+            if start >= self.len {
+                return None;
+            }
+            let end = seek(&self.file, SeekFrom::Hole(start)).unwrap_or(self.len);
+            at = end.max(start + 4096);
+            Some(start..at.min(self.len))
+        })
+    }
+
+    /// Whether the `n` bytes at `off` are the same in both, `off` and `n` multiples of 8.
+    pub fn same(&self, other: &GuestRam, off: u64, n: u64) -> bool {
+        (off..off + n).step_by(8).all(|at| self.read_u64(at) == other.read_u64(at))
     }
 
     /// Stores `n` elements of width `w` with the value `v` from `dst` on.

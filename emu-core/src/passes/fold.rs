@@ -102,6 +102,20 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_eval_makes_its_destination_unknown() {
+        let mut b = Builder::new();
+        b.start_insn(1);
+        let t = b.temp();
+        b.mov(W64, t, 0xb0);
+        b.mxcsr(t);
+        b.store(Op::St, W32, crate::uop::Mem::at(Reg::RBX, 0), t);
+        b.goto(W64, 1);
+        let mut block = b.finish();
+        run(&mut block);
+        assert_eq!(block.uops[2].b, Src::Reg(t));
+    }
+
+    #[test]
     fn helpers_and_loads_make_registers_unknown() {
         let mut b = Builder::new();
         b.start_insn(1);

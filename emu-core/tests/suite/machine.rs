@@ -3,7 +3,7 @@
 
 use crate::toy;
 use emu_core::clock::Clock;
-use emu_core::cpu::{Cpu, Reg, Ymm, mode};
+use emu_core::cpu::{Cpu, Reg, X87, Ymm, mode};
 use emu_core::fault::Fault;
 use emu_core::flags::Flags;
 use emu_core::interp::{Leave, execute, thread};
@@ -32,6 +32,7 @@ pub struct Seen {
     pub flags: u32,
     pub v: Vec<Ymm>,
     pub mxcsr: u32,
+    pub x87: X87,
     pub ram: Vec<u8>,
 }
 
@@ -41,7 +42,7 @@ pub fn seen(cpu: &Cpu, fault: Option<(Fault, usize)>) -> Seen {
     cpu.mem.ram.read_bytes(0, &mut ram);
     let regs = cpu.regs[..16].iter().chain(&cpu.regs[24..32]).copied().collect();
     let v = cpu.v[..16].to_vec();
-    Seen { fault, regs, flags: cpu.flags.bits(), v, mxcsr: cpu.mxcsr, ram }
+    Seen { fault, regs, flags: cpu.flags.bits(), v, mxcsr: cpu.mxcsr, x87: cpu.x87, ram }
 }
 
 /// A start state made from `seed`: registers that are numbers of any size or addresses in RAM.
@@ -71,8 +72,13 @@ pub fn start(seed: u64) -> Cpu {
 }
 
 /// Runs `block` by the op table's plain reading.
-pub fn reference(mut cpu: Cpu, block: &Block) -> Seen {
-    for (n, u) in block.uops.iter().enumerate() {
+pub fn reference(cpu: Cpu, block: &Block) -> Seen {
+    reference_from(cpu, block, 0)
+}
+
+/// The same from micro-op `from` on.
+pub fn reference_from(mut cpu: Cpu, block: &Block, from: usize) -> Seen {
+    for (n, u) in block.uops.iter().enumerate().skip(from) {
         let r = match u.op.row().effect {
             Effect::End => end(&mut cpu, u),
             _ => rare::run(&mut cpu, u),
@@ -135,6 +141,14 @@ pub fn same(block: &Block, got: &Seen, want: &Seen, what: &str) {
     }
     for (i, (g, w)) in got.v.iter().zip(&want.v).enumerate().filter(|(_, (g, w))| g != w) {
         diff += &format!("v{i}: {g:x?}, expected {w:x?}\n");
+    }
+    if got.x87 != want.x87 {
+        let word = |x: &X87| format!("cw {:x} sw {:x} full {:x}", x.cw, x.sw, x.full);
+        let (g, w) = (X87 { st: want.x87.st, ..got.x87 }, want.x87);
+        diff += &format!("{}, expected {}\n{g:x?}\n{w:x?}\n", word(&g), word(&w));
+        for (i, (g, w)) in got.x87.st.iter().zip(&w.st).enumerate().filter(|(_, (g, w))| g != w) {
+            diff += &format!("R{i}: {g:x?}, expected {w:x?}\n");
+        }
     }
     panic!(
         "{what} differs:\n{block}{diff}flags {:#x}, expected {:#x}; fault {:x?}, expected {:x?}",

@@ -1,8 +1,8 @@
 //! Tests of the core as a whole: the text form, the passes and the interpreter over random blocks,
 //! and the run loop with a toy frontend.
 
+mod compare;
 mod fused;
-mod lockstep;
 mod machine;
 mod mock;
 mod native;

@@ -8,7 +8,7 @@ use emu_core::cpu::{Cpu, Jump};
 use emu_core::fault::Fault;
 use emu_core::interp::Leave;
 use emu_core::interp::handlers::slow;
-use emu_core::native::{Enter, NativeStats, Place, Target, Translator};
+use emu_core::native::{Enter, NativeStats, Part, Target, Translator};
 use emu_core::rare;
 use emu_core::uop::{Block, Effect, Op, Src, Uop};
 use emu_core::vcpu::Vcpu;
@@ -83,7 +83,8 @@ impl Translator for Mock {
         enter
     }
 
-    fn translate(&mut self, _: &mut Cpu, block: &Block, place: &Place) -> Option<u64> {
+    fn translate(&mut self, parts: &[Part]) -> Option<u64> {
+        let Part { block, place } = parts[0];
         if self.held == self.room {
             return None;
         }
@@ -124,14 +125,22 @@ impl Translator for Mock {
         }
     }
 
-    fn kill(&mut self, first: u32) {
+    fn kill(&mut self, first: u32) -> Vec<u32> {
         if let Some(made) = made(self.id, first) {
             made.dead.set(true);
         }
+        Vec::new()
+    }
+
+    fn evict(&mut self) -> Vec<u32> {
+        let of = |((owner, first), _): (&(u64, u32), &u64)| (*owner == self.id).then_some(*first);
+        let heads = BOOKS.with_borrow(|books| books.entries.iter().filter_map(of).collect());
+        self.clear();
+        self.stats.evictions += 1;
+        heads
     }
 
     fn clear(&mut self) {
-        self.stats.flushes += u64::from(self.held == self.room);
         self.held = 0;
         BOOKS.with_borrow_mut(|books| {
             books.entries.retain(|(owner, _), _| *owner != self.id);

@@ -5,7 +5,7 @@ use emu_core::build::Builder;
 use emu_core::cpu::{Cpu, Frontend, Reg, Seg, mode};
 use emu_core::fault::{Fault, Guest};
 use emu_core::flags::rflags;
-use emu_core::mem::tlb::{Access, Rights};
+use emu_core::mem::tlb::{Access, Kind, Rights};
 use emu_core::uop::{Args, Block, HelperDef, Mem, Op};
 use emu_core::width::Width::{self, W8, W64};
 
@@ -112,8 +112,13 @@ fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
         },
     };
     let Some((off, writable)) = cpu.mem.lookup(pa) else { return Err(Fault::page(va, code)) };
-    let write = writable && access == Access::Write && cpu.mem.code.page(off) == 0;
-    cpu.tlb.insert(va, off, Rights { read: true, write, exec: true }, false);
+    if access == Access::Exec {
+        cpu.tlb.insert_fetch(va, off, Kind::default());
+    } else {
+        let (write, code) = (writable && access == Access::Write, cpu.mem.code.page(off) != 0);
+        let rights = Rights { read: true, write: write && !code, code: write && code };
+        cpu.tlb.insert(va, off, rights, Kind::default());
+    }
     Ok(pa)
 }
 

@@ -39,11 +39,11 @@ rows! {
     Mwait:   NONE, Control, mwait;
     // ---- flags ----------------------------------------------------------------------------------------
     Cli:    NONE, Control, |l| plain(l, &h::CLI, 0);
-    Sti:    NONE, Control, |l| leave(l, &h::STI, Reg::ZERO, 0);
+    Sti:    NONE, Control, sti;
     Cld:    NONE, Innocuous, |l| plain(l, &h::SET_DF, 0);
     Std:    NONE, Innocuous, |l| plain(l, &h::SET_DF, 1);
-    Stac:   NONE, Control, |l| leave(l, &h::SET_AC, Reg::ZERO, 1);
-    Clac:   NONE, Control, |l| leave(l, &h::SET_AC, Reg::ZERO, 0);
+    Stac:   NONE, Control, |l| plain(l, &h::SET_AC, 1);
+    Clac:   NONE, Control, |l| plain(l, &h::SET_AC, 0);
     Pushf:  NONE, Behaviour, |l| pushf(l, W16);
     Pushfd: NONE, Behaviour, |l| pushf(l, W32);
     Pushfq: NONE, Behaviour, |l| pushf(l, W64);
@@ -118,6 +118,15 @@ const Z: Reg = Reg::ZERO;
 fn plain(l: &mut Lift, def: &'static HelperDef, imm: u64) -> Guest<()> {
     l.b.helper(def, W64, 0, Z, Z, Z, imm);
     Ok(())
+}
+
+/// The instruction after STI runs before any interrupt: it is in the same block, and ends it,
+/// unless it is lifted alone.
+fn sti(l: &mut Lift) -> Guest<()> {
+    match l.mode & mode::SINGLE {
+        0 => plain(l, &h::STI, 1),
+        _ => leave(l, &h::STI, Reg::ZERO, 0),
+    }
 }
 
 fn rdpid(l: &mut Lift) -> Guest<()> {
@@ -429,8 +438,11 @@ mod tests {
     use crate::lift::lift_bytes;
     use crate::sys::cpuid::Features;
     use crate::sys::testing::{self, Level};
+    use emu_core::platform::Platform;
     use emu_core::uop::Uop;
     use emu_core::vcpu::{Stop, Vcpu};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     fn lift(bytes: &[u8], mode: u32) -> Vec<Uop> {
         lift_bytes(bytes, mode, Features::X86_64_V2.0, 1).0.uops
@@ -594,6 +606,70 @@ mod tests {
         assert_eq!((bit(&c), crate::sys::cpuid::cpuid(&c, 5, 0)), (1, [64, 64, 0, 0]));
         crate::sys::msr::write(&mut c, crate::sys::msr::addr::MISC_ENABLE, 0).unwrap();
         assert_eq!(bit(&c), 0);
+    }
+
+    /// An interrupt that is requested until it is acknowledged.
+    struct Requested(AtomicBool);
+
+    impl Platform for Requested {
+        fn mmio_read(&self, _: u64, _: u8) -> u64 {
+            0
+        }
+        fn mmio_write(&self, _: u64, _: u8, _: u64) {}
+        fn port_in(&self, _: u16, _: u8) -> u32 {
+            0
+        }
+        fn port_out(&self, _: u16, _: u8, _: u32) {}
+        fn apic_msr_read(&self, _: u32, _: u64) -> Option<u64> {
+            None
+        }
+        fn apic_msr_write(&self, _: u32, _: u64, _: u64) -> Option<()> {
+            None
+        }
+        fn tpr(&self) -> u8 {
+            0
+        }
+        fn set_tpr(&self, _: u8) {}
+        fn interrupt_pending(&self) -> bool {
+            self.0.load(SeqCst)
+        }
+        fn acknowledge(&self) -> Option<u8> {
+            self.0.swap(false, SeqCst).then_some(0x40)
+        }
+    }
+
+    /// SDM Vol. 2, STI: an interrupt comes after the next instruction, before the one behind it,
+    /// wherever blocks and pages end.
+    #[test]
+    fn one_instruction_runs_after_sti() {
+        const INC: [u8; 2] = [0xff, 0xc3]; // inc ebx
+        #[rustfmt::skip]
+        let rows: &[(&[&[u8]], u64, u64)] = &[
+            (&[&[0xfb], &INC, &[0xfa], &INC],       3,    1), // sti; inc; cli; inc
+            (&[&INC, &[0xfb], &INC, &[0xfa], &INC], 5,    2),
+            (&[&[0xfb], &[0xeb, 0x02], &INC, &INC], 5,    0), // sti; jmp
+            (&[&[0xfb, 0xfb], &INC, &INC],          2,    0), // sti; sti
+            (&[&[0xfb, 0xf4], &INC],                2,    0), // sti; hlt
+            (&[&[0xfb, 0xfa], &INC],                5,    1), // sti; cli: never
+        ];
+        for at in [0x1234, 0x1fff, 0x1ffe, 0x1ffd] {
+            for budget in [1, 2, 100] {
+                for &(code, after, rbx) in rows {
+                    let mut c = testing::cpu(Level::Long);
+                    c.mem.platform = Arc::new(Requested(AtomicBool::new(true)));
+                    testing::gate(&mut c, 0x40, testing::CODE0, 0x700, 0x8e, 0);
+                    c.set_rip(at);
+                    let code = [&code.concat()[..], &[0xf4]].concat();
+                    let mut v = testing::vcpu(c, &[(at, &code), (0x700, &[0xf4])]);
+                    (0..100).for_each(|_| {
+                        v.run(budget);
+                    });
+                    let (rip, stack) = (v.cpu.rip(), v.cpu.reg(Reg::RSP));
+                    let from = if rip == 0x701 { v.cpu.mem.read(stack, W64) } else { rip };
+                    assert_eq!((from - at, v.cpu.reg(Reg::RBX)), (after, rbx), "{code:x?} {at:x}");
+                }
+            }
+        }
     }
 
     /// From ring 0 by IRETQ to ring 3, INT 80H and back, SYSCALL, HLT: all through the run loop.

@@ -177,7 +177,8 @@ fn call_control(l: &mut Lift, h: &'static HelperDef, k: u8, bytes: u32, write: b
         check_before_segment(l);
     }
     let a = if bytes == 0 { Reg::ZERO } else { l.mem_address(bytes, write) };
-    let form = Form { fop: 0, seg: segment(l), format: Format::St, dst: 0, src: 0, pops: 0 };
+    let form =
+        Form { fop: opcode(l), seg: segment(l), format: Format::St, dst: 0, src: 0, pops: 0 };
     l.b.helper(h, W64, k, Reg::ZERO, a, Reg::ZERO, form.pack());
     if write {
         stored(l);

@@ -393,17 +393,18 @@ pub fn cli(cpu: &mut Cpu) -> Guest<()> {
     Ok(())
 }
 
-/// STI: with an interrupt shadow when IF was clear.
+/// STI: with an interrupt shadow when IF was clear, unless nothing looks for interrupts before the
+/// next instruction has run (`shadow` false).
 ///
 /// # Errors
 /// As [`cli`]; #GP(0) when VIF would be set with VIP.
-pub fn sti(cpu: &mut Cpu) -> Guest<()> {
+pub fn sti(cpu: &mut Cpu, shadow: bool) -> Guest<()> {
     if cpu.cpl > iopl(cpu) {
         return vme::set_vif(cpu, true);
     }
     if cpu.sysflags & rflags::IF == 0 {
         cpu.sysflags |= rflags::IF;
-        cpu.shadow = true;
+        cpu.shadow = shadow;
         if cpu.mem.platform.interrupt_pending() {
             cpu.kick();
         }
@@ -420,7 +421,7 @@ pub fn set_ac(cpu: &mut Cpu, on: bool) -> Guest<()> {
         return Err(Fault::UD);
     }
     cpu.sysflags = cpu.sysflags & !rflags::AC | if on { rflags::AC } else { 0 };
-    mode::update(cpu);
+    mode::select_table(cpu);
     Ok(())
 }
 
@@ -633,14 +634,14 @@ mod tests {
     fn interrupt_flag() {
         let mut c = testing::cpu(Level::Protected);
         c.budget = 100;
-        sti(&mut c).unwrap();
+        sti(&mut c, true).unwrap();
         assert!(c.shadow && c.sysflags & rflags::IF != 0);
         assert_eq!(c.budget, 0, "an interrupt is pending");
         c.shadow = false;
-        sti(&mut c).unwrap();
+        sti(&mut c, true).unwrap();
         assert!(!c.shadow, "IF was set already");
         testing::to_user(&mut c, testing::CODE3, 0x7000);
-        assert_eq!((cli(&mut c), sti(&mut c)), (Err(Fault::GP0), Err(Fault::GP0)));
+        assert_eq!((cli(&mut c), sti(&mut c, true)), (Err(Fault::GP0), Err(Fault::GP0)));
         c.sysflags |= rflags::IOPL;
         assert_eq!(cli(&mut c), Ok(()));
         assert_eq!(hlt(&mut c, 5), Err(Fault::GP0));

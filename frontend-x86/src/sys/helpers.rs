@@ -98,8 +98,8 @@ helpers! {
     POPF "popf" |cpu, x| control::popf(cpu, x.w, cpu.reg(x.a));
     /// CLI.
     CLI "cli" |cpu, _x| control::cli(cpu);
-    /// STI.
-    STI "sti" |cpu, _x| control::sti(cpu);
+    /// STI; `imm` = 1: the next instruction is in the same block, and ends it.
+    STI "sti" |cpu, x| control::sti(cpu, x.imm == 0);
     /// STAC (`imm` = 1), CLAC (0).
     SET_AC "set_ac" |cpu, x| control::set_ac(cpu, x.imm != 0);
     /// INVLPG: `a` linear address.

@@ -49,6 +49,11 @@ pub fn update(cpu: &mut Cpu) {
     set(user && ac && s.cr0 & cr0::AM != 0, mode::ALIGN);
     set(!cpu.audit.is_empty(), mode::AUDIT);
     cpu.mode = with_masks(m, cpu.mxcsr);
+    select_table(cpu);
+}
+
+/// Sets the privilege of ordinary accesses alone: all that RFLAGS.AC decides on below CPL 3.
+pub fn select_table(cpu: &mut Cpu) {
     cpu.tlb.set_privilege(privilege(cpu, cpu.cpl));
 }
 

@@ -16,7 +16,7 @@ use super::{cr0, cr4, efer};
 use crate::model;
 use emu_core::cpu::Cpu;
 use emu_core::fault::{Fault, Guest};
-use emu_core::mem::tlb::{Access, Privilege, Rights, Translation};
+use emu_core::mem::tlb::{Access, Kind, Privilege, Rights, Translation};
 use emu_core::width::Width::{self, W32, W64};
 
 /// Bits of a physical address in 64-bit paging entries at most (SDM Vol. 3, 4.1.4).
@@ -71,8 +71,7 @@ static LEVEL4: Format = Format { levels: &[39, 30, 21, 12], width: W64, root: PH
 pub fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
     if cpu.sys.cr0 & cr0::PG == 0 {
         let va = va & 0xffff_ffff;
-        let rights = Rights { read: true, write: true, exec: true };
-        enter(cpu, va, va, rights, false);
+        enter(cpu, va, va, access, (true, true), Kind::default());
         return Ok(va);
     }
     let va = match cpu.sys.efer & efer::LMA != 0 {
@@ -97,23 +96,24 @@ pub fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
     };
     let pa = t.pa + (va & ((1 << t.shift) - 1));
     let ok = |access| allowed(cpu, &t, access, privilege);
-    let rights = Rights {
-        read: ok(Access::Read),
-        write: t.dirty && ok(Access::Write),
-        exec: ok(Access::Exec),
-    };
-    enter(cpu, va, pa, rights, t.shift != 12);
+    let rights = (ok(Access::Read), t.dirty && ok(Access::Write));
+    let kind = Kind { global: t.global, large: t.shift != 12 };
+    enter(cpu, va, pa, access, rights, kind);
     Ok(pa)
 }
 
-/// Enters the page of `va` at level 1 when memory backs it; stores to ROM and to pages with code,
-/// and all data accesses to pages with a data breakpoint, stay on the slow path.
-fn enter(cpu: &mut Cpu, va: u64, pa: u64, rights: Rights, large: bool) {
-    if let Some((off, ram)) = cpu.mem.lookup(pa & !0xfff) {
-        let data = !cpu.watch.page(va);
-        let write = rights.write && data && ram && cpu.mem.code.page(off) == 0;
-        let read = rights.read && data;
-        cpu.tlb.insert(va, off, Rights { read, write, ..rights }, large);
+/// Enters the page of `va` at level 1 when memory backs it, for fetches or for data that may be
+/// read and written as `rights` say; stores to ROM, and all accesses to pages with a data
+/// breakpoint, stay on the slow path.
+fn enter(cpu: &mut Cpu, va: u64, pa: u64, access: Access, rights: (bool, bool), kind: Kind) {
+    let Some((off, ram)) = cpu.mem.lookup(pa & !0xfff) else { return };
+    if access == Access::Exec {
+        cpu.tlb.insert_fetch(va, off, kind);
+    } else if !cpu.watch.page(va) {
+        let code = cpu.mem.code.page(off) != 0;
+        let (read, write) = (rights.0, rights.1 && ram);
+        let rights = Rights { read, write: write && !code, code: write && code };
+        cpu.tlb.insert(va, off, rights, kind);
     }
 }
 
@@ -501,7 +501,10 @@ mod tests {
         assert!(c.tlb.write(0x5678, 8).is_some());
         c.mem.code.mark(0x6000, 4);
         assert_eq!(translate(&mut c, 0x6000, Access::Write), Ok(0x6000));
-        assert_eq!((c.tlb.write(0x6000, 1), c.tlb.exec(0x6000)), (None, Some(0x6000)));
+        assert_eq!((c.tlb.write(0x6000, 1), c.tlb.exec(0x6000)), (None, None));
+        assert_eq!(c.tlb.write_beside_code(0x6000, 1), Some(0x6000));
+        assert_eq!(translate(&mut c, 0x6000, Access::Exec), Ok(0x6000));
+        assert_eq!(c.tlb.exec(0x6000), Some(0x6000));
         assert_eq!(translate(&mut c, 0xfee0_0000, Access::Read), Ok(0xfee0_0000));
         assert_eq!(c.tlb.read(0xfee0_0000, 4), None, "a device");
     }

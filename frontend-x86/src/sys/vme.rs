@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn cli_sti_pushf_popf_use_vif() {
         let mut c = vm86(0);
-        sti(&mut c).unwrap();
+        sti(&mut c, true).unwrap();
         assert_eq!((flags(&c), c.shadow), (IF | VIF, false));
         assert_eq!(pushf(&c, W16), Ok(0x3202 | VIF));
         assert_eq!(pushf(&c, W32), Err(Fault::GP0));
@@ -154,11 +154,11 @@ mod tests {
         popf(&mut c, W16, 0x3000).unwrap();
         assert_eq!((flags(&c), iopl(&c)), (IF, 0));
         c.sysflags |= VIP;
-        assert_eq!((sti(&mut c), popf(&mut c, W16, IF)), (Err(Fault::GP0), Err(Fault::GP0)));
+        assert_eq!((sti(&mut c, true), popf(&mut c, W16, IF)), (Err(Fault::GP0), Err(Fault::GP0)));
         popf(&mut c, W16, 0).unwrap();
         // Without CR4.VME all of them are #GP(0); with IOPL 3 they work on IF.
         c.sys.cr4 = 0;
-        assert_eq!((sti(&mut c), cli(&mut c)), (Err(Fault::GP0), Err(Fault::GP0)));
+        assert_eq!((sti(&mut c, true), cli(&mut c)), (Err(Fault::GP0), Err(Fault::GP0)));
         assert_eq!((pushf(&c, W16), popf(&mut c, W16, 0)), (Err(Fault::GP0), Err(Fault::GP0)));
         let mut c = vm86(3);
         cli(&mut c).unwrap();
@@ -203,15 +203,15 @@ mod tests {
             let mut c = testing::cpu(level);
             testing::to_user(&mut c, testing::CODE3, 0x7000);
             c.set_rflags(IF);
-            assert_eq!(sti(&mut c), Err(Fault::GP0));
+            assert_eq!(sti(&mut c, true), Err(Fault::GP0));
             c.sys.cr4 |= cr4::PVI;
-            sti(&mut c).unwrap();
+            sti(&mut c, true).unwrap();
             assert_eq!((flags(&c), pushf(&c, W32)), (IF | VIF, Ok(0x202 | VIF)));
             popf(&mut c, W32, 2).unwrap();
             assert_eq!(flags(&c), IF | VIF);
             cli(&mut c).unwrap();
             c.sysflags |= VIP;
-            assert_eq!((sti(&mut c), flags(&c)), (Err(Fault::GP0), IF | VIP));
+            assert_eq!((sti(&mut c, true), flags(&c)), (Err(Fault::GP0), IF | VIP));
             c.cpl = 2;
             assert_eq!(cli(&mut c), Err(Fault::GP0));
         }

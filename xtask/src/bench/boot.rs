@@ -7,7 +7,7 @@ use super::table::{Report, Sample};
 
 /// Boots the guest under every emulator, in turns.
 pub fn bench(emulators: &[Emulator], limits: Limits, append: &str) -> anyhow::Result<Report> {
-    let guest = guest("boot", None, Some(append))?;
+    let guest = guest("boot", &[], "", Some(append))?;
     let mut runs: Vec<Vec<Run>> = emulators.iter().map(|_| Vec::new()).collect();
     for _ in 0..limits.rounds {
         for (emulator, runs) in emulators.iter().zip(&mut runs) {

@@ -1,10 +1,11 @@
 //! An emulator as a process: its command line, its guest's console, its times.
 
 use super::MARKER;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+use ring3_tests::system::layout::EXIT_SUCCESS;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,30 +46,52 @@ pub struct Emulator {
     pub is_ring3: bool,
     program: PathBuf,
     options: Vec<String>,
+    /// Options by which standard output is the first serial port, and those by which it is the
+    /// debug console.
+    consoles: [&'static [&'static str]; 2],
 }
 
 impl Emulator {
     /// The ring3 at `program` with one of its engines.
     pub fn ring3(program: &Path, engine: &str) -> Self {
-        let options = ["run", "--serial=stdio", "--stats=json", "--engine", engine];
+        let options = ["run", "--stats=json", "--engine", engine];
         Self {
             name: format!("ring3 {engine}"),
             short: engine.to_owned(),
             is_ring3: true,
             program: program.to_owned(),
             options: options.map(str::to_owned).to_vec(),
+            consoles: [
+                &["--serial=stdio"],
+                &["--serial=null", "--debugcon=stdio", "--device=isa-debug-exit"],
+            ],
         }
     }
 
     /// QEMU with one of its CPU models. It has no network card, whose boot ROM would take time.
     pub fn qemu(cpu: &str) -> Self {
-        let options = ["-accel", "tcg", "-cpu", cpu, "-nographic", "-nic", "none"];
+        let options = ["-accel", "tcg", "-cpu", cpu, "-nic", "none"];
         Self {
             name: format!("QEMU {cpu}"),
             short: cpu.to_owned(),
             is_ring3: false,
             program: QEMU.into(),
             options: options.map(str::to_owned).to_vec(),
+            consoles: [
+                &["-nographic"],
+                &[
+                    "-display",
+                    "none",
+                    "-monitor",
+                    "none",
+                    "-serial",
+                    "none",
+                    "-debugcon",
+                    "stdio",
+                    "-device",
+                    "isa-debug-exit,iobase=0xf4,iosize=4",
+                ],
+            ],
         }
     }
 
@@ -86,15 +109,33 @@ impl Emulator {
     pub fn run(&self, guest: &Guest, timeout: Duration) -> anyhow::Result<Run> {
         // QEMU takes its long options with two dashes as well.
         let mut command = Command::new(&self.program);
-        command.args(&self.options).args(["-m", "512M", "--no-reboot"]);
+        command.args(&self.options).args(self.consoles[0]).args(["-m", "512M", "--no-reboot"]);
         command.arg("--kernel").arg(&guest.kernel).arg("--initrd").arg(&guest.initrd);
         command.args(["--append", &guest.append]);
-        let run = watch(command, timeout).with_context(|| self.name.clone())?;
+        let run =
+            watch(command, timeout).and_then(Seen::booted).with_context(|| self.name.clone())?;
         eprintln!(
             "xtask: {}: init after {:.2} s, power-off after {:.2} s",
             self.name, run.init, run.power_off
         );
         Ok(run)
+    }
+
+    /// Runs a ROM of [`ring3_tests::system`] until it writes to `isa-debug-exit`, and returns what
+    /// it wrote to the debug console.
+    ///
+    /// # Errors
+    /// When the emulator fails or hangs.
+    pub fn run_rom(&self, rom: &Path, timeout: Duration) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.options).args(self.consoles[1]).args(["-m", "16M"]);
+        command.arg(if self.is_ring3 { "--bios" } else { "-bios" }).arg(rom);
+        let seen = watch(command, timeout).with_context(|| self.name.clone())?;
+        eprintln!("xtask: {}: ROM after {:.2} s", self.name, seen.end.as_secs_f64());
+        // What the device makes of the value.
+        let success = Some(EXIT_SUCCESS as i32 * 2 + 1);
+        ensure!(seen.status.code() == success, "{}: {}", self.name, seen.told());
+        Ok(seen.console.text())
     }
 }
 
@@ -123,8 +164,37 @@ impl Run {
     }
 }
 
+/// A process that has ended.
+struct Seen {
+    status: ExitStatus,
+    /// When, from its start.
+    end: Duration,
+    console: Console,
+    errors: String,
+}
+
+impl Seen {
+    fn told(&self) -> String {
+        let (console, errors) = (self.console.tail(), tail(&self.errors));
+        format!("{}\nconsole: {console}\nstandard error: {errors}", self.status)
+    }
+
+    /// Of a guest that came to its init and powered off.
+    fn booted(self) -> anyhow::Result<Run> {
+        ensure!(self.status.success(), "{}", self.told());
+        let init =
+            self.console.init.with_context(|| format!("no sign of init: {}", self.told()))?;
+        Ok(Run {
+            init: init.as_secs_f64(),
+            power_off: self.end.as_secs_f64(),
+            console: self.console.text(),
+            errors: self.errors,
+        })
+    }
+}
+
 /// Runs an emulator whose standard output is the guest's console.
-fn watch(mut command: Command, timeout: Duration) -> anyhow::Result<Run> {
+fn watch(mut command: Command, timeout: Duration) -> anyhow::Result<Seen> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let start = Instant::now();
     let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
@@ -145,32 +215,25 @@ fn watch(mut command: Command, timeout: Duration) -> anyhow::Result<Run> {
     });
 
     let mut console = Console::default();
-    let end = loop {
+    let mut hung = false;
+    loop {
         match chunks.recv_timeout(timeout.saturating_sub(start.elapsed())) {
             Ok((time, bytes)) => console.push(time, &bytes),
-            Err(RecvTimeoutError::Disconnected) => break Some(child.wait()?),
+            Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
                 child.kill()?;
-                child.wait()?;
-                break None;
+                hung = true;
+                break;
             }
         }
-    };
-    let power_off = start.elapsed();
+    }
+    let status = child.wait()?;
+    let end = start.elapsed();
     reader.join().expect("the reader does not panic")?;
     let errors = errors.join().expect("the reader does not panic")?;
-    let told = || format!("console: {}\nstandard error: {}", console.tail(), tail(&errors));
-    match end {
-        None => bail!("no power-off after {} s\n{}", timeout.as_secs(), told()),
-        Some(status) => ensure!(status.success(), "{status}\n{}", told()),
-    }
-    let init = console.init.with_context(|| format!("no sign of init\n{}", told()))?;
-    Ok(Run {
-        init: init.as_secs_f64(),
-        power_off: power_off.as_secs_f64(),
-        console: console.text(),
-        errors,
-    })
+    let seen = Seen { status, end, console, errors };
+    ensure!(!hung, "no end after {} s: {}", timeout.as_secs(), seen.told());
+    Ok(seen)
 }
 
 /// What a guest has written so far.
@@ -231,7 +294,7 @@ mod tests {
     fn shell(script: &str, timeout: Duration) -> anyhow::Result<Run> {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        watch(command, timeout)
+        watch(command, timeout).and_then(Seen::booted)
     }
 
     #[test]
@@ -252,8 +315,12 @@ mod tests {
         let minute = Duration::from_secs(60);
         for (script, timeout, message) in [
             ("echo panic; exit 3", minute, "exit status: 3\nconsole: panic"),
-            ("echo bad >&2", minute, "no sign of init\nconsole: \nstandard error: bad"),
-            ("echo on; exec sleep 60", Duration::from_millis(500), "no power-off after 0 s"),
+            (
+                "echo bad >&2",
+                minute,
+                "no sign of init: exit status: 0\nconsole: \nstandard error: bad",
+            ),
+            ("echo on; exec sleep 60", Duration::from_millis(500), "no end after 0 s: "),
         ] {
             let error = shell(script, timeout).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");

@@ -10,27 +10,33 @@ use flate2::{Compression, write::GzEncoder};
 use ring3::debian::{Cpio, Options, linux_guest};
 use std::io::Write;
 
-/// The first process: says that it is there, runs `command`, and powers off. Only a console's last
-/// close waits until all output has left.
+/// The first process: says that it is there, runs `command` in `/bench`, and powers off. Only a
+/// console's last close waits until all output has left.
 fn init(command: &str) -> String {
     format!(
         "#!/bin/sh\n\
          echo {MARKER}\n\
+         cd /bench\n\
          {command}\n\
          exec </dev/null >/dev/null 2>&1\n\
          /bin/busybox poweroff -f\n"
     )
 }
 
-/// Writes the files of a guest called `name` that runs `program` with the kernel command line
+/// A guest called `name` that runs `command` in a folder with `files`, with the kernel command line
 /// `append`, or else that of `ring3 linux`.
-pub fn guest(name: &str, program: Option<&[u8]>, append: Option<&str>) -> anyhow::Result<Guest> {
+pub fn guest(
+    name: &str,
+    files: &[(&str, Vec<u8>)],
+    command: &str,
+    append: Option<&str>,
+) -> anyhow::Result<Guest> {
     let linux = linux_guest(&Options::default())?;
     let mut second = Cpio::default();
-    if let Some(program) = program {
-        second.file("bench-guest", 0o755, program);
+    second.dir("bench", 0o755);
+    for (name, bytes) in files {
+        second.file(&format!("bench/{name}"), 0o755, bytes);
     }
-    let command = program.map_or("", |_| "/bench-guest");
     second.file("init", 0o755, init(command).as_bytes());
     let mut initrd = GzEncoder::new(Vec::new(), Compression::default());
     initrd.write_all(&linux.initrd)?;

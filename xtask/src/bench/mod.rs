@@ -4,13 +4,14 @@
 //! which all emulators take turns, and a ratio is the median of the rounds' own ratios.
 //!
 //! ```text
-//! guest (kernel, initrd) ──► emulator (process, console, times) ──► boot, mips ──► table
+//! guest (kernel, initrd) ──► emulator (process, console, times) ──► boot, nano, programs ──► table
 //! ```
 
 mod boot;
 mod emulator;
 mod guest;
-mod mips;
+mod nano;
+mod programs;
 mod table;
 
 use anyhow::{Context, ensure};
@@ -26,17 +27,17 @@ const MARKER: &str = "ring3-bench: init";
 /// Measure ring3 and QEMU TCG side by side
 #[derive(Debug, clap::Args)]
 pub struct Bench {
-    /// What to measure
-    #[arg(value_enum, required = true)]
+    /// What to measure: everything by default
+    #[arg(value_enum)]
     what: Vec<What>,
 
     /// How often each emulator has its turn
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
     /// Engines of ring3
-    #[arg(long, value_delimiter = ',', default_value = "interp")]
-    engine: Vec<String>,
+    #[arg(long, alias = "engine", value_delimiter = ',', default_value = "jit,interp")]
+    engines: Vec<String>,
 
     /// CPU models of QEMU
     #[arg(long, value_delimiter = ',', default_value = "max,qemu64")]
@@ -59,13 +60,29 @@ pub struct Bench {
     markdown: bool,
 }
 
-/// A benchmark.
+/// A benchmark: booting, the bare machine, or a group of programs as `bench-guest` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
     /// Debian's cloud kernel and a busybox initrd: to the first line of init, and to power-off
     Boot,
-    /// An integer program mix in the booted guest: slowdown against native, and MIPS
-    Mips,
+    /// The bare machine: CR3 reload, patched code, page fault, interrupt, system call
+    Nano,
+    /// Lists, matrices, CRC, SHA-256, sorting, hashing, a bytecode loop, calls, a sieve
+    Integer,
+    /// The C library's string functions, and string instructions
+    String,
+    /// Double precision: LU, n-body, Mandelbrot, libm, conversions
+    Double,
+    /// SSE2 and AVX2 kernels
+    Vector,
+    /// `long double`
+    X87,
+    /// More memory than caches hold: in order, at random, as a chain
+    Memory,
+    /// System call, signal, fork, exec, pipe, switch, mmap, page fault, futex, file
+    Os,
+    /// xz, gzip, and busybox's sha256sum, sort and awk
+    Compression,
 }
 
 impl Bench {
@@ -78,7 +95,7 @@ impl Bench {
             Some(path) => path.canonicalize().with_context(|| path.display().to_string())?,
             None => build_ring3()?,
         };
-        let engines = self.engine.iter().map(|engine| Emulator::ring3(&binary, engine));
+        let engines = self.engines.iter().map(|engine| Emulator::ring3(&binary, engine));
         let mut emulators: Vec<Emulator> = engines.collect();
         match Command::new(emulator::QEMU).arg("--version").output() {
             Ok(_) => emulators.extend(self.cpu.iter().map(|cpu| Emulator::qemu(cpu))),
@@ -87,12 +104,22 @@ impl Bench {
             ),
         }
         let limits = Limits { rounds: self.rounds, timeout: Duration::from_secs(self.timeout) };
-        for what in self.what {
-            let report = match what {
-                What::Boot => boot::bench(&emulators, limits, &self.append)?,
-                What::Mips => mips::bench(&emulators, limits)?,
-            };
+        let wanted = |what: &What| self.what.is_empty() || self.what.contains(what);
+        let show = |report: table::Report| {
             println!("{}", if self.markdown { report.markdown() } else { report.text() });
+        };
+        if wanted(&What::Boot) {
+            show(boot::bench(&emulators, limits, &self.append)?);
+        }
+        if wanted(&What::Nano) {
+            show(nano::bench(&emulators, limits)?);
+        }
+        let name = |what: &What| what.to_possible_value().map(|it| it.get_name().to_owned());
+        let is_group = |what: &&What| !matches!(what, What::Boot | What::Nano) && wanted(what);
+        let groups: Vec<String> =
+            What::value_variants().iter().filter(is_group).filter_map(name).collect();
+        if !groups.is_empty() {
+            programs::bench(&emulators, limits, &groups)?.into_iter().for_each(show);
         }
         Ok(())
     }

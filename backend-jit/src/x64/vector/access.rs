@@ -75,7 +75,7 @@ impl Compiler<'_> {
     pub(super) fn check_for_writing(&mut self, u: &Uop) -> bool {
         let c = self.checked(Kind::Store, u.k, &u.mem);
         let miss = self.misses(c.jumps, [Some(*u), None]);
-        self.cold.push(Cold::Vector(miss));
+        self.later(Cold::Vector(miss));
         true
     }
 
@@ -105,7 +105,7 @@ impl Compiler<'_> {
         self.written(u.d, x, true);
         let miss = self.misses(c.jumps, [Some(*u), None]);
         let after = is_temp(u.d).then_some(x);
-        self.cold.push(Cold::Vector(Miss { after, ..miss }));
+        self.later(Cold::Vector(Miss { after, ..miss }));
         true
     }
 
@@ -120,7 +120,7 @@ impl Compiler<'_> {
         }
         self.put_in_memory(u.d);
         let miss = self.misses(c.jumps, [Some(*u), None]);
-        self.cold.push(Cold::Vector(miss));
+        self.later(Cold::Vector(miss));
     }
 
     /// Vector register `d`, in memory, = RCX.
@@ -141,7 +141,7 @@ impl Compiler<'_> {
             self.a.mov(W64, RCX, slot(u.a));
             self.a.store(w, c.at, RCX);
             let miss = self.misses(c.jumps, [Some(*u), None]);
-            self.cold.push(Cold::Vector(miss));
+            self.later(Cold::Vector(miss));
             return true;
         }
         self.vectors();
@@ -150,7 +150,7 @@ impl Compiler<'_> {
         self.store_lane(n, 0, x, c.at);
         let miss = self.misses(c.jumps, [Some(*u), None]);
         let before = is_temp(u.a).then_some((u.a, x));
-        self.cold.push(Cold::Vector(Miss { before, ..miss }));
+        self.later(Cold::Vector(Miss { before, ..miss }));
         true
     }
 

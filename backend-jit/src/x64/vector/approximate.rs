@@ -140,7 +140,7 @@ impl Compiler<'_> {
         }
         let after = is_temp(u.d).then_some(X);
         let miss = self.misses(jumps, [Some(*u), None]);
-        self.cold.push(Cold::Vector(Miss { after, ..miss }));
+        self.later(Cold::Vector(Miss { after, ..miss }));
         true
     }
 }

@@ -206,7 +206,7 @@ impl Compiler<'_> {
         let c = self.checked(Kind::Store, s.w.bytes() as u8, &s.mem);
         self.store_lane(s.w.bytes() as u8, g.imm as u8, x, c.at);
         let miss = self.misses(c.jumps, [Some(*g), Some(*s)]);
-        self.cold.push(Cold::Vector(miss));
+        self.later(Cold::Vector(miss));
         2
     }
 
@@ -229,7 +229,7 @@ impl Compiler<'_> {
             self.a.byte(1);
         }
         let miss = self.misses(c.jumps, [Some(*v), Some(*s)]);
-        self.cold.push(Cold::Vector(miss));
+        self.later(Cold::Vector(miss));
         2
     }
 }

@@ -307,7 +307,7 @@ impl Compiler<'_> {
             (again.imm, on.v) = (Some(1), x);
         }
         let tail = Tail::of(|a| again.emit(a, i.code, &on));
-        self.cold.push(Cold::Vector(Miss { after: Some(x), tail, ..miss }));
+        self.later(Cold::Vector(Miss { after: Some(x), tail, ..miss }));
         self.written(i.d, o.d, i.vex);
         true
     }
@@ -446,7 +446,7 @@ impl Compiler<'_> {
         if let (Some(c), Some(l)) = (checked, load) {
             let miss = self.misses(c.jumps, [Some(*l), None]);
             let tail = Tail::of(|a| insn(a, Rm::R(x)));
-            self.cold.push(Cold::Vector(Miss { after: Some(x), tail, ..miss }));
+            self.later(Cold::Vector(Miss { after: Some(x), tail, ..miss }));
         }
         match row.shape {
             Shape::Flags => self.put_imm(u.d, u.w, 0),

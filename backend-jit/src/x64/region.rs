@@ -1,0 +1,239 @@
+//! A region: blocks of one page that lead to each other, compiled together.
+//!
+//! RIP stays that of the head as long as the region runs; what reads it elsewhere adds the distance
+//! of its block (a [`Piece`] has its micro-ops changed for that), and every way out of the region,
+//! or to Rust, first adds it to RIP itself.
+//!
+//! Between blocks of a region flags are in memory, or known by a recipe. What a block may take for
+//! granted is part of what it is compiled for: a block may be there in several versions.
+
+use super::asm::{Rm, cc};
+use super::flags::{Recipe, State};
+use super::{Cold, Compiler, RIP, Site, liveness, x87};
+use crate::enter::BUDGET;
+use emu_core::cpu::{Reg, mode};
+use emu_core::interp::Leave;
+use emu_core::native::{Part, Place};
+use emu_core::uop::{Block, Op, Src, Uop};
+use emu_core::width::Width::{self, W64};
+use std::borrow::Cow;
+
+/// Versions of a block at most, of which one finds its flags in memory.
+const VERSIONS: usize = 3;
+
+/// A block of a region.
+pub(super) struct Piece<'a> {
+    pub block: Cow<'a, Block>,
+    pub place: Place<'a>,
+    /// Distance from the head's first byte.
+    pub delta: i64,
+    /// Flags live after each micro-op.
+    pub lives: Vec<u32>,
+    /// Number of its first guest instruction, counted through the region.
+    pub first_insn: usize,
+}
+
+impl<'a> Piece<'a> {
+    /// All that can be in one region with the first of `parts`.
+    pub fn all(parts: &'a [Part<'a>]) -> Vec<Piece<'a>> {
+        let head = parts[0].place.off;
+        let delta = |p: &Part| p.place.off.wrapping_sub(head) as i64;
+        let mut all: Vec<Piece> = parts.iter().filter_map(|p| Piece::new(p, delta(p))).collect();
+        let mut insns = 0;
+        for p in &mut all {
+            p.first_insn = insns;
+            insns += p.block.insns.len();
+        }
+        all
+    }
+
+    fn new(p: &Part<'a>, delta: i64) -> Option<Piece<'a>> {
+        let mut block = Cow::Borrowed(p.block);
+        if delta != 0 {
+            for u in &mut block.to_mut().uops {
+                *u = based(u, delta)?;
+            }
+        }
+        let lives = liveness(p.block, p.place.mode & mode::XM == 0);
+        Some(Piece { block, place: p.place, delta, lives, first_insn: 0 })
+    }
+}
+
+/// `u` where RIP is less by `delta` than it should be. `None`: there is no such form.
+pub(super) fn based(u: &Uop, delta: i64) -> Option<Uop> {
+    let mut v = *u;
+    if u.mem.base == Reg::RIP {
+        v.mem.disp = i32::try_from(i64::from(u.mem.disp) + delta).ok()?;
+    }
+    if u.a == Reg::RIP {
+        let (Op::Add, Src::Imm(by)) = (u.op, u.b) else { return None };
+        v.b = Src::Imm(by + delta);
+    }
+    // A helper is called with RIP as it should be.
+    let other = u.op != Op::Helper && u.b == Src::Reg(Reg::RIP);
+    let others = [u.d, u.c, u.mem.index, u.mem.seg].contains(&Reg::RIP);
+    (!other && !others).then_some(v)
+}
+
+/// A block as it was compiled for one state of the flags.
+pub(super) struct Version {
+    piece: usize,
+    recipe: Option<Recipe>,
+    /// Where it begins, once it is emitted.
+    at: Option<usize>,
+    /// Jumps that lead to it.
+    jumps: Vec<usize>,
+}
+
+impl Compiler<'_> {
+    /// Compiles the region.
+    pub(super) fn run(&mut self) {
+        self.version(0, None);
+        let mut done = 0;
+        loop {
+            let unemitted = || self.versions.iter().position(|v| v.at.is_none());
+            if let Some(v) = self.next_version.take().or_else(unemitted) {
+                self.emit_version(v);
+            } else if done < self.cold.len() {
+                if done == 0 {
+                    self.marks.cold = self.a.here() as u32;
+                }
+                self.emit_cold(done);
+                done += 1;
+            } else {
+                self.marks.end = self.a.here() as u32;
+                self.marks.cold = if done == 0 { self.marks.end } else { self.marks.cold };
+                return;
+            }
+        }
+    }
+
+    /// What follows belongs to block `n`.
+    pub(super) fn select(&mut self, n: usize) {
+        let pieces = self.pieces;
+        (self.piece, self.block, self.place) = (n, &pieces[n].block, &pieces[n].place);
+        self.lives = &pieces[n].lives;
+    }
+
+    fn emit_version(&mut self, v: usize) {
+        let here = self.a.here();
+        self.versions[v].at = Some(here);
+        for jump in std::mem::take(&mut self.versions[v].jumps) {
+            self.a.bind(jump);
+        }
+        self.select(self.versions[v].piece);
+        self.set_state(State::entry(self.versions[v].recipe));
+        self.block_code();
+    }
+
+    /// The version of block `piece` for flags by this recipe, or in memory.
+    fn version(&mut self, piece: usize, recipe: Option<Recipe>) -> Option<usize> {
+        let same = |v: &Version| v.piece == piece && v.recipe == recipe;
+        if let Some(v) = self.versions.iter().position(same) {
+            return Some(v);
+        }
+        let others = self.versions.iter().filter(|v| v.piece == piece && v.recipe.is_some());
+        if recipe.is_some() && others.count() + 1 >= VERSIONS {
+            return None;
+        }
+        self.versions.push(Version { piece, recipe, at: None, jumps: Vec::new() });
+        Some(self.versions.len() - 1)
+    }
+
+    /// Distance of the current block from the head.
+    pub(super) fn delta(&self) -> i64 {
+        self.pieces[self.piece].delta
+    }
+
+    /// The block of this region that the way of distance `delta` leads to.
+    pub(super) fn inside(&self, w: Width, delta: i64) -> Option<usize> {
+        let width = if self.place.mode & mode::CODE64 != 0 { W64 } else { Width::W32 };
+        let to = self.delta() + delta;
+        (w == width).then(|| self.pieces.iter().position(|p| p.delta == to)).flatten()
+    }
+
+    /// Whether that block is there already: the way is a loop's.
+    pub(super) fn loops(&self, w: Width, delta: i64) -> bool {
+        let to = self.inside(w, delta);
+        to.is_some_and(|to| self.versions.iter().any(|v| v.piece == to && v.at.is_some()))
+    }
+
+    /// One way out of the block. `last`: nothing of the block follows it.
+    pub(super) fn way(&mut self, w: Width, delta: i64, taken: bool, last: bool) {
+        let Some(to) = self.inside(w, delta) else { return self.way_out(w, delta, taken) };
+        if !self.memory && self.recipe.is_none() {
+            self.save();
+        }
+        let recipe = self.recipe.filter(|_| !self.memory);
+        let version = self.version(to, recipe).or_else(|| {
+            self.save();
+            self.version(to, None)
+        });
+        let Some(version) = version else { return };
+        self.host = false;
+        self.settled = self.state();
+        self.charge();
+        let jump = self.a.jcc(cc::S);
+        self.later(Cold::Stop { jump, w, delta });
+        match self.versions[version].at {
+            Some(at) => {
+                let jump = self.a.jmp();
+                self.a.bind_to(jump, at);
+            }
+            None if last && self.next_version.is_none() => self.next_version = Some(version),
+            None => {
+                let jump = self.a.jmp();
+                self.versions[version].jumps.push(jump);
+            }
+        }
+    }
+
+    /// A way out of the region.
+    fn way_out(&mut self, w: Width, delta: i64, taken: bool) {
+        self.save();
+        self.advance(w, delta);
+        self.charge_or_leave();
+        let why = if taken { Leave::LinkTaken } else { Leave::LinkFall };
+        let word = why.at(self.place.last as usize) as u32;
+        let jump = self.a.jmp();
+        self.later(Cold::Exit { jump, word, taken });
+    }
+
+    /// Charges the block; the host's S flag says that the budget is used up.
+    pub(super) fn charge(&mut self) {
+        let n = self.block.insns.len() as i64;
+        self.a.alu_imm(W64, 5, Rm::R(BUDGET), n);
+    }
+
+    /// RIP of this block where it is that of the head (`sign` = 1), or back (-1). Destroys the
+    /// flags.
+    pub(super) fn move_rip(&mut self, sign: i64) {
+        let delta = self.delta();
+        if delta != 0 {
+            // Outside 64-bit code the upper half is zero, and stays so.
+            let w = if self.place.mode & mode::CODE64 != 0 { W64 } else { Width::W32 };
+            self.a.alu_imm(w, 0, Rm::M(super::asm::RBP, RIP), sign * delta);
+        }
+    }
+
+    pub(super) fn later(&mut self, cold: Cold) {
+        let (piece, start, end) = (self.piece, self.settled, self.state());
+        let note = self.x87_pending();
+        self.cold.push(Later { piece, start, end, note, cold });
+    }
+}
+
+/// Code out of line: of which block, and where the flags are when it begins and when it is left
+/// for the code in line.
+#[derive(Clone, Copy)]
+pub(super) struct Later {
+    pub piece: usize,
+    pub start: State,
+    pub end: State,
+    /// What is pending of the x87.
+    pub note: x87::Note,
+    pub cold: Cold,
+}
+
+/// The exits of the blocks of a region: of which block (its first record), taken or not, and where.
+pub(super) type Exits = Vec<(u32, bool, Site)>;
