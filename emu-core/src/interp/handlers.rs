@@ -7,7 +7,7 @@ use crate::cpu::{Cpu, Reg, Seg, mode};
 use crate::fault::{Fault, vector};
 use crate::flags::{Flags, OSZAPC};
 use crate::mem::tlb::Access;
-use crate::uop::{Args, Op, PureOp, Uop};
+use crate::uop::{Args, Op, PureOp, Src, Uop};
 use crate::width::Width;
 
 /// Flag handling of an ALU handler: no flags, all six, or a merge under the mask in `Rec::t`.
@@ -501,15 +501,26 @@ pub mod slow {
         done(store_slow(cpu, va, w, v, stack_bit(stack)))
     }
 
-    /// A micro-op that is no plain load or store, and ends a block only by a fault.
+    /// Any micro-op that ends a block only by a fault, or by a store that would hit code.
     ///
     /// # Errors
     /// As [`load_rmw`].
     pub fn run(cpu: &mut Cpu, u: &Uop) -> Result<(), Leave> {
-        if u.op == Op::Raise {
-            let error = (u.k != 0).then_some(0);
-            cpu.fault = Fault { error, ..Fault::new(u.imm as u8) };
-            return Err(Leave::Fault);
+        let (va, stack) = (crate::rare::address(cpu, &u.mem), u.mem.stack);
+        match (u.op, u.b) {
+            (Op::Raise, _) => {
+                let error = (u.k != 0).then_some(0);
+                cpu.fault = Fault { error, ..Fault::new(u.imm as u8) };
+                return Err(Leave::Fault);
+            }
+            (Op::St | Op::Stw, Src::Reg(b)) => return store(cpu, va, u.w, cpu.reg(b), stack),
+            (Op::St | Op::Stw, Src::Imm(v)) => return store(cpu, va, u.w, v as u64, stack),
+            (Op::Ldw, _) => {
+                let v = load_rmw(cpu, va, u.w, stack)?;
+                cpu.write_reg(u.d, Width::W64, v);
+                return Ok(());
+            }
+            _ => {}
         }
         done(run_one(cpu, u))
     }
