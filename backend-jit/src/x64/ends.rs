@@ -487,7 +487,7 @@ impl Compiler<'_> {
 
     /// Item `n` of the code out of line.
     pub(super) fn emit_cold(&mut self, n: usize) {
-        let Later { piece, start, end, note, cold } = self.cold[n];
+        let Later { piece, start, end, note, live, cold } = self.cold[n];
         self.select(piece);
         self.set_state(start);
         self.vector = vector::State::out_of_line();
@@ -527,6 +527,9 @@ impl Compiler<'_> {
             Cold::Replay { miss, resume, from, count } => {
                 self.missed(miss);
                 self.replayed(from, count);
+                if live {
+                    self.vectors();
+                }
                 self.restore(end);
                 self.resume(resume);
             }

@@ -218,8 +218,8 @@ impl Compiler<'_> {
 
     pub(super) fn later(&mut self, cold: Cold) {
         let (piece, start, end) = (self.piece, self.settled, self.state());
-        let note = self.x87_pending();
-        self.cold.push(Later { piece, start, end, note, cold });
+        let (note, live) = (self.x87_pending(), self.vectors_known());
+        self.cold.push(Later { piece, start, end, note, live, cold });
     }
 }
 
@@ -232,6 +232,8 @@ pub(super) struct Later {
     pub end: State,
     /// What is pending of the x87.
     pub note: x87::Note,
+    /// The code in line knows the vector registers to be live then.
+    pub live: bool,
     pub cold: Cold,
 }
 

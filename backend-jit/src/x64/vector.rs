@@ -211,13 +211,18 @@ pub(super) fn routine(a: &mut Asm) {
 
 impl Compiler<'_> {
     /// Whether vector micro-ops are instructions of the host.
-    fn has_vectors(&self) -> bool {
+    pub(super) fn has_vectors(&self) -> bool {
         self.host_has.vector & feature::AVX2 != 0
     }
 
     /// Whether floating point may raise #XM.
-    fn unmasked(&self) -> bool {
+    pub(super) fn unmasked(&self) -> bool {
         self.place.mode & mode::XM != 0
+    }
+
+    /// Whether the code in line knows that the registers are live.
+    pub(super) fn vectors_known(&self) -> bool {
+        self.vector.live
     }
 
     // ---- what is known --------------------------------------------------------------------------
@@ -246,7 +251,7 @@ impl Compiler<'_> {
     }
 
     /// From here on the guest's registers are in the host's.
-    fn vectors(&mut self) {
+    pub(super) fn vectors(&mut self) {
         if !self.vector.live {
             // The test destroys the host's flags; what follows may fault.
             self.settle();
@@ -302,7 +307,7 @@ impl Compiler<'_> {
     }
 
     /// Whether the guest instruction of micro-op `n` has a helper.
-    fn with_helper(&self, n: usize) -> bool {
+    pub(super) fn with_helper(&self, n: usize) -> bool {
         let (insns, all) = (&self.block.insns, &self.block.uops);
         let after = insns.partition_point(|m| m.uop as usize <= n);
         let from = after.checked_sub(1).map_or(0, |i| insns[i].uop as usize);
@@ -318,6 +323,11 @@ impl Compiler<'_> {
             self.a.vex(STORE, true, PINNED + i as u8, 0, slot(temp));
         }
         self.vector.held[i] = None;
+    }
+
+    /// Whether scratch registers hold temporaries of the current instruction.
+    pub(super) fn holds_temporaries(&self) -> bool {
+        self.vector.insn == self.insn && self.vector.held.iter().any(Option::is_some)
     }
 
     fn holder(&self, r: Reg) -> Option<usize> {

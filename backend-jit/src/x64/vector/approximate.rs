@@ -4,7 +4,7 @@
 //! operands and results), and the mode is to nearest. All else is called.
 
 use super::super::asm::{Asm, RAX, RBP, RCX, Rm, cc};
-use super::super::{Cold, Compiler, MXCSR, NATIVE_VECTORS};
+use super::super::{Compiler, MXCSR, NATIVE_VECTORS};
 use super::ops::b;
 use super::table::code;
 use super::{LOAD, Miss, PINNED, STORE, home, is_temp, slot, word};
@@ -140,7 +140,7 @@ impl Compiler<'_> {
         }
         let after = is_temp(u.d).then_some(X);
         let miss = self.misses(jumps, [Some(*u), None]);
-        self.later(Cold::Vector(Miss { after, ..miss }));
+        self.later_miss(Miss { after, ..miss });
         true
     }
 }
