@@ -547,6 +547,7 @@ impl Compiler<'_> {
             }
             Cold::Way { jump, w, delta, taken } => {
                 self.a.bind(jump);
+                self.vector = vector::State::entry(live);
                 self.way(w, delta, taken, true);
             }
             Cold::Stop { jump, w, delta } => {

@@ -58,6 +58,11 @@ pub(super) struct State {
 }
 
 impl State {
+    /// At the beginning of a block.
+    pub fn entry(live: bool) -> State {
+        State { live, ..State::default() }
+    }
+
     /// That of code out of line, which nothing is known of.
     pub fn out_of_line() -> State {
         State { cold: true, ..State::default() }
