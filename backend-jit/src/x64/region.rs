@@ -129,8 +129,8 @@ impl Compiler<'_> {
         self.block_code(live);
     }
 
-    /// The version of block `piece` for flags by this recipe, or in memory, and for vector registers
-    /// that are live, or may be.
+    /// The version of block `piece` for flags by this recipe, or in memory, and for vector
+    /// registers that are live, or may be.
     fn version(&mut self, piece: usize, recipe: Option<Recipe>, live: bool) -> Option<usize> {
         let same = |v: &Version| v.piece == piece && v.recipe == recipe;
         if let Some(v) = self.versions.iter().position(|v| same(v) && v.live == live) {

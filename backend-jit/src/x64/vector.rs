@@ -2,13 +2,13 @@
 //! called.
 //!
 //! **Registers.** While they are *live*, guest registers YMM0–13 are in the host's of the same
-//! number, in all blocks, and MXCSR is the guest's. YMM14 and YMM15 stay in [`Cpu::v`]: the host's are scratch, and hold the
-//! temporaries of the current guest instruction, which go to memory only where a called micro-op
-//! wants them there. Bit 0 of [`Native::live`] says whether the registers are live. They become so
-//! by a routine, which a block calls at its first vector micro-op unless the bit is set; what goes
-//! to Rust saves them first. A called micro-op leaves them saved and dead; what is out of line
-//! (slow accesses, the rare cases of quick forms) loads them again, if they were live and the code
-//! that goes on may know it.
+//! number, in all blocks, and MXCSR is the guest's. YMM14 and YMM15 stay in [`Cpu::v`]: the host's
+//! are scratch, and hold the temporaries of the current guest instruction, which go to memory only
+//! where a called micro-op wants them there. Bit 0 of [`Native::live`] says whether the registers
+//! are live. They become so by a routine, which a block calls at its first vector micro-op unless
+//! the bit is set; what goes to Rust saves them first. A called micro-op leaves them saved and
+//! dead; what is out of line (slow accesses, the rare cases of quick forms) loads them again, if
+//! they were live and the code that goes on may know it.
 //!
 //! **Encodings.** What zeroes the upper half of its destination is encoded in VEX; what leaves it
 //! alone is legacy SSE. A temporary's upper half is nobody's: VEX. Upper halves that the guest does

@@ -199,7 +199,8 @@ fn registers_are_zeroed() {
     }
 }
 
-/// RCPPS and its like on operands of all exponents, where the routine answers and where it does not.
+/// RCPPS and its like on operands of all exponents, where the routine answers and where it does
+/// not.
 #[test]
 fn approximations_are_exact() {
     let mut random = Random(3);
