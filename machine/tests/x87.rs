@@ -1,5 +1,6 @@
 //! The x87 on all engines: a loop whose blocks make it live and then miss the TLB, cross pages,
-//! call helpers, use MMX, unmask exceptions and are left when the budget ends, and at last raises #MF.
+//! call helpers, use MMX, unmask exceptions and are left when the budget ends, and at last raises
+//! #MF.
 
 mod engines;
 

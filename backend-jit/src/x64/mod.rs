@@ -473,7 +473,8 @@ impl X64 {
         }
     }
 
-    /// These blocks live, but their regions are dropped: what leads there goes on in the interpreter.
+    /// These blocks live, but their regions are dropped: what leads there goes on in the
+    /// interpreter.
     fn disconnect(&mut self, heads: &[u32]) {
         for &head in heads {
             for link in self.incoming.get(&head).cloned().unwrap_or_default() {
