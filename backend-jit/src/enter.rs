@@ -2,9 +2,9 @@
 //!
 //! Host code has `rbp` = [`BIAS`] bytes into [`Cpu`], the guest's registers of [`PINNED`] in host
 //! registers, all others in [`Cpu::regs`], the budget in [`BUDGET`]; `rsp` is a multiple of 16 and
-//! points at the return into [`trampoline`], which takes the exit word in `rax`. MXCSR is the
-//! guest's. If bit 0 of [`Native::live`] is set, the guest's YMM0–13 are in the host's, and
-//! [`Cpu::v`] is stale; if bit 1 is, so is the guest's x87, all of its exceptions masked.
+//! points at the return into [`trampoline`], which takes the exit word in `rax`. If bit 0 of
+//! [`Native::live`] is set, the guest's YMM0–13 and MXCSR are in the host's, and stale in [`Cpu`];
+//! if bit 1 is, so is the guest's x87, all of its exceptions masked.
 //!
 //! Unsafe code here: the trampoline, its call, the way of the x87, and the pointer that host code
 //! hands back.
@@ -97,10 +97,12 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "mov r13, [rbp - 64]",
         "mov r14, [rbp - 56]",
         "mov r15, [rbp + {budget}]",
-        "ldmxcsr [rbp + {mxcsr}]",
         "call rax",
         "test byte ptr [rbp + {live}], 1",
         "jz 2f",
+        "stmxcsr [rbp + {mxcsr}]",
+        "mov dword ptr [rsp - 8], 0x1f80",
+        "ldmxcsr [rsp - 8]",
         "vmovdqu [rbp + {v}], ymm0",
         "vmovdqu [rbp + {v} + 32], ymm1",
         "vmovdqu [rbp + {v} + 64], ymm2",
@@ -124,9 +126,6 @@ unsafe extern "sysv64" fn trampoline(cpu: *mut Cpu, entry: u64) -> u64 {
         "pop rax",
         "3:",
         "mov qword ptr [rbp + {live}], 0",
-        "stmxcsr [rbp + {mxcsr}]",
-        "mov dword ptr [rsp - 8], 0x1f80",
-        "ldmxcsr [rsp - 8]",
         "mov [rbp - 128], rbx",
         "mov [rbp - 120], rsi",
         "mov [rbp - 112], rdi",

@@ -7,8 +7,8 @@ use super::flags::State;
 use super::memory::{Kind, SIZES};
 use super::region::{Later, based};
 use super::{
-    Cold, Compiler, JumpEntry, MXCSR, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE,
-    NATIVE_TLB, RIP, Site, vector, x87,
+    Cold, Compiler, JumpEntry, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE, NATIVE_TLB,
+    RIP, Site, vector, x87,
 };
 use crate::enter::{self, BIAS, BUDGET, PINNED};
 use core::mem::offset_of;
@@ -29,6 +29,8 @@ pub(super) struct Routines {
     call_kept: u64,
     /// Loads the guest's vector registers.
     pub vectors: u64,
+    pub rcp: u64,
+    pub rsqrt: u64,
     indirect: u64,
     /// By read or write and the place of the bytes in [`SIZES`].
     pub(super) fill: [[u64; SIZES.len()]; 2],
@@ -37,7 +39,8 @@ pub(super) struct Routines {
 impl Routines {
     /// Their addresses and names, for listings.
     pub(super) fn names(&self) -> impl Iterator<Item = (u64, &'static str)> {
-        let &Routines { load, load_rmw, store, call, call_kept, vectors, indirect, fill } = self;
+        let &Routines { load, load_rmw, store, call, call_kept, vectors, .. } = self;
+        let &Routines { rcp, rsqrt, indirect, fill, .. } = self;
         let others = [
             (load, "load"),
             (load_rmw, "load_rmw"),
@@ -45,6 +48,8 @@ impl Routines {
             (call, "run"),
             (call_kept, "run_kept"),
             (vectors, "vectors"),
+            (rcp, "rcp"),
+            (rsqrt, "rsqrt"),
             (indirect, "indirect"),
         ];
         others.into_iter().chain(fill.into_iter().flatten().map(|a| (a, "fill")))
@@ -130,7 +135,11 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
             *to = at(&mut |a| fill_routine(a, write != 0, *n as i64));
         }
     }
-    Routines { load, load_rmw, store, call, call_kept, vectors, indirect, fill }
+    let [rcp, rsqrt] = [false, true].map(|root| {
+        let constants = at(&mut |a| vector::approximate::constants(a, root));
+        at(&mut |a| vector::approximate::routine(a, root, constants))
+    });
+    Routines { load, load_rmw, store, call, call_kept, vectors, rcp, rsqrt, indirect, fill }
 }
 
 /// Address of the level-1 entry for the linear address in EAX, in RCX.
@@ -221,22 +230,16 @@ fn indirect_routine(a: &mut Asm, jumps: u64) {
     a.ret();
 }
 
-/// The guest's vector registers and MXCSR and the budget to [`Cpu`], and the host's own MXCSR in
-/// its place.
+/// The budget and, if they are live, the guest's vector registers to [`Cpu`].
 fn to_rust(a: &mut Asm) {
     vector::save(a);
     a.store(W64, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32), BUDGET);
-    a.op0f(W32, 0xae, 3, Rm::M(RBP, MXCSR));
-    a.ext(W32, 0xc7, 0, Rm::M(RSP, -8));
-    a.dword(0x1f80);
-    a.op0f(W32, 0xae, 2, Rm::M(RSP, -8));
 }
 
-/// Back to the guest's MXCSR, vector registers and the budget.
+/// Back to them.
 fn from_rust(a: &mut Asm) {
     vector::restore(a);
     a.mov(W64, BUDGET, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32));
-    a.op0f(W32, 0xae, 2, Rm::M(RBP, MXCSR));
 }
 
 fn pinned() -> impl Iterator<Item = (i32, u8)> {
@@ -484,7 +487,7 @@ impl Compiler<'_> {
 
     /// Item `n` of the code out of line.
     pub(super) fn emit_cold(&mut self, n: usize) {
-        let Later { piece, start, end, note, cold } = self.cold[n];
+        let Later { piece, start, end, note, live, cold } = self.cold[n];
         self.select(piece);
         self.set_state(start);
         self.vector = vector::State::out_of_line();
@@ -524,6 +527,9 @@ impl Compiler<'_> {
             Cold::Replay { miss, resume, from, count } => {
                 self.missed(miss);
                 self.replayed(from, count);
+                if live {
+                    self.vectors();
+                }
                 self.restore(end);
                 self.resume(resume);
             }
@@ -541,6 +547,7 @@ impl Compiler<'_> {
             }
             Cold::Way { jump, w, delta, taken } => {
                 self.a.bind(jump);
+                self.vector = vector::State::entry(live);
                 self.way(w, delta, taken, true);
             }
             Cold::Stop { jump, w, delta } => {

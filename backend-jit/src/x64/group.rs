@@ -9,7 +9,7 @@
 use super::asm::{RAX, RBP, Rm, cc};
 use super::flags::State;
 use super::memory::{Try, slot};
-use super::{Cold, Compiler, Loc, loc};
+use super::{Cold, Compiler};
 use core::mem::offset_of;
 use emu_core::cpu::Reg;
 use emu_core::mem::tlb::Slot;
@@ -17,7 +17,7 @@ use emu_core::uop::{Form, Mem, Op, Src, Uop};
 use emu_core::width::Width::W64;
 
 /// Bytes that a group covers at most.
-const SPAN: i64 = 128;
+const SPAN: i64 = 256;
 
 /// A group that is being emitted.
 pub(super) struct Group {
@@ -28,32 +28,56 @@ pub(super) struct Group {
     miss: usize,
     /// Where the flags are before it.
     flags: State,
+    /// Nothing in it moves the base register.
+    still: bool,
+    /// The displacement of an access that was found to be aligned, and at what.
+    aligned: Option<(i32, u8)>,
+}
+
+impl Group {
+    /// Whether an access at displacement `disp` is known to be aligned at `n`; if not, it is when
+    /// the next one asks.
+    pub fn aligned(&mut self, disp: i32, n: u8) -> bool {
+        let known = self.aligned.is_some_and(|(other, at)| {
+            self.still && at >= n && (disp.wrapping_sub(other)) & (i32::from(n) - 1) == 0
+        });
+        if !known {
+            self.aligned = Some((disp, n));
+        }
+        known
+    }
 }
 
 /// What of the block is one group.
+#[derive(Clone, Copy)]
 struct Extent {
     /// Behind its last access.
     end: usize,
+    count: usize,
     min: i64,
     max: i64,
     write: bool,
 }
 
-/// The operand of an access that may be part of a group.
-fn access(u: &Uop) -> Option<(&Mem, bool)> {
-    let write = matches!(u.op, Op::St | Op::Stw | Op::Ldw);
-    let plain = u.mem.index == Reg::ZERO
-        && u.mem.seg == Reg::ZERO
-        && u.mem.addr == W64
-        && u.mem.base.ix() < 16
-        && matches!(loc(u.mem.base), Loc::Host(_));
-    let known = write || matches!(u.op, Op::Ld | Op::Ldz | Op::Lds);
-    (plain && known).then_some((&u.mem, write))
+/// An access that may be part of a group: its operand, bytes, and whether it writes.
+fn access(u: &Uop) -> Option<(&Mem, i64, bool)> {
+    let (bytes, write) = match u.op {
+        Op::Ld | Op::Ldz | Op::Lds => (u.w.bytes() as i64, false),
+        Op::St | Op::Stw | Op::Ldw => (u.w.bytes() as i64, true),
+        Op::Vld => (i64::from(u.k & 127), false),
+        Op::Vst => (i64::from(u.k & 127), true),
+        _ => return None,
+    };
+    let m = &u.mem;
+    let plain = m.index == Reg::ZERO && m.seg == Reg::ZERO && m.addr == W64;
+    let base = m.base == Reg::RIP || m.base.ix() < 16;
+    (plain && base).then_some((m, bytes, write))
 }
 
 /// How `u` moves register `base`: by nothing, by a constant, or (`None`) otherwise.
 fn moves(u: &Uop, base: Reg) -> Option<i64> {
     let by = match (u.op, u.b) {
+        (Op::V | Op::Vld | Op::Vst | Op::Vset | Op::Vzero, _) => return Some(0),
         _ if u.d != base || u.op.row().form == Form::Store => return Some(0),
         (Op::Add, Src::Imm(by)) if u.a == base => by,
         (Op::Sub, Src::Imm(by)) if u.a == base => by.checked_neg()?,
@@ -66,46 +90,76 @@ fn moves(u: &Uop, base: Reg) -> Option<i64> {
 }
 
 impl Compiler<'_> {
+    /// Whether `u`, no access, may stand in a group.
+    fn stands_in_group(&self, u: &Uop) -> bool {
+        match u.op {
+            Op::V | Op::Vx => !(self.unmasked() && u.vop.raises()),
+            Op::Lea | Op::Vget | Op::Vset | Op::Vzero => true,
+            op => op.row().eval.is_some(),
+        }
+    }
+
     /// The group that begins with micro-op `n`.
     fn extent(&self, n: usize) -> Option<Extent> {
         let uops = &self.block.uops;
-        let (first, _) = access(uops.get(n)?)?;
-        let base = first.base;
-        let (mut at, mut count) = (0, 0);
-        let mut all = Extent { end: n, min: i64::MAX, max: i64::MIN, write: false };
+        let base = access(uops.get(n)?)?.0.base;
+        let mut at = 0;
+        let mut all = Extent { end: n, count: 0, min: i64::MAX, max: i64::MIN, write: false };
+        // With a vector access in it, an instruction belongs to it as a whole: its temporaries do
+        // not outlive the way out of line.
+        let (mut open, mut whole) = (all, false);
+        let mut insn = self.insn;
         for (i, u) in uops.iter().enumerate().skip(n) {
-            if let Some((m, write)) = access(u).filter(|(m, _)| m.base == base) {
+            let mark = |insn: usize| self.block.insns.get(insn).map(|m| m.uop as usize);
+            if mark(insn + 1).is_some_and(|m| m <= i) {
+                all = open;
+                (whole, insn) = (false, insn + 1);
+            }
+            if let Some((m, bytes, write)) = access(u).filter(|(m, ..)| m.base == base) {
                 let low = at + i64::from(m.disp);
-                let (min, max) = (all.min.min(low), all.max.max(low + u.w.bytes() as i64));
+                let (min, max) = (open.min.min(low), open.max.max(low + bytes));
                 // Returns have a form of their own, and so have operands of helpers.
                 let own = |u: &Uop| u.checks_rip() || u.op == Op::Helper;
                 if max - min > SPAN || uops.get(i + 1).is_some_and(own) {
                     break;
                 }
-                count += 1;
-                all = Extent { end: i + 1, min, max, write: all.write | write };
-            } else if u.op.row().eval.is_none() && u.op != Op::Lea {
+                let (count, write) = (open.count + 1, open.write | write);
+                open = Extent { end: i + 1, count, min, max, write };
+                whole |= matches!(u.op, Op::Vld | Op::Vst);
+                if whole && (!self.has_vectors() || self.with_helper(i)) {
+                    break;
+                }
+            } else if !self.stands_in_group(u) {
                 break;
+            }
+            // What ends an instruction with a vector access in it ends the group with it.
+            open.end = if whole { i + 1 } else { open.end };
+            if !whole {
+                all = open;
             }
             match moves(u, base) {
                 Some(by) => at += by,
                 None => break,
             }
         }
-        (count > 1).then_some(all)
+        (all.count > 1).then_some(all)
     }
 
     /// Begins a group with micro-op `n`, if there is one.
     pub(super) fn open_group(&mut self, n: usize) {
-        if self.group.is_some() {
+        // Out of line temporaries are not known to be in registers.
+        if self.group.is_some() || self.holds_temporaries() {
             return;
         }
         let Some(e) = self.extent(n) else { return };
-        let mem = self.block.uops[n].mem;
-        let (Loc::Host(base), Ok(min)) = (loc(mem.base), i32::try_from(e.min)) else { return };
+        let uops = &self.block.uops;
+        let mem = uops[n].mem;
+        let still = uops[n..e.end].iter().all(|u| moves(u, mem.base) == Some(0));
+        let Ok(min) = i32::try_from(e.min) else { return };
         self.settle();
         let (start, slot) = (self.a.here(), slot(&mem, e.write));
         let span = e.max - e.min;
+        let base = self.get(mem.base, W64, RAX);
         self.a.op(W64, 0x8d, RAX, Rm::M(base, min));
         self.a.op(W64, 0x2b, RAX, Rm::M(RBP, slot + offset_of!(Slot, page) as i32));
         self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - span);
@@ -113,7 +167,7 @@ impl Compiler<'_> {
         let bytes = (span as u64).next_power_of_two();
         self.tries.push(Try { miss, start, slot, write: e.write, n: bytes });
         let flags = self.state();
-        self.group = Some(Group { slot, start: n, end: e.end, miss, flags });
+        self.group = Some(Group { slot, start: n, end: e.end, miss, flags, still, aligned: None });
     }
 
     /// Micro-op `n` is next: ends the group if it is behind it.

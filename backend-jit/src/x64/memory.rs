@@ -21,7 +21,7 @@ use emu_core::uop::{Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 
 /// Sizes of accesses, in bytes.
-pub(super) const SIZES: [u64; 9] = [1, 2, 4, 8, 10, 16, 32, 64, 128];
+pub(super) const SIZES: [u64; 10] = [1, 2, 4, 8, 10, 16, 32, 64, 128, 256];
 
 /// The first slot, from `rbp`.
 const FIRST: i32 = (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots)) as i32 - BIAS as i32;

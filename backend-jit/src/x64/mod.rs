@@ -186,10 +186,10 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     /// The micro-ops of the current block.
-    fn block_code(&mut self) {
+    fn block_code(&mut self, live: bool) {
         let block = self.block;
         (self.insn, self.insn_record) = (0, None);
-        self.vector = vector::State::default();
+        self.vector = vector::State::entry(live);
         self.vector_start();
         self.x87_start();
         let mut n = 0;

@@ -75,10 +75,12 @@ pub(super) fn based(u: &Uop, delta: i64) -> Option<Uop> {
     (!other && !others).then_some(v)
 }
 
-/// A block as it was compiled for one state of the flags.
+/// A block as it was compiled for what is known where it begins.
 pub(super) struct Version {
     piece: usize,
     recipe: Option<Recipe>,
+    /// The vector registers are live.
+    live: bool,
     /// Where it begins, once it is emitted.
     at: Option<usize>,
     /// Jumps that lead to it.
@@ -88,7 +90,7 @@ pub(super) struct Version {
 impl Compiler<'_> {
     /// Compiles the region.
     pub(super) fn run(&mut self) {
-        self.version(0, None);
+        self.version(0, None, false);
         let mut done = 0;
         loop {
             let unemitted = || self.versions.iter().position(|v| v.at.is_none());
@@ -123,20 +125,26 @@ impl Compiler<'_> {
         }
         self.select(self.versions[v].piece);
         self.set_state(State::entry(self.versions[v].recipe));
-        self.block_code();
+        let live = self.versions[v].live;
+        self.block_code(live);
     }
 
-    /// The version of block `piece` for flags by this recipe, or in memory.
-    fn version(&mut self, piece: usize, recipe: Option<Recipe>) -> Option<usize> {
+    /// The version of block `piece` for flags by this recipe, or in memory, and for vector
+    /// registers that are live, or may be.
+    fn version(&mut self, piece: usize, recipe: Option<Recipe>, live: bool) -> Option<usize> {
         let same = |v: &Version| v.piece == piece && v.recipe == recipe;
-        if let Some(v) = self.versions.iter().position(same) {
+        if let Some(v) = self.versions.iter().position(|v| same(v) && v.live == live) {
             return Some(v);
         }
-        let others = self.versions.iter().filter(|v| v.piece == piece && v.recipe.is_some());
-        if recipe.is_some() && others.count() + 1 >= VERSIONS {
-            return None;
+        let others = self.versions.iter().filter(|v| v.piece == piece).count();
+        if others + 1 >= VERSIONS {
+            let safe = self.versions.iter().position(|v| same(v) && !v.live);
+            if recipe.is_some() || safe.is_some() {
+                return safe;
+            }
         }
-        self.versions.push(Version { piece, recipe, at: None, jumps: Vec::new() });
+        let live = live && others + 1 < VERSIONS;
+        self.versions.push(Version { piece, recipe, live, at: None, jumps: Vec::new() });
         Some(self.versions.len() - 1)
     }
 
@@ -165,9 +173,10 @@ impl Compiler<'_> {
             self.save();
         }
         let recipe = self.recipe.filter(|_| !self.memory);
-        let version = self.version(to, recipe).or_else(|| {
+        let live = self.vectors_known();
+        let version = self.version(to, recipe, live).or_else(|| {
             self.save();
-            self.version(to, None)
+            self.version(to, None, live)
         });
         let Some(version) = version else { return };
         self.host = false;
@@ -218,8 +227,8 @@ impl Compiler<'_> {
 
     pub(super) fn later(&mut self, cold: Cold) {
         let (piece, start, end) = (self.piece, self.settled, self.state());
-        let note = self.x87_pending();
-        self.cold.push(Later { piece, start, end, note, cold });
+        let (note, live) = (self.x87_pending(), self.vectors_known());
+        self.cold.push(Later { piece, start, end, note, live, cold });
     }
 }
 
@@ -232,6 +241,8 @@ pub(super) struct Later {
     pub end: State,
     /// What is pending of the x87.
     pub note: x87::Note,
+    /// The code in line knows the vector registers to be live then.
+    pub live: bool,
     pub cold: Cold,
 }
 

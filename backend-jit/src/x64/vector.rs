@@ -2,13 +2,13 @@
 //! called.
 //!
 //! **Registers.** While they are *live*, guest registers YMM0–13 are in the host's of the same
-//! number, in all blocks. YMM14 and YMM15 stay in [`Cpu::v`]: the host's are scratch, and hold the
-//! temporaries of the current guest instruction, which go to memory only where a called micro-op
-//! wants them there. Bit 0 of [`Native::live`] says whether the registers are live. They become so
-//! by a routine, which a block calls at its first vector micro-op unless the bit is set; what goes
-//! to Rust saves them first. A called micro-op leaves them saved and dead; what is out of line
-//! (slow accesses, the rare cases of quick forms) loads them again, if they were live and the code
-//! that goes on may know it.
+//! number, in all blocks, and MXCSR is the guest's. YMM14 and YMM15 stay in [`Cpu::v`]: the host's
+//! are scratch, and hold the temporaries of the current guest instruction, which go to memory only
+//! where a called micro-op wants them there. Bit 0 of [`Native::live`] says whether the registers
+//! are live. They become so by a routine, which a block calls at its first vector micro-op unless
+//! the bit is set; what goes to Rust saves them first. A called micro-op leaves them saved and
+//! dead; what is out of line (slow accesses, the rare cases of quick forms) loads them again, if
+//! they were live and the code that goes on may know it.
 //!
 //! **Encodings.** What zeroes the upper half of its destination is encoded in VEX; what leaves it
 //! alone is legacy SSE. A temporary's upper half is nobody's: VEX. Upper halves that the guest does
@@ -16,22 +16,23 @@
 //! are loaded only if one of them is not zero, and a scratch register is loaded no wider than the
 //! instruction.
 //!
-//! **Floating point** runs with the guest's MXCSR, which is the host's as long as host code runs
-//! (see `enter`), and so raises the guest's flags in it. A block is lifted for masked exceptions or
-//! for others ([`mode::XM`]); in those of the latter kind what may raise is called.
+//! **Floating point** runs with the guest's MXCSR and so raises the guest's flags in it. A block is
+//! lifted for masked exceptions or for others ([`mode::XM`]); in those of the latter kind what may
+//! raise is called.
 //!
 //! [`Native::live`]: emu_core::native::Native::live
 
 mod access;
+pub(super) mod approximate;
 mod fuse;
 mod ops;
 pub(super) mod table;
 
-use super::asm::{Asm, Code, RBP, Rm, cc};
-use super::{Compiler, NATIVE_LIVE, NATIVE_VECTORS, VECTORS};
+use super::asm::{Asm, Code, RBP, RSP, Rm, cc};
+use super::{Compiler, MXCSR, NATIVE_LIVE, NATIVE_VECTORS, VECTORS};
 use emu_core::cpu::{Reg, mode};
 use emu_core::uop::{Op, Uop};
-use emu_core::width::Width::W8;
+use emu_core::width::Width::{W8, W32};
 use table::{code, feature};
 
 /// Guest registers with a host register of the same number; the scratch registers follow.
@@ -57,6 +58,11 @@ pub(super) struct State {
 }
 
 impl State {
+    /// At the beginning of a block.
+    pub fn entry(live: bool) -> State {
+        State { live, ..State::default() }
+    }
+
     /// That of code out of line, which nothing is known of.
     pub fn out_of_line() -> State {
         State { cold: true, ..State::default() }
@@ -137,9 +143,14 @@ fn unless_live(a: &mut Asm) -> usize {
     a.jcc(cc::E)
 }
 
-/// Saves the registers if they are live, on the way to Rust, which wants no upper halves in use.
+/// Saves the registers if they are live, on the way to Rust, which wants no upper halves in use and
+/// an MXCSR of its own.
 pub(super) fn save(a: &mut Asm) {
     let dead = unless_live(a);
+    a.op0f(W32, 0xae, 3, Rm::M(RBP, MXCSR));
+    a.ext(W32, 0xc7, 0, Rm::M(RSP, -8));
+    a.dword(0x1f80);
+    a.op0f(W32, 0xae, 2, Rm::M(RSP, -8));
     for (r, at) in saved() {
         a.vex(STORE, true, r, 0, at);
     }
@@ -155,6 +166,7 @@ pub(super) fn restore(a: &mut Asm) {
 }
 
 fn load(a: &mut Asm) {
+    a.op0f(W32, 0xae, 2, Rm::M(RBP, MXCSR));
     // Upper halves ORed together, in four registers.
     for (r, at) in saved() {
         let Rm::M(base, at) = at else { continue };
@@ -204,13 +216,18 @@ pub(super) fn routine(a: &mut Asm) {
 
 impl Compiler<'_> {
     /// Whether vector micro-ops are instructions of the host.
-    fn has_vectors(&self) -> bool {
+    pub(super) fn has_vectors(&self) -> bool {
         self.host_has.vector & feature::AVX2 != 0
     }
 
     /// Whether floating point may raise #XM.
-    fn unmasked(&self) -> bool {
+    pub(super) fn unmasked(&self) -> bool {
         self.place.mode & mode::XM != 0
+    }
+
+    /// Whether the code in line knows that the registers are live.
+    pub(super) fn vectors_known(&self) -> bool {
+        self.vector.live
     }
 
     // ---- what is known --------------------------------------------------------------------------
@@ -239,7 +256,7 @@ impl Compiler<'_> {
     }
 
     /// From here on the guest's registers are in the host's.
-    fn vectors(&mut self) {
+    pub(super) fn vectors(&mut self) {
         if !self.vector.live {
             // The test destroys the host's flags; what follows may fault.
             self.settle();
@@ -275,9 +292,9 @@ impl Compiler<'_> {
     pub(super) fn vector(&mut self, u: &Uop) -> bool {
         self.of_this_insn();
         match u.op {
-            Op::Mxcsr => self.mxcsr(u),
             Op::Chkw => self.check_for_writing(u),
             _ if !self.has_vectors() => false,
+            Op::Mxcsr => self.mxcsr(u),
             Op::Vget => self.vector_get(u),
             Op::V => self.vector_op(u),
             Op::Vx => self.vector_int(u, None),
@@ -295,7 +312,7 @@ impl Compiler<'_> {
     }
 
     /// Whether the guest instruction of micro-op `n` has a helper.
-    fn with_helper(&self, n: usize) -> bool {
+    pub(super) fn with_helper(&self, n: usize) -> bool {
         let (insns, all) = (&self.block.insns, &self.block.uops);
         let after = insns.partition_point(|m| m.uop as usize <= n);
         let from = after.checked_sub(1).map_or(0, |i| insns[i].uop as usize);
@@ -311,6 +328,11 @@ impl Compiler<'_> {
             self.a.vex(STORE, true, PINNED + i as u8, 0, slot(temp));
         }
         self.vector.held[i] = None;
+    }
+
+    /// Whether scratch registers hold temporaries of the current instruction.
+    pub(super) fn holds_temporaries(&self) -> bool {
+        self.vector.insn == self.insn && self.vector.held.iter().any(Option::is_some)
     }
 
     fn holder(&self, r: Reg) -> Option<usize> {

@@ -288,7 +288,8 @@ impl Compiler<'_> {
             Rerun { from: n, count: i.count, insn: self.insn, record: self.record(), after };
         let rare = |c: &mut Self, start: Flags, rare: Rare| {
             let note = c.x87.note;
-            c.cold.push(Later { piece, start, end, note, cold: Cold::X87(rare) });
+            let live = c.vectors_known();
+            c.cold.push(Later { piece, start, end, note, live, cold: Cold::X87(rare) });
         };
         if let Some((jump, resume)) = load {
             rare(self, settled, Rare::Load { jump, resume, helper: rerun });

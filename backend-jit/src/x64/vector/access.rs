@@ -51,19 +51,37 @@ impl Compiler<'_> {
     /// The check of an access of `k & 127` bytes at `mem`, which with bit 7 must be aligned.
     pub(super) fn checked(&mut self, kind: Kind, k: u8, mem: &Mem) -> Checked {
         let n = k & 127;
-        self.settle();
+        let known = self.group.as_mut().is_some_and(|g| k & 128 != 0 && g.aligned(mem.disp, n));
+        let tests = k & 128 != 0 && !known;
+        if tests {
+            self.settle();
+        } else {
+            self.settle_to_move();
+        }
         self.address(mem);
-        let odd = (k & 128 != 0).then(|| {
+        let odd = tests.then(|| {
+            if self.group.is_some() {
+                self.sum(mem, RAX);
+            }
             // test al, n - 1
             self.a.bytes(&[0xa8, n - 1]);
             self.a.jcc(cc::NE)
         });
         let (at, miss) = self.check(kind, n.into());
-        Checked { at, jumps: [odd, Some(miss)] }
+        let miss = Some(miss).filter(|_| self.group.is_none());
+        Checked { at, jumps: [odd, miss] }
     }
 
-    /// MXCSR: the host's has it.
+    /// What is out of line of a checked access, if anything is.
+    pub(super) fn later_miss(&mut self, miss: Miss) {
+        if miss.jumps.iter().any(Option::is_some) {
+            self.later(Cold::Vector(miss));
+        }
+    }
+
+    /// MXCSR: with the vector registers it is in the host's.
     pub(super) fn mxcsr(&mut self, u: &Uop) -> bool {
+        self.vectors();
         self.a.op0f(W32, 0xae, 3, Rm::M(RBP, MXCSR));
         self.a.mov(W32, RCX, Rm::M(RBP, MXCSR));
         self.put(u.d, W64, RCX);
@@ -74,7 +92,7 @@ impl Compiler<'_> {
     pub(super) fn check_for_writing(&mut self, u: &Uop) -> bool {
         let c = self.checked(Kind::Store, u.k, &u.mem);
         let miss = self.misses(c.jumps, [Some(*u), None]);
-        self.later(Cold::Vector(miss));
+        self.later_miss(miss);
         true
     }
 
@@ -104,7 +122,7 @@ impl Compiler<'_> {
         self.written(u.d, x, true);
         let miss = self.misses(c.jumps, [Some(*u), None]);
         let after = is_temp(u.d).then_some(x);
-        self.later(Cold::Vector(Miss { after, ..miss }));
+        self.later_miss(Miss { after, ..miss });
         true
     }
 
@@ -119,7 +137,7 @@ impl Compiler<'_> {
         }
         self.put_in_memory(u.d);
         let miss = self.misses(c.jumps, [Some(*u), None]);
-        self.later(Cold::Vector(miss));
+        self.later_miss(miss);
     }
 
     /// Vector register `d`, in memory, = RCX.
@@ -140,7 +158,7 @@ impl Compiler<'_> {
             self.a.mov(W64, RCX, slot(u.a));
             self.a.store(w, c.at, RCX);
             let miss = self.misses(c.jumps, [Some(*u), None]);
-            self.later(Cold::Vector(miss));
+            self.later_miss(miss);
             return true;
         }
         self.vectors();
@@ -149,7 +167,7 @@ impl Compiler<'_> {
         self.store_lane(n, 0, x, c.at);
         let miss = self.misses(c.jumps, [Some(*u), None]);
         let before = is_temp(u.a).then_some((u.a, x));
-        self.later(Cold::Vector(Miss { before, ..miss }));
+        self.later_miss(Miss { before, ..miss });
         true
     }
 

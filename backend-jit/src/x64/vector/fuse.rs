@@ -3,7 +3,7 @@
 
 use super::super::asm::{RCX, Rm};
 use super::super::memory::Kind;
-use super::super::{Cold, Compiler, alu};
+use super::super::{Compiler, alu};
 use super::access::from_gpr;
 use super::ops::{Insn, b};
 use super::table::{Row, Shape, code};
@@ -206,7 +206,7 @@ impl Compiler<'_> {
         let c = self.checked(Kind::Store, s.w.bytes() as u8, &s.mem);
         self.store_lane(s.w.bytes() as u8, g.imm as u8, x, c.at);
         let miss = self.misses(c.jumps, [Some(*g), Some(*s)]);
-        self.later(Cold::Vector(miss));
+        self.later_miss(miss);
         2
     }
 
@@ -229,7 +229,7 @@ impl Compiler<'_> {
             self.a.byte(1);
         }
         let miss = self.misses(c.jumps, [Some(*v), Some(*s)]);
-        self.later(Cold::Vector(miss));
+        self.later_miss(miss);
         2
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::asm::{Asm, Code, RAX, RCX, RDX, Rm};
 use super::super::memory::Kind;
-use super::super::{Cold, Compiler, Loc, alu, loc};
+use super::super::{Compiler, Loc, alu, loc};
 use super::access::from_gpr;
 use super::table::{self, Forms, Reach, Row, Shape, code};
 use super::{Miss, PINNED, STORE, Tail, VZEROUPPER, home, is_temp, slot, word};
@@ -307,7 +307,7 @@ impl Compiler<'_> {
             (again.imm, on.v) = (Some(1), x);
         }
         let tail = Tail::of(|a| again.emit(a, i.code, &on));
-        self.later(Cold::Vector(Miss { after: Some(x), tail, ..miss }));
+        self.later_miss(Miss { after: Some(x), tail, ..miss });
         self.written(i.d, o.d, i.vex);
         true
     }
@@ -346,6 +346,7 @@ impl Compiler<'_> {
             _ => {}
         }
         self.instruction(u, None, None, None).is_some_and(|i| self.emit(&i, None))
+            || self.approximation(u)
     }
 
     /// A conversion from an integer: `from`, or the low word of `b`.
@@ -445,7 +446,7 @@ impl Compiler<'_> {
         if let (Some(c), Some(l)) = (checked, load) {
             let miss = self.misses(c.jumps, [Some(*l), None]);
             let tail = Tail::of(|a| insn(a, Rm::R(x)));
-            self.later(Cold::Vector(Miss { after: Some(x), tail, ..miss }));
+            self.later_miss(Miss { after: Some(x), tail, ..miss });
         }
         match row.shape {
             Shape::Flags => self.put_imm(u.d, u.w, 0),
