@@ -4,7 +4,7 @@
 use super::alu::rm;
 use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
 use super::flags::State;
-use super::memory::{Kind, SIZES};
+use super::memory::{Kind, PAGES, PLACES, SIZES};
 use super::region::{Later, based};
 use super::{
     Cold, Compiler, JumpEntry, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE, NATIVE_TLB,
@@ -14,7 +14,7 @@ use crate::enter::{self, BIAS, BUDGET, PINNED};
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, JUMPS, Reg, mode};
 use emu_core::interp::Leave;
-use emu_core::mem::tlb::{Entry, FETCHES, Fetch, L1, Slot};
+use emu_core::mem::tlb::{Entry, FETCHES, Fetch, L1, SlotPlace};
 use emu_core::native::{HostTarget, TARGETS};
 use emu_core::uop::{Op, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
@@ -152,27 +152,29 @@ fn entry(a: &mut Asm, to: u8) {
     a.op(W64, 0x03, to, Rm::M(RBP, NATIVE_TLB));
 }
 
-/// Fills the slot at `rbp + rcx`, which an access of `n` bytes has missed; RAX is that access's
-/// address less the slot's page. Returns behind the jump that follows the call if it cannot.
+/// Fills slot number ECX / 8, which an access of `n` bytes has missed; RAX is that access's address
+/// less the slot's page. Returns behind the jump that follows the call if it cannot.
 fn fill_routine(a: &mut Asm, write: bool, n: i64) {
-    let slot = |d: usize| Rm::X(RBP, RCX, 0, d as i32);
+    const _: () = assert!(size_of::<SlotPlace>() == 16);
+    let page = Rm::X(RBP, RCX, 0, PAGES);
+    let place = |d: usize| Rm::X(RBP, RCX, 1, PLACES + d as i32);
     let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
     // Pages are multiples of 4096: what lies across a border still does.
     a.mov(W32, RDX, Rm::R(RAX));
     a.alu_imm(W32, 4, Rm::R(RDX), 4095);
     a.alu_imm(W32, 7, Rm::R(RDX), 4096 - n);
     let across = a.jcc(cc::A);
-    a.op(W64, 0x03, RAX, slot(offset_of!(Slot, page)));
+    a.op(W64, 0x03, RAX, page);
     a.alu_imm(W64, 4, Rm::R(RAX), -4096);
     entry(a, RDX);
     a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
     let unknown = a.jcc(cc::NE);
-    a.store(W64, slot(offset_of!(Slot, page)), RAX);
+    a.store(W64, page, RAX);
     a.mov(W64, RDX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
     a.op(W64, 0x03, RDX, Rm::M(RBP, NATIVE_RAM));
-    a.store(W64, slot(offset_of!(Slot, addend)), RDX);
+    a.store(W64, place(offset_of!(SlotPlace, addend)), RDX);
     a.op(W64, 0x03, RAX, Rm::R(RDX));
-    a.store(W64, slot(offset_of!(Slot, host)), RAX);
+    a.store(W64, place(offset_of!(SlotPlace, host)), RAX);
     a.ret();
     a.bind(across);
     a.bind(unknown);

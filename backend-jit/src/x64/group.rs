@@ -6,13 +6,11 @@
 //! group is run out of line, each access with a check of its own. Nothing in a group can leave it,
 //! and nothing in it changes a slot: so there are no other accesses in it, and no helpers.
 
-use super::asm::{RAX, RBP, Rm, cc};
+use super::asm::{RAX, Rm, cc};
 use super::flags::State;
-use super::memory::{Try, slot};
+use super::memory::{Slot, Try};
 use super::{Cold, Compiler};
-use core::mem::offset_of;
 use emu_core::cpu::Reg;
-use emu_core::mem::tlb::Slot;
 use emu_core::uop::{Form, Mem, Op, Src, Uop};
 use emu_core::width::Width::W64;
 
@@ -21,8 +19,7 @@ const SPAN: i64 = 256;
 
 /// A group that is being emitted.
 pub(super) struct Group {
-    /// Its slot, from `rbp`.
-    pub slot: i32,
+    pub slot: Slot,
     start: usize,
     end: usize,
     miss: usize,
@@ -157,11 +154,11 @@ impl Compiler<'_> {
         let still = uops[n..e.end].iter().all(|u| moves(u, mem.base) == Some(0));
         let Ok(min) = i32::try_from(e.min) else { return };
         self.settle();
-        let (start, slot) = (self.a.here(), slot(&mem, e.write));
+        let (start, slot) = (self.a.here(), self.slots.slot(&mem, e.write));
         let span = e.max - e.min;
         let base = self.get(mem.base, W64, RAX);
         self.a.op(W64, 0x8d, RAX, Rm::M(base, min));
-        self.a.op(W64, 0x2b, RAX, Rm::M(RBP, slot + offset_of!(Slot, page) as i32));
+        self.a.op(W64, 0x2b, RAX, slot.page());
         self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - span);
         let miss = self.a.jcc(cc::A);
         let bytes = (span as u64).next_power_of_two();

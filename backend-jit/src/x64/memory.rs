@@ -1,8 +1,9 @@
 //! Emitters of loads and stores: the address, the check against a slot of the soft TLB, and the way
 //! out of line where that has no answer.
 //!
-//! Each base register has a [`Slot`] for reads and one for writes: the page that an access by it
-//! has last found, and where that is in host memory. An access of `n` bytes at `va` hits when `va -
+//! Each base register of a region has a slot (see [`Slots`]) for reads and one for writes, the stack
+//! pointer and FS and GS one for all regions: the page that an access by it has last found, and
+//! where that is in host memory. An access of `n` bytes at `va` hits when `va -
 //! page <= 4096 - n`; the load of the slot does not wait for the address, so a hit costs latency
 //! only for a subtraction. Where a slot misses, a routine (see `ends`) looks into level 1 of the
 //! TLB, fills the slot, and the check is made again; where level 1 misses too, or the access
@@ -15,16 +16,92 @@ use super::asm::{RAX, RBP, RCX, RDX, Rm, cc};
 use super::{Cold, Compiler, Loc, loc};
 use crate::enter::BIAS;
 use core::mem::offset_of;
-use emu_core::cpu::{Cpu, Reg, Seg};
-use emu_core::mem::tlb::{SLOTS, Slot, Tlb};
+use emu_core::cpu::{Cpu, Reg, Seg, mode};
+use emu_core::mem::tlb::{SLOTS, SlotPlace, Slots, Tlb};
 use emu_core::uop::{Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 
 /// Sizes of accesses, in bytes.
 pub(super) const SIZES: [u64; 10] = [1, 2, 4, 8, 10, 16, 32, 64, 128, 256];
 
-/// The first slot, from `rbp`.
-const FIRST: i32 = (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots)) as i32 - BIAS as i32;
+/// The slots' pages, and where they are, from `rbp`.
+pub(super) const PAGES: i32 = slots(offset_of!(Slots, pages));
+pub(super) const PLACES: i32 = slots(offset_of!(Slots, at));
+
+const fn slots(field: usize) -> i32 {
+    (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots) + field) as i32 - BIAS as i32
+}
+
+/// A slot: its number, counted through both sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot(usize);
+
+impl Slot {
+    /// The page's linear address.
+    pub fn page(self) -> Rm {
+        Rm::M(RBP, PAGES + 8 * self.0 as i32)
+    }
+
+    fn place(self, field: usize) -> Rm {
+        Rm::M(RBP, PLACES + (size_of::<SlotPlace>() * self.0 + field) as i32)
+    }
+
+    /// Where the page is.
+    pub fn host(self) -> Rm {
+        self.place(offset_of!(SlotPlace, host))
+    }
+
+    /// That less the linear address.
+    pub fn addend(self) -> Rm {
+        self.place(offset_of!(SlotPlace, addend))
+    }
+}
+
+/// Slots of all regions.
+const COMMON: usize = 6;
+
+/// Which slots the accesses of a region have.
+pub(super) struct RegionSlots {
+    /// By base register or segment base; writes or not.
+    own: Vec<(Reg, bool, Slot)>,
+    /// The first slot of the set.
+    first: usize,
+    /// How many the regions before it have taken.
+    taken: usize,
+}
+
+impl RegionSlots {
+    /// For a region of mode `m`, where others have taken `taken` slots.
+    pub fn new(m: u32, taken: usize) -> RegionSlots {
+        let first = if m & mode::USER != 0 { SLOTS } else { 0 };
+        RegionSlots { own: Vec::new(), first, taken }
+    }
+
+    /// How many are taken now.
+    pub fn taken(&self) -> usize {
+        self.taken + self.own.len()
+    }
+
+    /// The slot for accesses at `m`.
+    pub fn slot(&mut self, m: &Mem, write: bool) -> Slot {
+        let by = if m.seg != Reg::ZERO { m.seg } else { m.base };
+        let common = match by {
+            Reg::RSP => 0,
+            by if by == Seg::Fs.base() => 1,
+            by if by == Seg::Gs.base() => 2,
+            _ => {
+                let known = |own: &&(Reg, bool, Slot)| (own.0, own.1) == (by, write);
+                if let Some(own) = self.own.iter().find(known) {
+                    return own.2;
+                }
+                let slot = Slot(self.first + COMMON + self.taken() % (SLOTS - COMMON));
+                self.own.push((by, write, slot));
+                return slot;
+            }
+        };
+        Slot(self.first + 2 * common + usize::from(write))
+    }
+}
 
 /// What an access does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,27 +118,11 @@ pub(super) struct Try {
     pub miss: usize,
     /// Where it starts.
     pub start: usize,
-    /// The slot, from `rbp`.
-    pub slot: i32,
+    pub slot: Slot,
     pub write: bool,
     /// Bytes of the access.
     pub n: u64,
 }
-
-/// The slot for accesses at `m`, from `rbp`.
-pub(super) fn slot(m: &Mem, write: bool) -> i32 {
-    let n = match (m.seg, m.base) {
-        (seg, _) if seg == Seg::Fs.base() => 16,
-        (seg, _) if seg == Seg::Gs.base() => 17,
-        (_, Reg::RIP) => 18,
-        (_, Reg::ZERO) => 19,
-        (_, base) if base.is_architectural() => base.ix() as i32 & 15,
-        _ => 20,
-    };
-    FIRST + (2 * n + i32::from(write)) * size_of::<Slot>() as i32
-}
-
-const _: () = assert!(SLOTS > 2 * 20 + 1);
 
 impl Compiler<'_> {
     /// LEA.
@@ -115,15 +176,15 @@ impl Compiler<'_> {
         let (start, m) = self.tried;
         if let Some(slot) = self.group.as_ref().map(|g| g.slot) {
             let base = self.get(m.base, W64, RAX);
-            self.a.mov(W64, RDX, Rm::M(RBP, slot + offset_of!(Slot, addend) as i32));
+            self.a.mov(W64, RDX, slot.addend());
             return (Rm::X(RDX, base, 0, m.disp), 0);
         }
         let write = kind != Kind::Load;
-        let slot = slot(&m, write);
-        self.a.op(W64, 0x2b, RAX, Rm::M(RBP, slot + offset_of!(Slot, page) as i32));
+        let slot = self.slots.slot(&m, write);
+        self.a.op(W64, 0x2b, RAX, slot.page());
         self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - n as i64);
         let miss = self.a.jcc(cc::A);
-        self.a.mov(W64, RDX, Rm::M(RBP, slot + offset_of!(Slot, host) as i32));
+        self.a.mov(W64, RDX, slot.host());
         self.tries.push(Try { miss, start, slot, write, n });
         (Rm::X(RDX, RAX, 0, 0), miss)
     }
@@ -134,7 +195,7 @@ impl Compiler<'_> {
         self.a.bind(miss);
         if let Ok(n) = self.tries.binary_search_by_key(&miss, |t| t.miss) {
             let t = self.tries[n];
-            self.a.imm(RCX, t.slot as i64 as u64);
+            self.a.imm(RCX, (t.slot.0 * 8) as u64);
             let size = SIZES.iter().position(|n| *n >= t.n).unwrap_or(SIZES.len() - 1);
             let fill = self.routines.fill[usize::from(t.write)][size];
             self.a.call_near(fill);
