@@ -17,12 +17,14 @@
 
 mod alu;
 mod asm;
+mod bits;
 mod ends;
 mod flags;
 mod fuse;
 mod group;
 mod listing;
 mod memory;
+mod quick;
 mod region;
 mod vector;
 mod x87;
@@ -62,6 +64,7 @@ const NATIVE_FLAGS: i32 = native(offset_of!(Native, flags));
 const NATIVE_TLB: i32 = native(offset_of!(Native, tlb));
 const NATIVE_RAM: i32 = native(offset_of!(Native, ram));
 const NATIVE_LEFT: i32 = native(offset_of!(Native, left));
+const NATIVE_PENDING: i32 = native(offset_of!(Native, pending));
 const NATIVE_LIVE: i32 = native(offset_of!(Native, live));
 const NATIVE_VECTORS: i32 = native(offset_of!(Native, vectors));
 /// Guest vector registers.
@@ -95,6 +98,8 @@ enum Cold {
     Access { miss: usize, resume: usize, kind: Kind, packed: u32, u: Uop },
     /// A micro-op whose quick form does not apply.
     Call { miss: usize, resume: usize, record: u32, u: Uop },
+    /// A helper whose usual case does not hold.
+    Quick { misses: quick::Misses, resume: usize, record: u32, u: Uop },
     /// A vector access that misses.
     Vector(vector::Miss),
     /// An x87 instruction that the host cannot execute now.
@@ -134,7 +139,9 @@ impl Site {
 #[derive(Clone, Copy, Debug)]
 struct HostHas {
     crc32: bool,
+    bmi1: bool,
     bmi2: bool,
+    lzcnt: bool,
     /// See [`vector::table::features`].
     vector: u8,
 }
@@ -234,6 +241,7 @@ impl Compiler<'_> {
             _ if u.op.row().effect == Effect::End => self.end(u),
             _ if u.op.row().eval.is_some() && self.pure(u) => {}
             _ if self.vector(u) => {}
+            Op::Helper if self.quick(u) => {}
             _ => self.call(u),
         }
     }
@@ -252,17 +260,28 @@ impl Compiler<'_> {
         match loc(r) {
             Loc::Host(h) => h,
             Loc::Slot(d) => {
-                self.a.mov(if w == W64 { W64 } else { W32 }, scratch, Rm::M(RBP, d));
+                self.fetch(scratch, w, Rm::M(RBP, d));
                 scratch
             }
         }
     }
 
-    /// `host` = the low `w` bits of `s`, extended by zeros from 32. Keeps the flags.
+    /// `host` = `from`, extended by zeros from `w` if that is in memory: a load that is wider than
+    /// the store before it would wait for it.
+    fn fetch(&mut self, host: u8, w: Width, from: Rm) {
+        match (from, w) {
+            (Rm::R(_), W8 | W16) => self.a.mov(W32, host, from),
+            (_, W8) => self.a.op0f(W32, 0xb6, host, from),
+            (_, W16) => self.a.op0f(W32, 0xb7, host, from),
+            _ => self.a.mov(w, host, from),
+        }
+    }
+
+    /// The low `w` bits of `host` = those of `s`. Keeps the flags.
     fn value(&mut self, host: u8, w: Width, s: Src) {
         match s {
             Src::Imm(v) => self.a.imm(host, if w == W64 { v as u64 } else { v as u32 as u64 }),
-            Src::Reg(r) => self.a.mov(if w == W64 { W64 } else { W32 }, host, alu::rm(r)),
+            Src::Reg(r) => self.fetch(host, w, alu::rm(r)),
         }
     }
 
@@ -415,7 +434,9 @@ impl X64 {
         }
         let host_has = HostHas {
             crc32: std::arch::is_x86_feature_detected!("sse4.2"),
+            bmi1: std::arch::is_x86_feature_detected!("bmi1"),
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
+            lzcnt: std::arch::is_x86_feature_detected!("lzcnt"),
             vector: vector::table::features(),
         };
         let empty = buffer.here();
