@@ -54,7 +54,7 @@ impl Compiler<'_> {
             }
             Op::Insh => {
                 self.a.mov(W64, RCX, rm(u.a));
-                self.value(RDX, W64, u.b);
+                self.value(RDX, W8, u.b);
                 // mov ch, dl
                 self.a.bytes(&[0x88, 0xd5]);
                 self.put(u.d, w, RCX);
