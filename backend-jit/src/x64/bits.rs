@@ -24,7 +24,7 @@ impl Compiler<'_> {
     /// TZCNT and LZCNT: CF and ZF; OF stays, and the others are zero.
     fn count_bits(&mut self, u: &Uop, opcode: u8) -> bool {
         let need = u.fl & self.live;
-        if need != 0 && self.live & !(u.fl | OF) != 0 {
+        if need != 0 && self.live & !u.fl & !OF != 0 {
             return false;
         }
         let natural = need & !(CF | ZF) == 0 && self.live & OF == 0;

@@ -139,7 +139,6 @@ impl Compiler<'_> {
                     0 => offset_of!(SysRegs, cr0),
                     2 => offset_of!(SysRegs, cr2),
                     3 => offset_of!(SysRegs, cr3),
-                    4 => offset_of!(SysRegs, cr4),
                     _ => return false,
                 };
                 self.a.mov(W64, RCX, sys(at));
