@@ -7,7 +7,9 @@
 //!
 //! What lies in one page that level 1 of the TLB knows is done at once, by the host's own string
 //! instructions ([`GuestRam::movs`](emu_core::mem::GuestRam::movs) and its kin); all else element by
-//! element. A store into code ends the helper, and the run loop invalidates the code.
+//! element. A store into code ends the block behind the instruction, and the run loop invalidates the
+//! code: it does not end the helper, because which stores look as if they hit code is not the same on
+//! all engines.
 
 use super::system;
 use crate::lift::Lift;
@@ -199,8 +201,7 @@ impl Step {
         if self.down { va - (n - 1) * self.w.bytes() } else { va }
     }
 
-    /// Lets level 1 of the TLB know the page of the element at `va`, if it may: how many elements
-    /// are stored before a store into code ends the helper must not depend on what it knew before.
+    /// Lets level 1 of the TLB know the page of the element at `va`, if it may.
     fn touch(&self, cpu: &mut Cpu, va: u64, access: Access) -> Guest<()> {
         cpu.check_alignment(va, self.w.bytes())?;
         cpu.probe(va, self.w.bytes(), access)
@@ -268,8 +269,7 @@ fn run(
     cpu.sysflags &= !RF;
     let mut more = false;
     while s.offset(cpu, Reg::RCX) != 0 {
-        // A store into translated code: let the run loop see to it.
-        if left == 0 || cpu.watch.hits != 0 || !cpu.smc.is_empty() {
+        if left == 0 || cpu.watch.hits != 0 {
             more = true;
             break;
         }
