@@ -54,7 +54,13 @@ impl Compiler<'_> {
             }
             Op::Insh => {
                 self.a.mov(W64, RCX, rm(u.a));
-                self.value(RDX, W8, u.b);
+                match u.b {
+                    // What was stored is this byte: a wider load would wait for it.
+                    Src::Reg(r) if matches!(loc(r), Loc::Slot(_)) => {
+                        self.a.op0f(W32, 0xb6, RDX, rm(r));
+                    }
+                    b => self.value(RDX, W8, b),
+                }
                 // mov ch, dl
                 self.a.bytes(&[0x88, 0xd5]);
                 self.put(u.d, w, RCX);

@@ -267,28 +267,17 @@ impl Compiler<'_> {
         match loc(r) {
             Loc::Host(h) => h,
             Loc::Slot(d) => {
-                self.fetch(scratch, w, Rm::M(RBP, d));
+                self.a.mov(if w == W64 { W64 } else { W32 }, scratch, Rm::M(RBP, d));
                 scratch
             }
         }
     }
 
-    /// `host` = `from`, extended by zeros from `w` if that is in memory: a load that is wider than
-    /// the store before it would wait for it.
-    fn fetch(&mut self, host: u8, w: Width, from: Rm) {
-        match (from, w) {
-            (Rm::R(_), W8 | W16) => self.a.mov(W32, host, from),
-            (_, W8) => self.a.op0f(W32, 0xb6, host, from),
-            (_, W16) => self.a.op0f(W32, 0xb7, host, from),
-            _ => self.a.mov(w, host, from),
-        }
-    }
-
-    /// The low `w` bits of `host` = those of `s`. Keeps the flags.
+    /// `host` = the low `w` bits of `s`, extended by zeros from 32. Keeps the flags.
     fn value(&mut self, host: u8, w: Width, s: Src) {
         match s {
             Src::Imm(v) => self.a.imm(host, if w == W64 { v as u64 } else { v as u32 as u64 }),
-            Src::Reg(r) => self.fetch(host, w, alu::rm(r)),
+            Src::Reg(r) => self.a.mov(if w == W64 { W64 } else { W32 }, host, alu::rm(r)),
         }
     }
 
