@@ -45,6 +45,8 @@ pub struct Native {
     /// What of the guest's state is in host registers only (owned by the generator, 0 whenever it
     /// does not run): bit 0: vector registers; bit 1: the x87.
     pub live: u64,
+    /// The run loop writes a trace: what it must see is not to be gone on after without it.
+    pub traced: bool,
     /// Vector temporaries that the generator keeps in host registers, while these are not live.
     pub vectors: [Ymm; 2],
     /// The x87 on its way: as FNSAVE stores it in 32-bit protected mode.

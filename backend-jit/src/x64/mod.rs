@@ -26,6 +26,7 @@ mod listing;
 mod memory;
 mod quick;
 mod region;
+mod system;
 mod vector;
 mod x87;
 
@@ -150,6 +151,10 @@ struct HostHas {
 #[allow(clippy::vec_box)]
 type Called = Vec<Box<Uop>>;
 
+/// Likewise what ends of blocks do.
+#[allow(clippy::vec_box)]
+type Systems = Vec<Box<enter::System>>;
+
 /// Compiles one region.
 struct Compiler<'a> {
     a: Asm,
@@ -189,6 +194,8 @@ struct Compiler<'a> {
     /// Micro-ops that are called, out of line too; and how many are in line.
     called: Called,
     called_in_line: u64,
+    /// What the ends of its blocks do that may change the mode.
+    systems: Systems,
     marks: Marks,
 }
 
@@ -362,6 +369,7 @@ struct Region {
     blocks: Vec<u32>,
     /// What its code calls.
     called: Called,
+    systems: Systems,
     marks: Marks,
 }
 
@@ -560,10 +568,11 @@ impl Translator for X64 {
             exits: Vec::new(),
             called: Vec::new(),
             called_in_line: 0,
+            systems: Vec::new(),
             marks: Marks::default(),
         };
         c.run();
-        let Compiler { a, exits, called, called_in_line, marks, slots, .. } = c;
+        let Compiler { a, exits, called, called_in_line, systems, marks, slots, .. } = c;
         let (room, segment) = self.buffer.room();
         let needed = pad.len() + a.code.len() + segment / FOR_GUARDS;
         if room < needed {
@@ -592,7 +601,7 @@ impl Translator for X64 {
         }
         self.stats.called += called_in_line;
         self.stats.bytes += a.code.len() as u64;
-        self.regions.insert(head, Region { at, off, mode: m, blocks, called, marks });
+        self.regions.insert(head, Region { at, off, mode: m, blocks, called, systems, marks });
         let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
         if in_page && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
             self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };
