@@ -42,6 +42,8 @@ pub struct Native {
     /// What of the guest's state is in host registers only (owned by the generator, 0 whenever it
     /// does not run): bit 0: vector registers; bit 1: the x87.
     pub live: u64,
+    /// What a strip of a loop's iterations has been found to need (owned by the generator).
+    pub strip: [u64; STRIP],
     /// Vector temporaries that the generator keeps in host registers, while these are not live.
     pub vectors: [Ymm; 2],
     /// The x87 on its way: as FNSAVE stores it in 32-bit protected mode.
@@ -49,6 +51,9 @@ pub struct Native {
     /// All of these tables.
     pub targets: Targets,
 }
+
+/// Words in [`Native::strip`].
+pub const STRIP: usize = 8;
 
 /// What FNSAVE stores.
 #[derive(Clone, Copy, Debug)]

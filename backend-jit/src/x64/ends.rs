@@ -355,12 +355,18 @@ impl Compiler<'_> {
 
     pub(super) fn charge_or_leave(&mut self) {
         self.charge();
+        if self.strip {
+            return;
+        }
         let jump = self.a.jcc(cc::S);
         let word = Leave::Budget.at(self.place.last as usize) as u32;
         self.later(Cold::Leave { jump, word });
     }
 
     pub(super) fn end(&mut self, u: &Uop) {
+        if self.strip {
+            return self.strip_end(u);
+        }
         if !matches!(u.op, Op::Goto | Op::Jcc | Op::Jrnz) {
             self.save();
         }
@@ -487,8 +493,8 @@ impl Compiler<'_> {
 
     /// Item `n` of the code out of line.
     pub(super) fn emit_cold(&mut self, n: usize) {
-        let Later { piece, start, end, note, live, cold } = self.cold[n];
-        self.select(piece);
+        let Later { piece, strip, start, end, note, live, cold } = self.cold[n];
+        self.select(piece, strip);
         self.set_state(start);
         self.vector = vector::State::out_of_line();
         self.x87_out_of_line(note);
@@ -544,6 +550,14 @@ impl Compiler<'_> {
                 self.a.imm(RDX, Leave::Lookup.at(self.place.last as usize));
                 let (jump, to) = (self.a.jmp(), self.routines.indirect);
                 self.a.bind_far(jump, to);
+            }
+            Cold::NoStrip { jump, start, slot, write, n, plain } => {
+                self.a.bind(jump);
+                self.no_strip(start, slot, write, n, plain);
+            }
+            Cold::ShortStrip { jump, resume, insns, plain } => {
+                self.a.bind(jump);
+                self.short_strip(resume, insns, plain);
             }
             Cold::Way { jump, w, delta, taken } => {
                 self.a.bind(jump);

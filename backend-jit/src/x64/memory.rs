@@ -99,7 +99,7 @@ impl Compiler<'_> {
     /// The linear address of `m` in RAX.
     pub(super) fn address(&mut self, m: &Mem) {
         self.tried = (self.a.here(), *m);
-        if self.group.is_some() {
+        if self.checked_ahead() {
             return;
         }
         self.sum(m, RAX);
@@ -113,6 +113,9 @@ impl Compiler<'_> {
     /// that jump out of line does not find the address in RAX.
     pub(super) fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
         let (start, m) = self.tried;
+        if let Some(at) = self.strip_access(&m) {
+            return (at, 0);
+        }
         if let Some(slot) = self.group.as_ref().map(|g| g.slot) {
             let base = self.get(m.base, W64, RAX);
             self.a.mov(W64, RDX, Rm::M(RBP, slot + offset_of!(Slot, addend) as i32));
@@ -144,8 +147,13 @@ impl Compiler<'_> {
         self.x87_store_note();
     }
 
+    /// Whether accesses have been checked.
+    pub(super) fn checked_ahead(&self) -> bool {
+        self.strip || self.group.is_some()
+    }
+
     fn cold(&mut self, u: &Uop, kind: Kind, miss: usize) {
-        if self.group.is_some() {
+        if self.checked_ahead() {
             return;
         }
         let packed = u.w as u32 | u32::from(u.mem.stack) << 4;

@@ -52,7 +52,7 @@ impl Compiler<'_> {
     pub(super) fn checked(&mut self, kind: Kind, k: u8, mem: &Mem) -> Checked {
         let n = k & 127;
         let known = self.group.as_mut().is_some_and(|g| k & 128 != 0 && g.aligned(mem.disp, n));
-        let tests = k & 128 != 0 && !known;
+        let tests = k & 128 != 0 && !known && !self.strip;
         if tests {
             self.settle();
         } else {
@@ -68,7 +68,7 @@ impl Compiler<'_> {
             self.a.jcc(cc::NE)
         });
         let (at, miss) = self.check(kind, n.into());
-        let miss = Some(miss).filter(|_| self.group.is_none());
+        let miss = Some(miss).filter(|_| !self.checked_ahead());
         Checked { at, jumps: [odd, miss] }
     }
 
