@@ -163,7 +163,8 @@ impl Cache {
         let known = self.by_key.entry((off, mode)).or_default();
         let (old, last, killed) = (known.block, known.last, known.killed);
         // The records of the last block here serve again if they are as many, on any engine.
-        let same = |e: &Entry| e.last - e.ip + 1 == length && e.second.is_some() == second.is_some();
+        let same =
+            |e: &Entry| e.last - e.ip + 1 == length && e.second.is_some() == second.is_some();
         let again = last.filter(|n| same(&self.entries[*n as usize]));
         let n = again.unwrap_or(self.entries.len() as u32);
         let ip = again.map_or(self.code.len() as u32, |n| self.entries[n as usize].ip);

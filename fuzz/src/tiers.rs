@@ -97,7 +97,7 @@ fn cpu(s: &Start, code: &[u8]) -> Cpu {
     // Code below a limit is never translated.
     cpu.segs[Seg::Cs as usize].limit = u32::MAX;
     // Where nothing is, is INT3.
-    cpu.mem.ram.fill(0x1000, W8, 0xcc, 0x4_0000);
+    cpu.mem.ram.stos(W8, 0x1000, 0x4_0000, 0xcc);
     cpu.mem.write_bytes(CODE, &code[..code.len().min(PIECE * PIECES)]);
     cpu.mem.write_bytes(HANDLER, &handler(bits, user, s.pointers));
     for (r, b) in cpu.regs.iter_mut().zip(s.regs) {

@@ -4,7 +4,7 @@
 use super::alu::rm;
 use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
 use super::flags::State;
-use super::memory::{Kind, SIZES};
+use super::memory::{Kind, PAGES, PLACES, SIZES};
 use super::region::{Later, based};
 use super::{
     Cold, Compiler, JumpEntry, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE, NATIVE_TLB,
@@ -14,7 +14,7 @@ use crate::enter::{self, BIAS, BUDGET, PINNED};
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, JUMPS, Reg, mode};
 use emu_core::interp::Leave;
-use emu_core::mem::tlb::{Entry, FETCHES, Fetch, L1, Slot};
+use emu_core::mem::tlb::{Entry, FETCHES, Fetch, L1, SlotPlace};
 use emu_core::native::{HostTarget, TARGETS};
 use emu_core::uop::{Op, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
@@ -34,13 +34,15 @@ pub(super) struct Routines {
     indirect: u64,
     /// By read or write and the place of the bytes in [`SIZES`].
     pub(super) fill: [[u64; SIZES.len()]; 2],
+    /// By read or write.
+    pub(super) fill_fixed: [u64; 2],
 }
 
 impl Routines {
     /// Their addresses and names, for listings.
     pub(super) fn names(&self) -> impl Iterator<Item = (u64, &'static str)> {
         let &Routines { load, load_rmw, store, call, call_kept, vectors, .. } = self;
-        let &Routines { rcp, rsqrt, indirect, fill, .. } = self;
+        let &Routines { rcp, rsqrt, indirect, fill, fill_fixed, .. } = self;
         let others = [
             (load, "load"),
             (load_rmw, "load_rmw"),
@@ -52,7 +54,8 @@ impl Routines {
             (rsqrt, "rsqrt"),
             (indirect, "indirect"),
         ];
-        others.into_iter().chain(fill.into_iter().flatten().map(|a| (a, "fill")))
+        let fills = fill.into_iter().flatten().map(|a| (a, "fill"));
+        others.into_iter().chain(fills).chain(fill_fixed.map(|a| (a, "fill_fixed")))
     }
 }
 
@@ -135,11 +138,13 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
             *to = at(&mut |a| fill_routine(a, write != 0, *n as i64));
         }
     }
+    let fill_fixed = [false, true].map(|write| at(&mut |a| fill_fixed_routine(a, write)));
     let [rcp, rsqrt] = [false, true].map(|root| {
         let constants = at(&mut |a| vector::approximate::constants(a, root));
         at(&mut |a| vector::approximate::routine(a, root, constants))
     });
-    Routines { load, load_rmw, store, call, call_kept, vectors, rcp, rsqrt, indirect, fill }
+    let rest = Routines { load, load_rmw, store, call, call_kept, vectors, ..Routines::default() };
+    Routines { rcp, rsqrt, indirect, fill, fill_fixed, ..rest }
 }
 
 /// Address of the level-1 entry for the linear address in EAX, in RCX.
@@ -152,30 +157,55 @@ fn entry(a: &mut Asm, to: u8) {
     a.op(W64, 0x03, to, Rm::M(RBP, NATIVE_TLB));
 }
 
-/// Fills the slot at `rbp + rcx`, which an access of `n` bytes has missed; RAX is that access's
-/// address less the slot's page. Returns behind the jump that follows the call if it cannot.
+/// Fills slot number ECX / 8, which an access of `n` bytes has missed; RAX is that access's address
+/// less the slot's page. Returns behind the jump that follows the call if it cannot.
 fn fill_routine(a: &mut Asm, write: bool, n: i64) {
-    let slot = |d: usize| Rm::X(RBP, RCX, 0, d as i32);
+    const _: () = assert!(size_of::<SlotPlace>() == 16);
+    let page = Rm::X(RBP, RCX, 0, PAGES);
+    let place = |d: usize| Rm::X(RBP, RCX, 1, PLACES + d as i32);
     let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
     // Pages are multiples of 4096: what lies across a border still does.
     a.mov(W32, RDX, Rm::R(RAX));
     a.alu_imm(W32, 4, Rm::R(RDX), 4095);
     a.alu_imm(W32, 7, Rm::R(RDX), 4096 - n);
     let across = a.jcc(cc::A);
-    a.op(W64, 0x03, RAX, slot(offset_of!(Slot, page)));
+    a.op(W64, 0x03, RAX, page);
     a.alu_imm(W64, 4, Rm::R(RAX), -4096);
     entry(a, RDX);
     a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
     let unknown = a.jcc(cc::NE);
-    a.store(W64, slot(offset_of!(Slot, page)), RAX);
+    a.store(W64, page, RAX);
     a.mov(W64, RDX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
     a.op(W64, 0x03, RDX, Rm::M(RBP, NATIVE_RAM));
-    a.store(W64, slot(offset_of!(Slot, addend)), RDX);
+    a.store(W64, place(offset_of!(SlotPlace, addend)), RDX);
     a.op(W64, 0x03, RAX, Rm::R(RDX));
-    a.store(W64, slot(offset_of!(Slot, host)), RAX);
+    a.store(W64, place(offset_of!(SlotPlace, host)), RAX);
     a.ret();
     a.bind(across);
     a.bind(unknown);
+    a.alu_imm(W64, 0, Rm::M(RSP, 0), 5);
+    a.ret();
+}
+
+/// Fills slot number ECX / 8, which is for the page that is RDX from RIP or 0; the slot knows the
+/// latter by what is in RAX for RIP. Returns behind the jump that follows the call if it cannot.
+fn fill_fixed_routine(a: &mut Asm, write: bool) {
+    let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
+    let (page, host) = (Rm::X(RBP, RCX, 0, PAGES), Rm::X(RBP, RCX, 1, PLACES));
+    const _: () = assert!(offset_of!(SlotPlace, host) == 0);
+    a.push(RAX);
+    a.op(W64, 0x03, RAX, Rm::R(RDX));
+    entry(a, RDX);
+    a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
+    let unknown = a.jcc(cc::NE);
+    a.op(W64, 0x03, RAX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
+    a.op(W64, 0x03, RAX, Rm::M(RBP, NATIVE_RAM));
+    a.store(W64, host, RAX);
+    a.pop(RAX);
+    a.store(W64, page, RAX);
+    a.ret();
+    a.bind(unknown);
+    a.pop(RAX);
     a.alu_imm(W64, 0, Rm::M(RSP, 0), 5);
     a.ret();
 }
@@ -502,7 +532,7 @@ impl Compiler<'_> {
             Cold::Access { miss, resume, kind, packed, u } => {
                 self.missed(miss);
                 self.save();
-                self.address(&u.mem);
+                self.linear(&u.mem);
                 self.move_rip(1);
                 if kind == Kind::Store {
                     self.value(RCX, W64, u.b);
@@ -551,10 +581,7 @@ impl Compiler<'_> {
                 let (jump, to) = (self.a.jmp(), self.routines.indirect);
                 self.a.bind_far(jump, to);
             }
-            Cold::NoStrip { jump, start, slot, write, n, plain } => {
-                self.a.bind(jump);
-                self.no_strip(start, slot, write, n, plain);
-            }
+            Cold::NoStrip { t, plain } => self.no_strip(&t, plain),
             Cold::ShortStrip { jump, resume, insns, plain } => {
                 self.a.bind(jump);
                 self.short_strip(resume, insns, plain);

@@ -9,7 +9,7 @@ use super::{Region, X64};
 use crate::enter::{self, BIAS};
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, Reg};
-use emu_core::mem::tlb::{SLOTS, Slot, Tlb};
+use emu_core::mem::tlb::{SLOTS, SlotPlace};
 use emu_core::native::{HostInsn, Native};
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Formatter, Instruction, NasmFormatter, OpKind, Register,
@@ -56,7 +56,8 @@ const FIELDS: &[(usize, usize, usize, &str)] = &[
     (offset_of!(Cpu, native) + offset_of!(Native, table), 8, 1, "native.table"),
     (offset_of!(Cpu, native) + offset_of!(Native, live), 8, 1, "native.live"),
     (offset_of!(Cpu, native) + offset_of!(Native, vectors), 32, 2, "native.vector"),
-    (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots), size_of::<Slot>(), SLOTS, "slot"),
+    (offset_of!(Cpu, tlb.slots.pages), 8, 2 * SLOTS, "slot.page"),
+    (offset_of!(Cpu, tlb.slots.at), size_of::<SlotPlace>(), 2 * SLOTS, "slot.at"),
 ];
 
 /// Name of what is at `at` bytes into the [`Cpu`].

@@ -19,13 +19,11 @@ use super::alu::rm;
 use super::asm::{RAX, RBP, RCX, RDX, Rm, cc};
 use super::flags::State;
 use super::group::moves;
-use super::memory::{SIZES, slot};
+use super::memory::Try;
 use super::region::Piece;
 use super::{Cold, Compiler, NATIVE_STRIP, liveness};
 use crate::enter::BUDGET;
-use core::mem::offset_of;
 use emu_core::cpu::Reg;
-use emu_core::mem::tlb::Slot;
 use emu_core::native::STRIP;
 use emu_core::uop::{Mem, Op, Uop};
 use emu_core::width::Width::{W32, W64};
@@ -51,10 +49,12 @@ const STRIDE: i64 = 512;
 const LONGEST: i64 = 256;
 
 /// What is accessed by the same registers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Form {
     /// The registers, without displacement.
     mem: Mem,
+    /// The displacements.
+    disps: Vec<i32>,
     /// The first iteration's bytes, from where the registers point when it begins.
     min: i64,
     max: i64,
@@ -65,6 +65,18 @@ struct Form {
     aligned: Option<(i64, i64)>,
     /// The base, the index is the same in each iteration.
     still: [bool; 2],
+}
+
+impl Form {
+    fn by(&self, m: &Mem) -> bool {
+        let mem = &self.mem;
+        (mem.base, mem.index, mem.scale & 3) == (m.base, m.index, m.scale & 3)
+    }
+
+    /// Whether the access at `m` is of this form.
+    fn has(&self, m: &Mem) -> bool {
+        self.by(m) && self.disps.contains(&m.disp)
+    }
 }
 
 /// A loop that can be run in strips.
@@ -187,20 +199,21 @@ impl Loop {
             let at = |n| Some(total(m.base, n)? + (total(m.index, n)? << (m.scale & 3)));
             let min = at(n)? + i64::from(m.disp);
             let mem = Mem { disp: 0, ..m };
-            let same = |f: &&mut Form| {
-                (f.mem.base, f.mem.index, f.mem.scale) == (m.base, m.index, m.scale)
-            };
-            let form = match forms.iter_mut().find(same) {
-                Some(form) => form,
-                None => {
-                    let still = [m.base, m.index].map(|r| uops().all(|u| move_of(u, r) == Some(0)));
-                    let stride = at(count)?;
-                    let (max, aligned) = (min + bytes, None);
-                    forms.push(Form { mem, min, max, stride, write, aligned, still });
-                    forms.last_mut()?
-                }
-            };
-            (form.min, form.max) = (form.min.min(min), form.max.max(min + bytes));
+            let max = min + bytes;
+            let near = |f: &Form| f.by(&m) && f.max.max(max) - f.min.min(min) <= SPAN;
+            let n = forms.iter().position(near).unwrap_or(forms.len());
+            if n == forms.len() {
+                let still = [m.base, m.index].map(|r| uops().all(|u| move_of(u, r) == Some(0)));
+                let (stride, aligned, disps) = (at(count)?, None, Vec::new());
+                forms.push(Form { mem, disps, min, max, stride, write, aligned, still });
+            }
+            // One that was near another access, too, before it was moved.
+            if forms.iter().enumerate().any(|(i, f)| i != n && f.has(&m)) {
+                return None;
+            }
+            let form = &mut forms[n];
+            form.disps.push(m.disp);
+            (form.min, form.max) = (form.min.min(min), form.max.max(max));
             form.write |= write;
             if align > 1 {
                 let (other, n) = form.aligned.unwrap_or((min, align));
@@ -211,10 +224,7 @@ impl Loop {
                 form.aligned = Some((min, most));
             }
         }
-        let fits = |f: &Form| {
-            let near = i32::try_from(f.min).is_ok();
-            near && f.max - f.min <= SPAN && f.stride.abs() <= STRIDE
-        };
+        let fits = |f: &Form| i32::try_from(f.min).is_ok() && f.stride.abs() <= STRIDE;
         if forms.is_empty() || forms.len() > STRIP - 1 || !forms.iter().all(fits) {
             return None;
         }
@@ -270,8 +280,7 @@ impl<'a> Compiler<'a> {
     /// Where the bytes of an access at `m` are, in a strip.
     pub(super) fn strip_access(&mut self, m: &Mem) -> Option<Rm> {
         let (l, _) = self.loop_of(self.piece).filter(|_| self.strip)?;
-        let same = |f: &Form| (f.mem.base, f.mem.index, f.mem.scale) == (m.base, m.index, m.scale);
-        let n = l.forms.iter().position(same)?;
+        let n = l.forms.iter().position(|f| f.has(m))?;
         let at = match l.forms[n].still {
             [true, true] => Rm::M(RDX, m.disp),
             [false, true] => Rm::X(RDX, self.get(m.base, W64, RAX), 0, m.disp),
@@ -327,12 +336,29 @@ impl<'a> Compiler<'a> {
         // Iterations but one, in EDX.
         let mut counted = false;
         for (n, f) in l.forms.iter().enumerate() {
-            let (start, slot, span) = (self.a.here(), slot(&f.mem, f.write), f.max - f.min);
-            self.sum(&Mem { disp: f.min as i32, ..f.mem }, RAX);
-            self.a.op(W64, 0x2b, RAX, Rm::M(RBP, slot + offset_of!(Slot, page) as i32));
+            let (start, write, span) = (self.a.here(), f.write, f.max - f.min);
+            let mem = Mem { disp: f.min as i32, ..f.mem };
+            if let Some(fixed) = self.fixed(&mem) {
+                let odd = f
+                    .aligned
+                    .is_some_and(|(at, n)| (i64::from(fixed.offset) + at - f.min) & (n - 1) != 0);
+                if odd || !fixed.holds(span) {
+                    return self.go_to(plain, true);
+                }
+                let (slot, _) = self.check_fixed(fixed, write);
+                self.no_strip_later(plain);
+                self.a.mov(W64, RAX, slot.host());
+                self.a.op(W64, 0x8d, RAX, Rm::M(RAX, fixed.offset.wrapping_sub(f.min as i32)));
+                self.a.store(W64, word(n), RAX);
+                continue;
+            }
+            let slot = self.slots.slot(&mem, write);
+            self.sum(&mem, RAX);
+            self.a.op(W64, 0x2b, RAX, slot.page());
             self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - span);
-            let jump = self.a.jcc(cc::A);
-            self.later(Cold::NoStrip { jump, start, slot, write: f.write, n: span as u64, plain });
+            let miss = self.a.jcc(cc::A);
+            self.tries.push(Try { miss, start, slot, write, n: span as u64, fixed: None });
+            self.no_strip_later(plain);
             if let Some((at, n)) = f.aligned {
                 self.a.op(W32, 0x8d, RCX, Rm::M(RAX, (at - f.min) as i32));
                 // test cl, n - 1
@@ -357,7 +383,7 @@ impl<'a> Compiler<'a> {
                 }
                 counted = true;
             }
-            self.a.mov(W64, RAX, Rm::M(RBP, slot + offset_of!(Slot, addend) as i32));
+            self.a.mov(W64, RAX, slot.addend());
             if f.still[0] && f.mem.base != Reg::ZERO {
                 self.a.op(W64, 0x03, RAX, rm(f.mem.base));
             }
@@ -404,13 +430,18 @@ impl<'a> Compiler<'a> {
         self.a.dword(n as i32);
     }
 
+    /// The last check of a slot is for a strip.
+    fn no_strip_later(&mut self, plain: usize) {
+        if let Some(t) = self.tries.pop() {
+            self.later(Cold::NoStrip { t, plain });
+        }
+    }
+
     /// Fills a slot for a strip. `plain`: where it cannot.
-    pub(super) fn no_strip(&mut self, start: usize, slot: i32, write: bool, n: u64, plain: usize) {
+    pub(super) fn no_strip(&mut self, t: &Try, plain: usize) {
+        self.a.bind(t.miss);
         self.a.push(RDX);
-        self.a.imm(RCX, slot as i64 as u64);
-        let size = SIZES.iter().position(|size| *size >= n).unwrap_or(SIZES.len() - 1);
-        let fill = self.routines.fill[usize::from(write)][size];
-        self.a.call_near(fill);
+        self.fill(t);
         let filled = self.a.jmp();
         self.a.pop(RDX);
         let jump = self.a.jmp();
@@ -418,7 +449,7 @@ impl<'a> Compiler<'a> {
         self.a.bind(filled);
         self.a.pop(RDX);
         let again = self.a.jmp();
-        self.a.bind_to(again, start);
+        self.a.bind_to(again, t.start);
     }
 
     /// A strip for which the budget does not suffice: EAX = what it does suffice for.

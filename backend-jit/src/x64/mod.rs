@@ -43,7 +43,7 @@ use flags::{Recipe, State};
 use group::Group;
 use listing::Marks;
 use loops::Loop;
-use memory::{Kind, Try};
+use memory::{Kind, RegionSlots, Try};
 use region::{Exits, Later, Piece, Version};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -109,7 +109,7 @@ enum Cold {
     /// To the block at RAX, which the table for this mode and mapping does not know.
     Indirect { jump: usize },
     /// No strip of a loop: the slot has no answer.
-    NoStrip { jump: usize, start: usize, slot: i32, write: bool, n: u64, plain: usize },
+    NoStrip { t: Try, plain: usize },
     /// A strip that the budget does not suffice for.
     ShortStrip { jump: usize, resume: usize, insns: i64, plain: usize },
     /// One way of a conditional end.
@@ -183,6 +183,7 @@ struct Compiler<'a> {
     /// Where the last address was begun, and which.
     tried: (usize, Mem),
     tries: Vec<Try>,
+    slots: RegionSlots,
     group: Option<Group>,
     vector: vector::State,
     x87: x87::State,
@@ -407,6 +408,8 @@ pub struct X64 {
     guards: usize,
     free_guards: Vec<usize>,
     guards_of: [Vec<usize>; SEGMENTS],
+    /// How many slots of the TLB the regions so far have taken.
+    slots_taken: usize,
     stats: NativeStats,
 }
 
@@ -444,6 +447,7 @@ impl X64 {
             guards: 0,
             free_guards: Vec::new(),
             guards_of: Default::default(),
+            slots_taken: 0,
             stats: NativeStats::default(),
         })
     }
@@ -556,6 +560,7 @@ impl Translator for X64 {
             insn_record: None,
             tried: (0, Mem::at(Reg::ZERO, 0)),
             tries: Vec::new(),
+            slots: RegionSlots::new(parts[0].place.mode, self.slots_taken),
             group: None,
             vector: vector::State::default(),
             x87: x87::State::default(),
@@ -566,7 +571,7 @@ impl Translator for X64 {
             marks: Marks::default(),
         };
         c.run();
-        let Compiler { a, exits, called, called_in_line, marks, .. } = c;
+        let Compiler { a, exits, called, called_in_line, marks, slots, .. } = c;
         let (room, segment) = self.buffer.room();
         let needed = pad.len() + a.code.len() + segment / FOR_GUARDS;
         if room < needed {
@@ -575,6 +580,7 @@ impl Translator for X64 {
         }
         self.buffer.append(&pad);
         self.buffer.append(&a.code);
+        self.slots_taken = slots.taken();
         let place = &parts[0].place;
         let (head, off, m) = (place.first, place.off, place.mode);
         self.drop_region(head);

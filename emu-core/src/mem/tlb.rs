@@ -14,11 +14,12 @@
 //! tagged with the id of the address space or of the global one. Flushing an address space is
 //! giving it a new id, and clearing what its tables of level 1 hold but global pages.
 //!
-//! **Slots** are the innermost level, of host code alone: the page that it has last found at level
-//! 1 for each base register, and where that is in host memory. They belong to one table, and are
-//! emptied when another one is selected or a translation is dropped.
+//! **Slots** are the innermost level, of host code alone: the page that an access has last found at
+//! level 1, and where that is in host memory. There is a set for code at CPL 3 and one for the rest.
+//! A set belongs to one table, and is emptied when code runs with another one or a translation is
+//! dropped.
 //!
-//! The layout of [`Entry`], [`Fetch`] and [`Slot`] is `repr(C)`: host code uses them as they are.
+//! The layout of [`Entry`], [`Fetch`] and [`Slots`] is `repr(C)`: host code uses them as they are.
 
 use std::hash::{BuildHasher, RandomState};
 use std::mem::offset_of;
@@ -83,15 +84,23 @@ pub struct Fetch {
     pub addend: u64,
 }
 
-/// Number of [`Slot`]s.
-pub const SLOTS: usize = 48;
+/// Number of slots in a set.
+pub const SLOTS: usize = 256;
 
-/// A page as host code keeps it: an access of `n` bytes at `va` hits when `va - page <= 4096 - n`.
+/// Pages as host code keeps them: an access of `n` bytes at `va` hits when `va - page <= 4096 - n`.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub struct Slots {
+    /// Linear addresses of the pages, those for CPL 3 in the second set.
+    pub pages: [[u64; SLOTS]; 2],
+    /// Where they are.
+    pub at: [[SlotPlace; SLOTS]; 2],
+}
+
+/// Where the page of a slot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Slot {
-    /// Linear address of the page.
-    pub page: u64,
+pub struct SlotPlace {
     /// Its address in host memory.
     pub host: u64,
     /// That less the linear address.
@@ -373,13 +382,15 @@ pub struct Tlb {
     tick: u64,
     small: Box<[L2Entry]>,
     big: Box<[L2Entry]>,
-    /// Filled by host code; valid for the table [`slots_of`](Self::slots_of).
-    pub slots: [Slot; SLOTS],
-    slots_of: usize,
-    /// What an empty slot holds: a page that no access means, and host memory that nobody reads.
-    /// No tag can be one that hits nowhere at all; this one is beyond canonical addresses, where a
-    /// guest would have to find it among 2^51 to read zeros in place of its #GP.
-    nowhere: Slot,
+    /// Filled by host code.
+    pub slots: Slots,
+    /// The tables that the sets are valid for.
+    slots_of: [usize; 2],
+    /// What the page of an empty slot is: one that no access means. No tag can be one that hits
+    /// nowhere at all; this one is beyond canonical addresses, where a guest would have to find it
+    /// among 2^51 to see a page of its own in place of its #GP.
+    nowhere: u64,
+    /// Where the page of a slot is that was never filled.
     _void: Box<[AtomicU64; 512]>,
     last_epoch: u32,
     /// Counters.
@@ -417,8 +428,9 @@ impl Tlb {
         spaces[0] = Space { pcid: 0, id: 2, last_use: 1 };
         let void = Box::new([const { AtomicU64::new(0) }; 512]);
         let random = RandomState::new().hash_one(0) & !4095;
-        let (page, host) = (random & !(1 << 56) | 1 << 63, void.as_ptr() as u64);
-        let nowhere = Slot { page, host, addend: host.wrapping_sub(page) };
+        let (nowhere, host) = (random & !(1 << 56) | 1 << 63, void.as_ptr() as u64);
+        let place = SlotPlace { host, addend: host.wrapping_sub(nowhere) };
+        let slots = Slots { pages: [[nowhere; SLOTS]; 2], at: [[place; SLOTS]; 2] };
         Tlb {
             table: Level1::new(1),
             current: 0,
@@ -430,8 +442,8 @@ impl Tlb {
             tick: 1,
             small: vec![NO_L2; L2_SMALL].into(),
             big: vec![NO_L2; L2_LARGE].into(),
-            slots: [nowhere; SLOTS],
-            slots_of: NO_TABLE,
+            slots,
+            slots_of: [NO_TABLE; 2],
             nowhere,
             _void: void,
             last_epoch: 1,
@@ -484,14 +496,26 @@ impl Tlb {
         self.table.data.entries.as_ptr() as u64
     }
 
-    /// Empties the slots unless they are valid for the current table. Before host code runs, and
-    /// again after all that it calls.
+    /// Which set of slots belongs to the current privilege.
+    fn slot_set(&self) -> usize {
+        const _: () = assert!(Privilege::User as u8 & Privilege::UserAligned as u8 & 1 == 1);
+        self.current & 1
+    }
+
+    /// Empties the slots of code at the current privilege unless they are valid for the current
+    /// table. Before host code runs, and again after all that it calls.
     #[inline]
     pub fn sync_slots(&mut self) {
-        if self.slots_of != self.current {
-            self.slots = [self.nowhere; SLOTS];
-            self.slots_of = self.current;
+        let set = self.slot_set();
+        let (of, current) = (self.slots_of[set], self.current);
+        if of == current {
+            return;
         }
+        // With SMAP suspended the supervisor has all rights that it had, and more.
+        if of ^ current != Privilege::SupervisorAc as usize || of > current {
+            self.slots.pages[set] = [self.nowhere; SLOTS];
+        }
+        self.slots_of[set] = current;
     }
 
     /// A number that stands for what the current table translates fetches to: as long as it stays
@@ -504,7 +528,7 @@ impl Tlb {
 
     /// Does to tables what may drop translations, and ends the epochs of those of which it is true.
     fn drop_from(&mut self, mut f: impl FnMut(usize, &mut Level1) -> bool) {
-        self.slots_of = NO_TABLE;
+        self.slots_of = [NO_TABLE; 2];
         let mut last = self.last_epoch;
         for (n, t) in self.tables() {
             if f(n, t) {
@@ -709,7 +733,7 @@ impl Tlb {
     /// The RAM page at `off` has code now: level-1 entries no longer let writes take the fast path.
     pub fn protect(&mut self, off: u64) {
         let off = off & !4095;
-        self.slots_of = NO_TABLE;
+        self.slots_of = [NO_TABLE; 2];
         for (_, t) in self.tables() {
             let Part { entries, filled, .. } = &mut t.data;
             for i in filled.iter().flatten().map(|&i| usize::from(i)) {
@@ -850,11 +874,30 @@ mod tests {
             let mut t = Tlb::new();
             t.insert_fetch(0x5000, 0x9000, SMALL);
             t.sync_slots();
-            let (before, kept) = (t.epoch(), Slot { page: 0x5000, host: 0, addend: 0 });
-            t.slots[3] = kept;
+            let before = t.epoch();
+            t.slots.pages.iter_mut().for_each(|set| set[3] = 0x5000);
             change(&mut t);
             t.sync_slots();
-            assert_eq!((t.slots[3] != kept, t.epoch() != before), (*slots, *epoch), "{name}");
+            let emptied = t.slots.pages[t.slot_set()][3] != 0x5000;
+            assert_eq!((emptied, t.epoch() != before), (*slots, *epoch), "{name}");
+        }
+        let mut t = Tlb::new();
+        // CPL 3, back, and SMAP suspended for a while.
+        use Privilege::{Supervisor, SupervisorAc, User};
+        for (to, kept) in [
+            (Supervisor, false),
+            (User, false),
+            (Supervisor, true),
+            (User, true),
+            (SupervisorAc, true),
+            (Supervisor, false),
+        ] {
+            t.set_privilege(to);
+            t.sync_slots();
+            let set = t.slot_set();
+            let page = &mut t.slots.pages[set][3];
+            assert_eq!(*page == 0x5000, kept, "{to:?}");
+            *page = 0x5000;
         }
         let mut t = Tlb::new();
         t.insert_fetch(0x5000, 0x9000, GLOBAL);
