@@ -558,6 +558,9 @@ impl Compiler<'_> {
                 self.restore(end);
                 self.resume(resume);
             }
+            Cold::Quick { misses, resume, record, u } => {
+                self.quick_missed(&misses, resume, record, &u, end);
+            }
             Cold::Vector(m) => self.vector_miss(&m),
             Cold::X87(rare) => self.x87_rare(&rare, end),
             Cold::Replay { miss, resume, from, count } => {

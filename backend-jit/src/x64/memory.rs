@@ -303,6 +303,12 @@ impl Compiler<'_> {
     /// Binds the jump of a miss: what it leads to is what follows, once the slot has been filled in
     /// vain.
     pub(super) fn missed(&mut self, miss: usize) {
+        self.fill(miss);
+        self.x87_store_note();
+    }
+
+    /// The same, before anything is called.
+    pub(super) fn fill(&mut self, miss: usize) {
         self.a.bind(miss);
         if let Ok(n) = self.tries.binary_search_by_key(&miss, |t| t.miss) {
             let t = self.tries[n];
@@ -310,7 +316,6 @@ impl Compiler<'_> {
             let again = self.a.jmp();
             self.a.bind_to(again, t.start);
         }
-        self.x87_store_note();
     }
 
     /// Whether accesses have been checked.
