@@ -373,7 +373,7 @@ impl<'a> Compiler<'a> {
                 } else {
                     self.a.mov(W32, RCX, Rm::R(RAX));
                 }
-                self.divide(f.stride.unsigned_abs());
+                self.over(f.stride.unsigned_abs());
                 if counted {
                     self.a.op(W32, 0x3b, RCX, Rm::R(RDX));
                     // cmovb edx, ecx
@@ -410,7 +410,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// ECX, 4096 at most, divided by `n`.
-    fn divide(&mut self, n: u64) {
+    fn over(&mut self, n: u64) {
         let shift = if n.is_power_of_two() {
             n.trailing_zeros() as u8
         } else {
@@ -441,7 +441,7 @@ impl<'a> Compiler<'a> {
     pub(super) fn no_strip(&mut self, t: &Try, plain: usize) {
         self.a.bind(t.miss);
         self.a.push(RDX);
-        self.fill(t);
+        self.fill_slot(t);
         let filled = self.a.jmp();
         self.a.pop(RDX);
         let jump = self.a.jmp();

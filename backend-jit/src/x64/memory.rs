@@ -282,7 +282,7 @@ impl Compiler<'_> {
 
     /// Calls the routine that fills the slot of `t`. Returns behind the jump that follows if it
     /// cannot.
-    pub(super) fn fill(&mut self, t: &Try) {
+    pub(super) fn fill_slot(&mut self, t: &Try) {
         self.a.imm(RCX, (t.slot.0 * 8) as u64);
         let fill = match t.fixed {
             Some(f) => {
@@ -312,7 +312,7 @@ impl Compiler<'_> {
         self.a.bind(miss);
         if let Ok(n) = self.tries.binary_search_by_key(&miss, |t| t.miss) {
             let t = self.tries[n];
-            self.fill(&t);
+            self.fill_slot(&t);
             let again = self.a.jmp();
             self.a.bind_to(again, t.start);
         }
