@@ -56,7 +56,7 @@ pub struct Native {
 }
 
 /// Words in [`Native::strip`].
-pub const STRIP: usize = 8;
+pub const STRIP: usize = 12;
 
 /// What FNSAVE stores.
 #[derive(Clone, Copy, Debug)]

@@ -495,7 +495,9 @@ impl Compiler<'_> {
         self.a.imm(RDX, u64::from(self.record() << 8));
         let cold = self.vector.cold;
         let to = if cold { self.routines.call_kept } else { self.routines.call };
+        self.give_back();
         self.a.call_near(to);
+        self.borrow();
         self.move_rip(-1);
     }
 

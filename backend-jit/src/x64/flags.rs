@@ -99,7 +99,7 @@ impl State {
 }
 
 /// The integer register that `u` writes.
-fn written(u: &Uop) -> Option<Reg> {
+pub(super) fn written(u: &Uop) -> Option<Reg> {
     use Form::*;
     let row = u.op.row();
     let integer = matches!(

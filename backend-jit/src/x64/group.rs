@@ -72,7 +72,7 @@ fn access(u: &Uop) -> Option<(&Mem, i64, bool)> {
 }
 
 /// How `u` moves register `base`: by nothing, by a constant, or (`None`) otherwise.
-pub(super) fn moves(u: &Uop, base: Reg) -> Option<i64> {
+fn moves(u: &Uop, base: Reg) -> Option<i64> {
     let by = match (u.op, u.b) {
         _ if base == Reg::ZERO => return Some(0),
         (Op::V | Op::Vld | Op::Vst | Op::Vset | Op::Vzero, _) => return Some(0),

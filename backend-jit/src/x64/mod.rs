@@ -27,6 +27,7 @@ mod loops;
 mod memory;
 mod quick;
 mod region;
+mod strips;
 mod vector;
 mod x87;
 

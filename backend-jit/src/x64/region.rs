@@ -9,7 +9,7 @@
 
 use super::asm::{Rm, cc};
 use super::flags::{Recipe, State};
-use super::loops::Stage;
+use super::strips::Stage;
 use super::{Cold, Compiler, RIP, Site, liveness, vector, x87};
 use crate::enter::BUDGET;
 use emu_core::cpu::{Reg, mode};
