@@ -47,6 +47,9 @@ pub struct Native {
     pub live: u64,
     /// What a strip of a loop's iterations has been found to need (owned by the generator).
     pub strip: [u64; STRIP],
+    /// For loops, by a hash of their place: ways back that are to be taken before the next strip is
+    /// set up (owned by the generator).
+    pub waits: [u8; WAITS],
     /// Vector temporaries that the generator keeps in host registers, while these are not live.
     pub vectors: [Ymm; 2],
     /// The x87 on its way: as FNSAVE stores it in 32-bit protected mode.
@@ -57,6 +60,8 @@ pub struct Native {
 
 /// Words in [`Native::strip`].
 pub const STRIP: usize = 12;
+/// Bytes in [`Native::waits`].
+pub const WAITS: usize = 32;
 
 /// What FNSAVE stores.
 #[derive(Clone, Copy, Debug)]

@@ -587,6 +587,10 @@ impl Compiler<'_> {
                 self.a.bind_far(jump, to);
             }
             Cold::NoStrip { t, plain } => self.no_strip(&t, plain),
+            Cold::Wait { jump, plain } => {
+                self.a.bind(jump);
+                self.wait(plain);
+            }
             Cold::ShortStrip { jump, resume, insns, plain } => {
                 self.a.bind(jump);
                 self.short_strip(resume, insns, plain);

@@ -8,9 +8,9 @@
 use super::flags::written;
 use super::liveness;
 use super::region::Piece;
+use super::strips::OPERANDS;
 use crate::enter::PINNED;
 use emu_core::cpu::Reg;
-use emu_core::native::STRIP;
 use emu_core::uop::{Mem, Op, Src, Uop};
 use emu_core::width::Width::W64;
 
@@ -326,7 +326,7 @@ impl Loop {
             }
             now.step(u);
         }
-        if operands.is_empty() || operands.len() > STRIP - 1 {
+        if operands.is_empty() || operands.len() > OPERANDS {
             return None;
         }
         operands.sort_by_key(|o| std::cmp::Reverse(o.disps.len()));

@@ -70,6 +70,7 @@ const NATIVE_LEFT: i32 = native(offset_of!(Native, left));
 const NATIVE_PENDING: i32 = native(offset_of!(Native, pending));
 const NATIVE_LIVE: i32 = native(offset_of!(Native, live));
 const NATIVE_STRIP: i32 = native(offset_of!(Native, strip));
+const NATIVE_WAITS: i32 = native(offset_of!(Native, waits));
 const NATIVE_VECTORS: i32 = native(offset_of!(Native, vectors));
 /// Guest vector registers.
 const VECTORS: i32 = offset_of!(Cpu, v) as i32 - BIAS as i32;
@@ -116,6 +117,8 @@ enum Cold {
     Indirect { jump: usize },
     /// No strip of a loop: the slot has no answer.
     NoStrip { t: Try, plain: usize },
+    /// It is not yet time for a strip of a loop.
+    Wait { jump: usize, plain: usize },
     /// A strip that the budget does not suffice for.
     ShortStrip { jump: usize, resume: usize, insns: i64, plain: usize },
     /// One way of a conditional end.

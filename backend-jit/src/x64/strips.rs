@@ -6,7 +6,8 @@
 //! and nothing can fault or leave but by the loop's exits. Where there is no such iteration (a page's
 //! edge, a page that level 1 of the TLB does not know, an address that must be aligned and is not,
 //! the end of the budget), the ordinary version runs one, and its way back leads to the set-up
-//! again. So a loop's first iteration is always an ordinary one: what iterates once pays nothing.
+//! again. So a loop's first iteration is always an ordinary one: what iterates once pays nothing;
+//! and a loop that was left soon after a set-up has to wait for the next one.
 //!
 //! In a strip the budget's register holds what the strip may use, less one: it becomes negative at
 //! the end of the last iteration. The rest of the budget, and for each operand what is to be added
@@ -19,10 +20,10 @@ use super::asm::{RAX, RBP, RCX, RDX, Rm, cc};
 use super::flags::State;
 use super::loops::{Form, Loop};
 use super::memory::Try;
-use super::{Cold, Compiler, Loc, NATIVE_STRIP, loc};
+use super::{Cold, Compiler, Loc, NATIVE_STRIP, NATIVE_WAITS, loc};
 use crate::enter::BUDGET;
 use emu_core::cpu::Reg;
-use emu_core::native::STRIP;
+use emu_core::native::{STRIP, WAITS};
 use emu_core::uop::{Mem, Op, Uop};
 use emu_core::width::Width::{W8, W32, W64};
 
@@ -39,6 +40,10 @@ pub(super) enum Stage {
 
 /// Iterations of a strip if no page ends it.
 const LONGEST: i64 = 256;
+/// Iterations in a strip that are worth a set-up.
+const WORTH: i64 = 4;
+/// Ways back after others, before the next set-up.
+const WAIT: i64 = 16;
 
 /// Where register `r`, which has a host register, is in memory meanwhile.
 fn home(r: Reg) -> Rm {
@@ -50,9 +55,22 @@ fn word(n: usize) -> Rm {
     Rm::M(RBP, NATIVE_STRIP + 8 * n as i32)
 }
 
+/// Operands of a loop at most.
+pub(super) const OPERANDS: usize = STRIP - 3;
+
 /// The rest of the budget.
 fn rest() -> Rm {
     word(STRIP - 1)
+}
+
+/// What the budget's register had when the strip began.
+fn start() -> Rm {
+    word(STRIP - 2)
+}
+
+/// Not 0 after a strip that was run to its end, until the loop is left.
+fn whole() -> Rm {
+    word(STRIP - 3)
 }
 
 impl<'a> Compiler<'a> {
@@ -85,8 +103,33 @@ impl<'a> Compiler<'a> {
         let Some((l, at)) = self.loop_of(self.piece) else { return };
         let insns = l.cycle[..=at].iter().map(|&n| self.pieces[n].block.insns.len() as i64);
         self.a.alu_imm(W64, 5, Rm::R(BUDGET), insns.sum());
+        // The next set-up comes soon if this one was worth it.
+        self.a.mov(W64, RAX, start());
+        self.a.op(W64, 0x2b, RAX, Rm::R(BUDGET));
+        self.a.op(W64, 0x0b, RAX, whole());
+        self.a.alu_imm(W64, 7, Rm::R(RAX), WORTH * l.insns);
+        // sbb eax, eax
+        self.a.op(W32, 0x1b, RAX, Rm::R(RAX));
+        self.a.alu_imm(W32, 4, Rm::R(RAX), WAIT);
+        self.a.store(W8, self.waits(l), RAX);
+        self.a.ext(W64, 0xc7, 0, whole());
+        self.a.dword(0);
         self.a.op(W64, 0x03, BUDGET, rest());
         self.give_back();
+    }
+
+    /// How long to wait for the next set-up of `l`.
+    fn waits(&self, l: &Loop) -> Rm {
+        let at = self.pieces[l.cycle[0]].place.off;
+        Rm::M(RBP, NATIVE_WAITS + ((at ^ at >> 6) as i32 & (WAITS as i32 - 1)))
+    }
+
+    /// One turn less to wait.
+    pub(super) fn wait(&mut self, plain: usize) {
+        let Some((l, _)) = self.loop_of(self.piece) else { return };
+        self.a.alu_imm(W8, 5, self.waits(l), 1);
+        let jump = self.a.jmp();
+        self.lead_to(jump, plain);
     }
 
     /// Registers that operands have borrowed get their values back. Keeps the flags.
@@ -170,6 +213,8 @@ impl<'a> Compiler<'a> {
         let jump = self.a.jcc(cc::S ^ 1);
         self.lead_to(jump, again);
         self.a.op(W64, 0x03, BUDGET, rest());
+        self.a.ext(W64, 0xc7, 0, whole());
+        self.a.dword(1 << 30);
         self.give_back();
         self.go_to(set_up, true);
     }
@@ -179,6 +224,9 @@ impl<'a> Compiler<'a> {
         let Some((l, _)) = self.loop_of(self.piece) else { return };
         let plain = self.target(self.piece, Stage::Plain);
         let strip = self.target(self.piece, Stage::Strip);
+        self.a.alu_imm(W8, 7, self.waits(l), 0);
+        let jump = self.a.jcc(cc::NE);
+        self.later(Cold::Wait { jump, plain });
         // Iterations but one, in EDX.
         let mut counted = false;
         for (n, f) in l.forms.iter().enumerate() {
@@ -259,6 +307,7 @@ impl<'a> Compiler<'a> {
         self.a.op(W64, 0x8d, BUDGET, Rm::M(RAX, -1));
         self.a.op(W64, 0x2b, RCX, Rm::R(BUDGET));
         self.a.store(W64, rest(), RCX);
+        self.a.store(W64, start(), BUDGET);
         self.borrow_for(l);
         self.go_to(strip, true);
     }
