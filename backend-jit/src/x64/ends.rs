@@ -385,7 +385,7 @@ impl Compiler<'_> {
 
     pub(super) fn charge_or_leave(&mut self) {
         self.charge();
-        if self.strip {
+        if self.in_strip() {
             return;
         }
         let jump = self.a.jcc(cc::S);
@@ -394,7 +394,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn end(&mut self, u: &Uop) {
-        if self.strip {
+        if self.in_strip() {
             return self.strip_end(u);
         }
         if !matches!(u.op, Op::Goto | Op::Jcc | Op::Jrnz) {
@@ -525,8 +525,8 @@ impl Compiler<'_> {
 
     /// Item `n` of the code out of line.
     pub(super) fn emit_cold(&mut self, n: usize) {
-        let Later { piece, strip, start, end, note, live, cold } = self.cold[n];
-        self.select(piece, strip);
+        let Later { piece, stage, start, end, note, live, cold } = self.cold[n];
+        self.select(piece, stage);
         self.set_state(start);
         self.vector = vector::State::out_of_line();
         self.x87_out_of_line(note);
@@ -587,9 +587,9 @@ impl Compiler<'_> {
                 self.a.bind_far(jump, to);
             }
             Cold::NoStrip { t, plain } => self.no_strip(&t, plain),
-            Cold::Wait { jump, plain } => {
+            Cold::Wait { jump, again } => {
                 self.a.bind(jump);
-                self.wait(plain);
+                self.wait(again);
             }
             Cold::ShortStrip { jump, resume, insns, plain } => {
                 self.a.bind(jump);

@@ -320,7 +320,7 @@ impl Compiler<'_> {
 
     /// Whether accesses have been checked.
     pub(super) fn checked_ahead(&self) -> bool {
-        self.strip || self.group.is_some()
+        self.in_strip() || self.group.is_some()
     }
 
     fn cold(&mut self, u: &Uop, kind: Kind, miss: usize) {

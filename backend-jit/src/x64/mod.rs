@@ -51,6 +51,7 @@ use region::{Exits, Later, Piece, Version};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use strips::Stage;
 
 /// Bytes of the code buffer.
 pub const BUFFER: usize = 32 << 20;
@@ -118,7 +119,7 @@ enum Cold {
     /// No strip of a loop: the slot has no answer.
     NoStrip { t: Try, plain: usize },
     /// It is not yet time for a strip of a loop.
-    Wait { jump: usize, plain: usize },
+    Wait { jump: usize, again: usize },
     /// A strip that the budget does not suffice for.
     ShortStrip { jump: usize, resume: usize, insns: i64, plain: usize },
     /// One way of a conditional end.
@@ -174,8 +175,8 @@ struct Compiler<'a> {
     block: &'a Block,
     place: &'a Place<'a>,
     lives: &'a [u32],
-    /// The code is part of a strip: see `loops`.
-    strip: bool,
+    /// How it is run.
+    stage: Stage,
     routines: Routines,
     host_has: HostHas,
     /// Flags live after the current micro-op.
@@ -560,7 +561,7 @@ impl Translator for X64 {
             block: &pieces[0].block,
             place: &pieces[0].place,
             lives: &pieces[0].lives,
-            strip: false,
+            stage: Stage::Plain,
             routines: self.routines,
             host_has: self.host_has,
             live: 0,

@@ -112,12 +112,12 @@ impl Compiler<'_> {
         }
     }
 
-    /// What follows belongs to block `n`, in a strip or not.
-    pub(super) fn select(&mut self, n: usize, strip: bool) {
+    /// What follows belongs to block `n`, run in this way.
+    pub(super) fn select(&mut self, n: usize, stage: Stage) {
         let pieces = self.pieces;
         (self.piece, self.block, self.place) = (n, &pieces[n].block, &pieces[n].place);
         self.lives = &pieces[n].lives;
-        self.set_strip(strip);
+        self.set_stage(stage);
     }
 
     fn emit_version(&mut self, v: usize) {
@@ -127,7 +127,7 @@ impl Compiler<'_> {
             self.a.bind(jump);
         }
         let Version { piece, stage, recipe, live, .. } = self.versions[v];
-        self.select(piece, stage == Stage::Strip);
+        self.select(piece, stage);
         self.set_state(State::entry(recipe));
         if stage == Stage::SetUp {
             self.vector = vector::State::entry(live);
@@ -188,7 +188,7 @@ impl Compiler<'_> {
         self.host = false;
         self.settled = self.state();
         self.charge();
-        if !self.strip {
+        if !self.in_strip() {
             let jump = self.a.jcc(cc::S);
             self.later(Cold::Stop { jump, w, delta });
         }
@@ -240,7 +240,7 @@ impl Compiler<'_> {
 
     /// Charges the block; the host's S flag says that the budget is used up.
     pub(super) fn charge(&mut self) {
-        if self.strip {
+        if self.in_strip() {
             return self.charge_exit();
         }
         let n = self.block.insns.len() as i64;
@@ -261,7 +261,7 @@ impl Compiler<'_> {
     pub(super) fn later(&mut self, cold: Cold) {
         let (piece, start, end) = (self.piece, self.settled, self.state());
         let (note, live) = (self.x87_pending(), self.vectors_known());
-        self.cold.push(Later { piece, strip: self.strip, start, end, note, live, cold });
+        self.cold.push(Later { piece, stage: self.stage, start, end, note, live, cold });
     }
 }
 
@@ -270,7 +270,7 @@ impl Compiler<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Later {
     pub piece: usize,
-    pub strip: bool,
+    pub stage: Stage,
     pub start: State,
     pub end: State,
     /// What is pending of the x87.

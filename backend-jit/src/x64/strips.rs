@@ -36,13 +36,15 @@ pub(super) enum Stage {
     SetUp,
     /// Part of a strip: all has been checked.
     Strip,
+    /// As plain, in a loop that is left before another strip is set up.
+    Again,
 }
 
 /// Iterations of a strip if no page ends it.
 const LONGEST: i64 = 256;
 /// Iterations in a strip that are worth a set-up.
 const WORTH: i64 = 4;
-/// Ways back after others, before the next set-up.
+/// Times that the loop is run without, after others.
 const WAIT: i64 = 16;
 
 /// Where register `r`, which has a host register, is in memory meanwhile.
@@ -80,20 +82,26 @@ impl<'a> Compiler<'a> {
         loops.iter().find_map(|l| Some((l, l.cycle.iter().position(|n| *n == piece)?)))
     }
 
-    /// What follows is in a strip, or not.
-    pub(super) fn set_strip(&mut self, strip: bool) {
-        self.strip = strip;
-        if let (true, Some((l, at))) = (strip, self.loop_of(self.piece)) {
+    pub(super) fn in_strip(&self) -> bool {
+        self.stage == Stage::Strip
+    }
+
+    /// How what follows is run.
+    pub(super) fn set_stage(&mut self, stage: Stage) {
+        self.stage = stage;
+        if let (Stage::Strip, Some((l, at))) = (stage, self.loop_of(self.piece)) {
             self.lives = &l.lives[at];
         }
     }
 
     /// How the way from the current block to block `to` goes on: a loop's way back sets up a strip.
     pub(super) fn stage_of_way(&self, to: usize) -> Stage {
-        match self.loop_of(self.piece) {
-            Some((l, at)) if !self.strip && at + 1 == l.cycle.len() && l.cycle[0] == to => {
-                Stage::SetUp
-            }
+        let Some((l, at)) = self.loop_of(self.piece) else { return Stage::Plain };
+        let last = at + 1 == l.cycle.len();
+        match self.stage {
+            _ if l.cycle[if last { 0 } else { at + 1 }] != to => Stage::Plain,
+            Stage::Again => Stage::Again,
+            Stage::Plain if last => Stage::SetUp,
             _ => Stage::Plain,
         }
     }
@@ -124,17 +132,17 @@ impl<'a> Compiler<'a> {
         Rm::M(RBP, NATIVE_WAITS + ((at ^ at >> 6) as i32 & (WAITS as i32 - 1)))
     }
 
-    /// One turn less to wait.
-    pub(super) fn wait(&mut self, plain: usize) {
+    /// The loop is run without strips once more: until it is left, or the budget is used up.
+    pub(super) fn wait(&mut self, again: usize) {
         let Some((l, _)) = self.loop_of(self.piece) else { return };
         self.a.alu_imm(W8, 5, self.waits(l), 1);
         let jump = self.a.jmp();
-        self.lead_to(jump, plain);
+        self.lead_to(jump, again);
     }
 
     /// Registers that operands have borrowed get their values back. Keeps the flags.
     pub(super) fn give_back(&mut self) {
-        let Some((l, _)) = self.loop_of(self.piece).filter(|_| self.strip) else { return };
+        let Some((l, _)) = self.loop_of(self.piece).filter(|_| self.in_strip()) else { return };
         for (_, r) in l.borrowed() {
             if let Loc::Host(h) = loc(r) {
                 self.a.mov(W64, h, home(r));
@@ -144,7 +152,7 @@ impl<'a> Compiler<'a> {
 
     /// Operands borrow registers, in a strip.
     pub(super) fn borrow(&mut self) {
-        if let Some((l, _)) = self.loop_of(self.piece).filter(|_| self.strip) {
+        if let Some((l, _)) = self.loop_of(self.piece).filter(|_| self.in_strip()) {
             self.borrow_for(l);
         }
     }
@@ -160,7 +168,7 @@ impl<'a> Compiler<'a> {
 
     /// Where the bytes of an access at `m` are, in a strip.
     pub(super) fn strip_access(&mut self, m: &Mem) -> Option<Rm> {
-        let (l, _) = self.loop_of(self.piece).filter(|_| self.strip)?;
+        let (l, _) = self.loop_of(self.piece).filter(|_| self.in_strip())?;
         let n = l.operand(m)?;
         let (operand, register) = l.operands().nth(n)?;
         let to = match register.map(loc) {
@@ -224,9 +232,10 @@ impl<'a> Compiler<'a> {
         let Some((l, _)) = self.loop_of(self.piece) else { return };
         let plain = self.target(self.piece, Stage::Plain);
         let strip = self.target(self.piece, Stage::Strip);
+        let again = self.target(self.piece, Stage::Again);
         self.a.alu_imm(W8, 7, self.waits(l), 0);
         let jump = self.a.jcc(cc::NE);
-        self.later(Cold::Wait { jump, plain });
+        self.later(Cold::Wait { jump, again });
         // Iterations but one, in EDX.
         let mut counted = false;
         for (n, f) in l.forms.iter().enumerate() {

@@ -291,7 +291,7 @@ impl Compiler<'_> {
             let live = c.vectors_known();
             c.cold.push(Later {
                 piece,
-                strip: false,
+                stage: c.stage,
                 start,
                 end,
                 note,

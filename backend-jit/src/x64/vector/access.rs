@@ -55,7 +55,7 @@ impl Compiler<'_> {
         let known = must
             && (self.fixed(mem).is_some_and(|f| f.aligned(n))
                 || self.group.as_mut().is_some_and(|g| g.aligned(mem.disp, n)));
-        let tests = must && !known && !self.strip;
+        let tests = must && !known && !self.in_strip();
         if tests {
             self.settle();
         } else {
