@@ -587,10 +587,6 @@ impl Compiler<'_> {
                 self.a.bind_far(jump, to);
             }
             Cold::NoStrip { t, plain } => self.no_strip(&t, plain),
-            Cold::Wait { jump, again } => {
-                self.a.bind(jump);
-                self.wait(again);
-            }
             Cold::ShortStrip { jump, resume, insns, plain } => {
                 self.a.bind(jump);
                 self.short_strip(resume, insns, plain);

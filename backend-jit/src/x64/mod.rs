@@ -118,8 +118,6 @@ enum Cold {
     Indirect { jump: usize },
     /// No strip of a loop: the slot has no answer.
     NoStrip { t: Try, plain: usize },
-    /// It is not yet time for a strip of a loop.
-    Wait { jump: usize, again: usize },
     /// A strip that the budget does not suffice for.
     ShortStrip { jump: usize, resume: usize, insns: i64, plain: usize },
     /// One way of a conditional end.

@@ -45,7 +45,7 @@ const LONGEST: i64 = 256;
 /// Iterations in a strip that are worth a set-up.
 const WORTH: i64 = 4;
 /// Times that the loop is run without, after others.
-const WAIT: i64 = 16;
+const WAIT: i64 = 32;
 
 /// Where register `r`, which has a host register, is in memory meanwhile.
 fn home(r: Reg) -> Rm {
@@ -130,14 +130,6 @@ impl<'a> Compiler<'a> {
     fn waits(&self, l: &Loop) -> Rm {
         let at = self.pieces[l.cycle[0]].place.off;
         Rm::M(RBP, NATIVE_WAITS + ((at ^ at >> 6) as i32 & (WAITS as i32 - 1)))
-    }
-
-    /// The loop is run without strips once more: until it is left, or the budget is used up.
-    pub(super) fn wait(&mut self, again: usize) {
-        let Some((l, _)) = self.loop_of(self.piece) else { return };
-        self.a.alu_imm(W8, 5, self.waits(l), 1);
-        let jump = self.a.jmp();
-        self.lead_to(jump, again);
     }
 
     /// Registers that operands have borrowed get their values back. Keeps the flags.
@@ -233,9 +225,11 @@ impl<'a> Compiler<'a> {
         let plain = self.target(self.piece, Stage::Plain);
         let strip = self.target(self.piece, Stage::Strip);
         let again = self.target(self.piece, Stage::Again);
-        self.a.alu_imm(W8, 7, self.waits(l), 0);
-        let jump = self.a.jcc(cc::NE);
-        self.later(Cold::Wait { jump, again });
+        self.a.alu_imm(W8, 5, self.waits(l), 1);
+        let wait = self.a.jcc(cc::S ^ 1);
+        self.lead_to(wait, again);
+        self.a.ext(W8, 0xc7, 0, self.waits(l));
+        self.a.byte(0);
         // Iterations but one, in EDX.
         let mut counted = false;
         for (n, f) in l.forms.iter().enumerate() {
