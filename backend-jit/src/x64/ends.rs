@@ -374,12 +374,18 @@ impl Compiler<'_> {
 
     pub(super) fn charge_or_leave(&mut self) {
         self.charge();
+        if self.in_strip() {
+            return;
+        }
         let jump = self.a.jcc(cc::S);
         let word = Leave::Budget.at(self.place.last as usize) as u32;
         self.later(Cold::Leave { jump, word });
     }
 
     pub(super) fn end(&mut self, u: &Uop) {
+        if self.in_strip() {
+            return self.strip_end(u);
+        }
         if !matches!(u.op, Op::Goto | Op::Jcc | Op::Jrnz) {
             self.save();
         }
@@ -468,7 +474,9 @@ impl Compiler<'_> {
         self.a.imm(RDX, u64::from(self.record() << 8));
         let cold = self.vector.cold;
         let to = if cold { self.routines.call_kept } else { self.routines.call };
+        self.give_back();
         self.a.call_near(to);
+        self.borrow();
         self.move_rip(-1);
     }
 
@@ -496,8 +504,8 @@ impl Compiler<'_> {
 
     /// Item `n` of the code out of line.
     pub(super) fn emit_cold(&mut self, n: usize) {
-        let Later { piece, start, end, note, live, cold } = self.cold[n];
-        self.select(piece);
+        let Later { piece, stage, start, end, note, live, cold } = self.cold[n];
+        self.select(piece, stage);
         self.set_state(start);
         self.vector = vector::State::out_of_line();
         self.x87_out_of_line(note);
@@ -556,6 +564,11 @@ impl Compiler<'_> {
                 self.a.imm(RDX, Leave::Lookup.at(self.place.last as usize));
                 let (jump, to) = (self.a.jmp(), self.routines.indirect);
                 self.a.bind_far(jump, to);
+            }
+            Cold::NoStrip { t, plain } => self.no_strip(&t, plain),
+            Cold::ShortStrip { jump, resume, insns, plain } => {
+                self.a.bind(jump);
+                self.short_strip(resume, insns, plain);
             }
             Cold::Way { jump, w, delta, taken } => {
                 self.a.bind(jump);
