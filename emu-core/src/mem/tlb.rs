@@ -1,6 +1,6 @@
 //! The soft TLB: two levels in front of the architectural page walk (which is the frontend's).
 //!
-//! **Level 1** is what every guest access looks at: direct-mapped tables of 4096 entries, for data
+//! **Level 1** is what every guest access looks at: direct-mapped tables of 16384 entries, for data
 //! with one tag each for reads and writes, for fetches with one, and an addend that turns a linear
 //! address into an offset of [`GuestRam`](super::GuestRam). A tag is a page address; an access of
 //! `n` bytes at `va` hits when `va - tag <= 4096 - n`, which is exact for unaligned accesses and
@@ -26,7 +26,7 @@ use std::mem::offset_of;
 use std::sync::atomic::AtomicU64;
 
 /// log2 of the entries per level-1 table.
-pub const L1_BITS: u32 = 12;
+pub const L1_BITS: u32 = 14;
 /// Entries of a level-1 table.
 pub const L1: usize = 1 << L1_BITS;
 const L2_SMALL: usize = 4096;
