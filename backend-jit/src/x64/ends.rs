@@ -191,7 +191,8 @@ fn fill_routine(a: &mut Asm, write: bool, n: i64) {
     a.ret();
 }
 
-/// Fills slot number ECX / 8, which is for the page at RAX + RDX and knows that by RAX. Returns behind the jump that follows the call if it cannot.
+/// Fills slot number ECX / 8, which is for the page that is RDX from RIP or 0; the slot knows the
+/// latter by what is in RAX for RIP. Returns behind the jump that follows the call if it cannot.
 fn fill_fixed_routine(a: &mut Asm, write: bool) {
     let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
     let (page, host) = (Rm::X(RBP, RCX, 0, PAGES), Rm::X(RBP, RCX, 1, PLACES));

@@ -64,54 +64,26 @@ impl Slot {
 /// Slots of all regions.
 const COMMON: usize = 6;
 
-/// What a slot is for. Regions share slots once there are many of them, but never of two classes:
-/// one for reads may hold a page of code, and a fixed page is known otherwise than by its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    /// The page of an address.
-    Page,
-    /// A page at a distance from RIP, known by RIP.
-    Rip,
-    /// A page at an absolute address.
-    Absolute,
-}
-
-/// How many slots of each class there are in a set besides the common ones, for reads and for writes.
-const ROOM: [[usize; 2]; 3] = [[104, 78], [36, 16], [10, 6]];
-const _: () = assert!(COMMON + before([3, 0]) == SLOTS);
-
-/// How many slots the classes before that of this place in [`ROOM`] have.
-const fn before(place: [usize; 2]) -> usize {
-    let (mut sum, mut n) = (0, 0);
-    while n < 2 * place[0] + place[1] {
-        sum += ROOM[n / 2][n % 2];
-        n += 1;
-    }
-    sum
-}
-
-/// How many slots of each class regions have taken.
-pub(super) type Taken = [[usize; 2]; 3];
-
 /// Which slots the accesses of a region have.
 pub(super) struct RegionSlots {
-    /// By base register or segment base and the page, if that is fixed; writes or not.
+    /// By base register or segment base, with the page where it is known; writes or not.
     own: Vec<((Reg, i64), bool, Slot)>,
     /// The first slot of the set.
     first: usize,
-    taken: Taken,
+    /// How many the regions before it have taken.
+    taken: usize,
 }
 
 impl RegionSlots {
     /// For a region of mode `m`, where others have taken `taken` slots.
-    pub fn new(m: u32, taken: Taken) -> RegionSlots {
+    pub fn new(m: u32, taken: usize) -> RegionSlots {
         let first = if m & mode::USER != 0 { SLOTS } else { 0 };
         RegionSlots { own: Vec::new(), first, taken }
     }
 
     /// How many are taken now.
-    pub fn taken(&self) -> Taken {
-        self.taken
+    pub fn taken(&self) -> usize {
+        self.taken + self.own.len()
     }
 
     /// The slot for accesses at `m`.
@@ -124,7 +96,7 @@ impl RegionSlots {
             _ => {
                 // Of tables at absolute addresses, each has its own.
                 let page = if by == Reg::ZERO { i64::from(m.disp) & !4095 | 1 } else { 0 };
-                return self.own((by, page), Class::Page, write);
+                return self.own((by, page), write);
             }
         };
         Slot(self.first + 2 * common + usize::from(write))
@@ -132,18 +104,14 @@ impl RegionSlots {
 
     /// The slot of a fixed page.
     pub fn fixed(&mut self, f: Fixed, write: bool) -> Slot {
-        let class = if f.by == Reg::ZERO { Class::Absolute } else { Class::Rip };
-        self.own((f.by, f.page), class, write)
+        self.own((f.by, f.page), write)
     }
 
-    fn own(&mut self, by: (Reg, i64), class: Class, write: bool) -> Slot {
+    fn own(&mut self, by: (Reg, i64), write: bool) -> Slot {
         if let Some(own) = self.own.iter().find(|own| (own.0, own.1) == (by, write)) {
             return own.2;
         }
-        let (c, w) = (class as usize, usize::from(write));
-        let n = self.taken[c][w] % ROOM[c][w];
-        self.taken[c][w] += 1;
-        let slot = Slot(self.first + COMMON + before([c, w]) + n);
+        let slot = Slot(self.first + COMMON + self.taken() % (SLOTS - COMMON));
         self.own.push((by, write, slot));
         slot
     }
@@ -267,29 +235,19 @@ impl Compiler<'_> {
     /// Whether the slot of a fixed page is the one for now; gives the jump that is taken if not.
     pub(super) fn check_fixed(&mut self, f: Fixed, write: bool) -> (Slot, usize) {
         let (start, slot) = (self.a.here(), self.slots.fixed(f, write));
-        match i32::try_from(f.page) {
-            Ok(page) if f.by == Reg::ZERO => self.a.alu_imm(W64, 7, slot.page(), page.into()),
-            _ => {
-                self.fixed_key(f);
-                self.a.op(W64, 0x3b, RAX, slot.page());
-            }
+        if f.by == Reg::ZERO {
+            self.a.alu_imm(W64, 7, slot.page(), 0);
+        } else {
+            self.a.mov(W64, RAX, rm(f.by));
+            self.a.op(W64, 0x3b, RAX, slot.page());
         }
         let miss = self.a.jcc(cc::NE);
         self.tries.push(Try { miss, start, slot, write, n: 0, fixed: Some(f) });
         (slot, miss)
     }
 
-    /// What the slot of a fixed page knows it by, in RAX.
-    fn fixed_key(&mut self, f: Fixed) {
-        match f.by {
-            Reg::ZERO => self.a.imm(RAX, f.page as u64),
-            by => self.a.mov(W64, RAX, rm(by)),
-        }
-    }
-
-    /// Checks the access of `n` bytes that [`address`](Self::address) has begun; gives where its
-    /// bytes are, and the jump that is taken when it misses. What is bound to that jump out of line
-    /// does not find the address in RAX.
+    /// Checks the access of `n` bytes that [`address`](Self::address) has begun; gives where its bytes are, and the jump that is taken when it misses. What is bound to
+    /// that jump out of line does not find the address in RAX.
     pub(super) fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
         let (start, m) = self.tried;
         let (fixed, write) = (self.fixed(&m), kind != Kind::Load);
@@ -334,8 +292,10 @@ impl Compiler<'_> {
             self.a.imm(RCX, (t.slot.0 * 8) as u64);
             let fill = match t.fixed {
                 Some(f) => {
-                    self.fixed_key(f);
-                    self.a.imm(RDX, if f.by == Reg::ZERO { 0 } else { f.page as u64 });
+                    if f.by == Reg::ZERO {
+                        self.a.imm(RAX, 0);
+                    }
+                    self.a.imm(RDX, f.page as u64);
                     self.routines.fill_fixed[usize::from(t.write)]
                 }
                 None => {
@@ -434,33 +394,5 @@ impl Compiler<'_> {
             }
         }
         self.cold(u, Kind::Store, miss);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::HashMap;
-
-    /// A slot that a region reads through may hold a page of code: no region writes through it.
-    #[test]
-    fn slots_are_shared_within_their_class_alone() {
-        let (mut taken, mut classes) = (Taken::default(), HashMap::new());
-        for region in 0..2000 {
-            let mut slots = RegionSlots::new((region & 1) * mode::USER, taken);
-            for n in 0..region % 7 {
-                let write = n & 1 != 0;
-                let by = if n & 2 != 0 { Reg::RIP } else { Reg::ZERO };
-                let fixed = Fixed { by, page: i64::from(n) << 12, offset: 0 };
-                let of_base = slots.slot(&Mem::at(Reg::gpr(n as u8), 0), write);
-                let at_rip = slots.fixed(fixed, write);
-                for (slot, class) in [(of_base, None), (at_rip, Some(by))] {
-                    assert!(slot.0 % SLOTS >= COMMON || class.is_none());
-                    assert_eq!(*classes.entry(slot.0).or_insert((class, write)), (class, write));
-                }
-            }
-            taken = slots.taken();
-        }
-        assert!(classes.len() > SLOTS);
     }
 }

@@ -412,7 +412,7 @@ pub struct X64 {
     free_guards: Vec<usize>,
     guards_of: [Vec<usize>; SEGMENTS],
     /// How many slots of the TLB the regions so far have taken.
-    slots_taken: memory::Taken,
+    slots_taken: usize,
     stats: NativeStats,
 }
 
@@ -452,7 +452,7 @@ impl X64 {
             guards: 0,
             free_guards: Vec::new(),
             guards_of: Default::default(),
-            slots_taken: memory::Taken::default(),
+            slots_taken: 0,
             stats: NativeStats::default(),
         })
     }
