@@ -164,54 +164,39 @@ fn entry(a: &mut Asm, to: u8) {
 /// Fills slot number ECX / 8, which an access of `n` bytes has missed; RAX is that access's address
 /// less the slot's page. Returns behind the jump that follows the call if it cannot.
 fn fill_routine(a: &mut Asm, write: bool, n: i64) {
-    const _: () = assert!(size_of::<SlotPlace>() == 16);
-    let page = Rm::X(RBP, RCX, 0, PAGES);
-    let place = |d: usize| Rm::X(RBP, RCX, 1, PLACES + d as i32);
-    let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
     // Pages are multiples of 4096: what lies across a border still does.
     a.mov(W32, RDX, Rm::R(RAX));
     a.alu_imm(W32, 4, Rm::R(RDX), 4095);
     a.alu_imm(W32, 7, Rm::R(RDX), 4096 - n);
     let across = a.jcc(cc::A);
-    a.op(W64, 0x03, RAX, page);
+    a.op(W64, 0x03, RAX, Rm::X(RBP, RCX, 0, PAGES));
     a.alu_imm(W64, 4, Rm::R(RAX), -4096);
+    fill_page(a, write, &[across]);
+}
+
+/// Fills slot number ECX / 8 for the page at RAX; `unable` are jumps that are taken if it cannot.
+fn fill_page(a: &mut Asm, write: bool, unable: &[usize]) {
+    const _: () = assert!(size_of::<SlotPlace>() == 16);
+    let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
+    let place = |d: usize| Rm::X(RBP, RCX, 1, PLACES + d as i32);
     entry(a, RDX);
     a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
     let unknown = a.jcc(cc::NE);
-    a.store(W64, page, RAX);
+    a.store(W64, Rm::X(RBP, RCX, 0, PAGES), RAX);
     a.mov(W64, RDX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
     a.op(W64, 0x03, RDX, Rm::M(RBP, NATIVE_RAM));
     a.store(W64, place(offset_of!(SlotPlace, addend)), RDX);
     a.op(W64, 0x03, RAX, Rm::R(RDX));
     a.store(W64, place(offset_of!(SlotPlace, host)), RAX);
     a.ret();
-    a.bind(across);
-    a.bind(unknown);
+    unable.iter().chain(&[unknown]).for_each(|&jump| a.bind(jump));
     a.alu_imm(W64, 0, Rm::M(RSP, 0), 5);
     a.ret();
 }
 
-/// Fills slot number ECX / 8, which is for the page that is RDX from RIP or 0; the slot knows the
-/// latter by what is in RAX for RIP. Returns behind the jump that follows the call if it cannot.
+/// The same for the page at the linear address in RAX.
 fn fill_fixed_routine(a: &mut Asm, write: bool) {
-    let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
-    let (page, host) = (Rm::X(RBP, RCX, 0, PAGES), Rm::X(RBP, RCX, 1, PLACES));
-    const _: () = assert!(offset_of!(SlotPlace, host) == 0);
-    a.push(RAX);
-    a.op(W64, 0x03, RAX, Rm::R(RDX));
-    entry(a, RDX);
-    a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
-    let unknown = a.jcc(cc::NE);
-    a.op(W64, 0x03, RAX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
-    a.op(W64, 0x03, RAX, Rm::M(RBP, NATIVE_RAM));
-    a.store(W64, host, RAX);
-    a.pop(RAX);
-    a.store(W64, page, RAX);
-    a.ret();
-    a.bind(unknown);
-    a.pop(RAX);
-    a.alu_imm(W64, 0, Rm::M(RSP, 0), 5);
-    a.ret();
+    fill_page(a, write, &[]);
 }
 
 /// The entry of [`Targets`](emu_core::native::Targets) for the address in `va`: its own address is

@@ -411,8 +411,8 @@ pub struct X64 {
     guards: usize,
     free_guards: Vec<usize>,
     guards_of: [Vec<usize>; SEGMENTS],
-    /// How many slots of the TLB the regions so far have taken.
-    slots_taken: usize,
+    /// How many slots of the TLB the regions so far have taken, for reads and writes.
+    slots_taken: [usize; 2],
     stats: NativeStats,
 }
 
@@ -452,7 +452,7 @@ impl X64 {
             guards: 0,
             free_guards: Vec::new(),
             guards_of: Default::default(),
-            slots_taken: 0,
+            slots_taken: [0; 2],
             stats: NativeStats::default(),
         })
     }
@@ -581,7 +581,7 @@ impl Translator for X64 {
         }
         self.buffer.append(&pad);
         self.buffer.append(&a.code);
-        self.slots_taken = slots.taken();
+        self.slots_taken = slots.taken;
         let place = &parts[0].place;
         let (head, off, m) = (place.first, place.off, place.mode);
         self.drop_region(head);
