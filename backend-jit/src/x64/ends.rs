@@ -340,6 +340,23 @@ pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32, held: u64) -> Si
 }
 
 impl Compiler<'_> {
+    /// On the way in: leaves unless the page that follows is the one that the head goes on in.
+    pub(super) fn check_second_page(&mut self) {
+        let place = self.place;
+        let Some(second) = place.second else { return };
+        linear_rip(&mut self.a, place.mode);
+        let w = if place.mode & mode::CODE64 != 0 { W64 } else { W32 };
+        self.a.alu_imm(w, 0, Rm::R(RAX), place.in_page() as i64);
+        let unknown = executable(&mut self.a);
+        self.a.imm(RCX, second);
+        self.a.op(W64, 0x3b, RAX, Rm::R(RCX));
+        let other = self.a.jcc(cc::NE);
+        let word = Leave::Lookup.at(place.first as usize) as u32;
+        for jump in [unknown, other] {
+            self.later(Cold::Leave { jump, word });
+        }
+    }
+
     /// RIP += `delta`, cut to `w`. Destroys the flags.
     pub(super) fn advance(&mut self, w: Width, delta: i64) {
         let delta = delta + self.delta();

@@ -603,7 +603,8 @@ impl Translator for X64 {
         self.stats.bytes += a.code.len() as u64;
         self.regions.insert(head, Region { at, off, mode: m, blocks, called, systems, marks });
         let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
-        if in_page && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
+        let checked = in_page || place.second.is_some();
+        if checked && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
             self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };
         }
         for link in self.incoming.get(&head).cloned().unwrap_or_default() {
