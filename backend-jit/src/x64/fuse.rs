@@ -261,7 +261,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn replay(&mut self, miss: usize, from: usize, count: usize) {
-        if self.group.is_none() {
+        if !self.checked_ahead() {
             let resume = self.a.here();
             self.later(Cold::Replay { miss, resume, from, count });
         }

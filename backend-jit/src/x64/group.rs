@@ -79,6 +79,8 @@ fn moves(u: &Uop, base: Reg) -> Option<i64> {
         _ if u.d != base || u.op.row().form == Form::Store => return Some(0),
         (Op::Add, Src::Imm(by)) if u.a == base => by,
         (Op::Sub, Src::Imm(by)) if u.a == base => by.checked_neg()?,
+        (Op::Inc, _) if u.a == base => 1,
+        (Op::Dec, _) if u.a == base => -1,
         (Op::Lea, _) if u.mem.base == base && u.mem.index == Reg::ZERO && u.mem.addr == W64 => {
             u.mem.disp.into()
         }
@@ -151,7 +153,7 @@ impl Compiler<'_> {
     /// Begins a group with micro-op `n`, if there is one.
     pub(super) fn open_group(&mut self, n: usize) {
         // Out of line temporaries are not known to be in registers.
-        if self.group.is_some() || self.holds_temporaries() {
+        if self.checked_ahead() || self.holds_temporaries() {
             return;
         }
         let Some(e) = self.extent(n) else { return };

@@ -149,7 +149,7 @@ pub(super) struct Fixed {
     /// The page, from there.
     page: i32,
     /// The operand's first byte in it.
-    offset: i32,
+    pub offset: i32,
 }
 
 impl Fixed {
@@ -214,7 +214,7 @@ impl Compiler<'_> {
     /// Begins an access at `m`.
     pub(super) fn address(&mut self, m: &Mem) {
         self.tried = (self.a.here(), *m);
-        if self.group.is_none() && self.fixed(m).is_none() {
+        if !self.checked_ahead() && self.fixed(m).is_none() {
             self.linear(m);
         }
     }
@@ -253,6 +253,9 @@ impl Compiler<'_> {
     /// that jump out of line does not find the address in RAX.
     pub(super) fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
         let (start, m) = self.tried;
+        if let Some(at) = self.strip_access(&m) {
+            return (at, 0);
+        }
         let (fixed, write) = (self.fixed(&m), kind != Kind::Load);
         if let Some(slot) = self.group.as_ref().map(|g| g.slot) {
             if let Some(f) = fixed {
@@ -280,6 +283,25 @@ impl Compiler<'_> {
         (Rm::X(RDX, RAX, 0, 0), miss)
     }
 
+    /// Calls the routine that fills the slot of `t`. Returns behind the jump that follows if it
+    /// cannot.
+    pub(super) fn fill_slot(&mut self, t: &Try) {
+        self.a.imm(RCX, (t.slot.0 * 8) as u64);
+        let fill = match t.fixed {
+            Some(f) => {
+                if f.by == Reg::ZERO {
+                    self.a.imm(RAX, f.page as u64);
+                }
+                self.routines.fill_fixed[usize::from(t.write)]
+            }
+            None => {
+                let size = SIZES.iter().position(|n| *n >= t.n).unwrap_or(SIZES.len() - 1);
+                self.routines.fill[usize::from(t.write)][size]
+            }
+        };
+        self.a.call_near(fill);
+    }
+
     /// Binds the jump of a miss: what it leads to is what follows, once the slot has been filled in
     /// vain.
     pub(super) fn missed(&mut self, miss: usize) {
@@ -292,27 +314,19 @@ impl Compiler<'_> {
         self.a.bind(miss);
         if let Ok(n) = self.tries.binary_search_by_key(&miss, |t| t.miss) {
             let t = self.tries[n];
-            self.a.imm(RCX, (t.slot.0 * 8) as u64);
-            let fill = match t.fixed {
-                Some(f) => {
-                    if f.by == Reg::ZERO {
-                        self.a.imm(RAX, f.page as u64);
-                    }
-                    self.routines.fill_fixed[usize::from(t.write)]
-                }
-                None => {
-                    let size = SIZES.iter().position(|n| *n >= t.n).unwrap_or(SIZES.len() - 1);
-                    self.routines.fill[usize::from(t.write)][size]
-                }
-            };
-            self.a.call_near(fill);
+            self.fill_slot(&t);
             let again = self.a.jmp();
             self.a.bind_to(again, t.start);
         }
     }
 
+    /// Whether accesses have been checked.
+    pub(super) fn checked_ahead(&self) -> bool {
+        self.in_strip() || self.group.is_some()
+    }
+
     fn cold(&mut self, u: &Uop, kind: Kind, miss: usize) {
-        if self.group.is_some() {
+        if self.checked_ahead() {
             return;
         }
         let packed = u.w as u32 | u32::from(u.mem.stack) << 4;

@@ -23,9 +23,11 @@ mod flags;
 mod fuse;
 mod group;
 mod listing;
+mod loops;
 mod memory;
 mod quick;
 mod region;
+mod strips;
 mod system;
 mod vector;
 mod x87;
@@ -44,11 +46,13 @@ use ends::Routines;
 use flags::{Recipe, State};
 use group::Group;
 use listing::Marks;
+use loops::Loop;
 use memory::{Kind, RegionSlots, Try};
 use region::{Exits, Later, Piece, Version};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use strips::Stage;
 
 /// Bytes of the code buffer.
 pub const BUFFER: usize = 32 << 20;
@@ -67,6 +71,8 @@ const NATIVE_RAM: i32 = native(offset_of!(Native, ram));
 const NATIVE_LEFT: i32 = native(offset_of!(Native, left));
 const NATIVE_PENDING: i32 = native(offset_of!(Native, pending));
 const NATIVE_LIVE: i32 = native(offset_of!(Native, live));
+const NATIVE_STRIP: i32 = native(offset_of!(Native, strip));
+const NATIVE_WAITS: i32 = native(offset_of!(Native, waits));
 const NATIVE_VECTORS: i32 = native(offset_of!(Native, vectors));
 /// Guest vector registers.
 const VECTORS: i32 = offset_of!(Cpu, v) as i32 - BIAS as i32;
@@ -111,6 +117,10 @@ enum Cold {
     Return { miss: usize, other: usize, from: usize, by: Option<i32>, target: Reg },
     /// To the block at RAX, which the table for this mode and mapping does not know.
     Indirect { jump: usize },
+    /// No strip of a loop: the slot has no answer.
+    NoStrip { t: Try, plain: usize },
+    /// A strip that the budget does not suffice for.
+    ShortStrip { jump: usize, resume: usize, insns: i64, plain: usize },
     /// One way of a conditional end.
     Way { jump: usize, w: Width, delta: i64, taken: bool },
     /// The budget is used up on the way to another block of the region.
@@ -159,6 +169,7 @@ type Systems = Vec<Box<enter::System>>;
 struct Compiler<'a> {
     a: Asm,
     pieces: &'a [Piece<'a>],
+    loops: &'a [Loop],
     versions: Vec<Version>,
     /// The version that follows without a jump.
     next_version: Option<usize>,
@@ -167,6 +178,8 @@ struct Compiler<'a> {
     block: &'a Block,
     place: &'a Place<'a>,
     lives: &'a [u32],
+    /// How it is run.
+    stage: Stage,
     routines: Routines,
     host_has: HostHas,
     /// Flags live after the current micro-op.
@@ -328,14 +341,17 @@ impl Compiler<'_> {
     }
 }
 
-/// Flags live after each micro-op; `masked`: floating point does not fault.
-fn liveness(block: &Block, masked: bool) -> Vec<u32> {
+/// Flags live after each micro-op; `masked`: floating point does not fault; `checked`: nor do
+/// accesses.
+fn liveness(block: &Block, masked: bool, checked: bool) -> Vec<u32> {
     let mut out = vec![0; block.uops.len()];
     let mut live = OSZAPC;
     for (u, out) in block.uops.iter().zip(&mut out).rev() {
         *out = live;
         live = live & !u.fl | u.flags_read();
-        let faults = u.may_fault() && !(masked && matches!(u.op, Op::V | Op::Vx));
+        let access = matches!(u.op.row().effect, Effect::Load | Effect::Store);
+        let vector = matches!(u.op, Op::V | Op::Vx);
+        let faults = u.may_fault() && !(masked && vector) && !(checked && access);
         if faults || u.op.row().effect == Effect::End {
             live = OSZAPC;
         }
@@ -538,15 +554,20 @@ impl Translator for X64 {
         let at = self.buffer.here().next_multiple_of(16);
         let pad = vec![0xcc; at - self.buffer.here()];
         let pieces = Piece::all(parts);
+        let masked = parts[0].place.mode & mode::XM == 0;
+        let has_vectors = self.host_has.vector & vector::table::feature::AVX2 != 0;
+        let loops = Loop::all(&pieces, masked && has_vectors);
         let mut c = Compiler {
             a: Asm { origin: self.buffer.base() + at as u64, code: Vec::with_capacity(1024) },
             pieces: &pieces,
+            loops: &loops,
             versions: Vec::new(),
             next_version: None,
             piece: 0,
             block: &pieces[0].block,
             place: &pieces[0].place,
             lives: &pieces[0].lives,
+            stage: Stage::Plain,
             routines: self.routines,
             host_has: self.host_has,
             live: 0,
@@ -635,7 +656,14 @@ impl Translator for X64 {
                     let mut a = Asm { origin, ..Asm::default() };
                     let n = self.free_guards.last().copied().unwrap_or(self.guards);
                     let Some(held) = self.held.get(n) else { return };
-                    let inner = ends::guard(&mut a, m, off, guard, held[0].as_ptr() as u64).at(at);
+                    let inner = ends::guard(
+                        &mut a,
+                        (m, off),
+                        guard,
+                        held[0].as_ptr() as u64,
+                        self.routines.fetch,
+                    );
+                    let inner = inner.at(at);
                     if !self.buffer.append(&a.code) {
                         return;
                     }
