@@ -29,7 +29,7 @@ fn compile(c: &mut Criterion) {
         passes::run(&mut block);
         let records: Vec<u32> = (1..).take(block.insns.len()).collect();
         let first = 1000 * number as u32;
-        let place = Place { first, last: 999, insns: &records, off: 0, mode: MODE };
+        let place = Place { second: None, first, last: 999, insns: &records, off: 0, mode: MODE };
         group.throughput(Throughput::Elements(insns));
         group.bench_function(name, |b| {
             b.iter(|| {

@@ -15,6 +15,7 @@ use emu_core::cpu::{Cpu, St, X87, mode};
 use emu_core::flags::rflags::RF;
 use emu_core::flags::{AF, CF, Flags, OF, PF, SF, ZF};
 use emu_core::interp::{Leave, handlers::slow};
+use emu_core::mem::tlb::Access;
 use emu_core::native::Native;
 use emu_core::uop::Uop;
 use emu_core::width::Width;
@@ -286,6 +287,13 @@ fn leave<T: Default>(cpu: &mut Cpu, r: Result<T, Leave>) -> T {
         cpu.native.left = why as u64;
         T::default()
     })
+}
+
+/// Lets the TLB know where `va` is fetched from, unless that raises a fault; whether it does then.
+pub extern "sysv64" fn fetch(cpu: &mut Cpu, va: u64) -> u64 {
+    let known = (cpu.frontend.translate)(cpu, va, Access::Exec).is_ok();
+    sync(cpu);
+    u64::from(known && cpu.tlb.exec(va).is_some())
 }
 
 /// A load that misses.

@@ -8,8 +8,7 @@
 //! - With a translator the first record of a block counts its runs (`count`); when it is warm the
 //!   block is lifted once more where it is being run, and its first record becomes `native`. To
 //!   lift it again is cheap and happens to one block in many; to keep the micro-ops of all would
-//!   cost more memory than all else here. Blocks for one instruction alone, and those that straddle
-//!   pages, are not counted.
+//!   cost more memory than all else here. Blocks for one instruction alone are not counted.
 //! - The first record of a block that straddles two pages checks the second (`straddle`), as a
 //!   guard in front of it does the first: so it can be linked to.
 //! - When the generator's buffer is full translations go, but no block does: which stores hit
@@ -154,11 +153,11 @@ impl Cache {
         self.stats.recs += threaded.recs.len() as u64;
         let len = block.len.max(1) as u16;
         let in_page = (4096 - (off & 4095)).min(len.into());
-        let counts = second.is_none()
+        let counts = second != Some(OUTSIDE)
             && off != OUTSIDE
             && mode & (mode::SINGLE | mode::CS_LIMIT) == 0
             && self.warm.is_some();
-        let before = u32::from(second.is_some() || counts);
+        let before = u32::from(second.is_some()) + u32::from(counts);
         let length = before + threaded.recs.len() as u32;
         let known = self.by_key.entry((off, mode)).or_default();
         let (old, last, killed) = (known.block, known.last, known.killed);
@@ -176,7 +175,8 @@ impl Cache {
         let mut recs = threaded.recs;
         if let Some(second) = second {
             recs.insert(0, thread::straddle(second, in_page));
-        } else if counts {
+        }
+        if counts {
             recs.insert(0, thread::count(n));
         }
         match again {
@@ -329,8 +329,6 @@ impl Cache {
     /// first is its head. Gives where to go on. When there is no room in the generator's buffer,
     /// some translations are dropped.
     pub fn translate(&mut self, cpu: &mut Cpu, parts: &[(usize, Block)]) -> usize {
-        // What code that was here before has left in its slots means something else to this one.
-        cpu.tlb.forget_slots();
         let entry = self.host_code(parts).or_else(|| {
             self.evict(cpu);
             self.host_code(parts)
@@ -374,7 +372,8 @@ impl Cache {
             .zip(&insns)
             .filter(|(_, (.., same))| *same)
             .map(|((_, block), (e, insns, _))| {
-                let place = Place { first: e.ip, last: e.last, insns, off: e.off, mode: e.mode };
+                let &Entry { ip: first, last, off, second, mode, .. } = *e;
+                let place = Place { first, last, insns, off, second, mode };
                 Part { block, place }
             })
             .collect();
@@ -476,6 +475,11 @@ impl Entry {
     /// Distance of guest instruction `insn` from the block's start, in bytes.
     pub fn offset_of(&self, insn: usize) -> u64 {
         self.marks.get(insn).map_or(0, |m| m.1.into())
+    }
+
+    /// The record of its first guest instruction.
+    pub fn body(&self) -> u32 {
+        self.ip + self.marks.first().map_or(0, |m| u32::from(m.0))
     }
 
     /// Number of guest instructions.

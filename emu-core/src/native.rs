@@ -164,8 +164,18 @@ pub struct Place<'a> {
     pub insns: &'a [u32],
     /// RAM offset of its first byte.
     pub off: u64,
+    /// RAM offset of the page that its last instruction goes on in, if it straddles two: its code
+    /// is entered only while that page follows. Of a region only the head may be such a block.
+    pub second: Option<u64>,
     /// Mode it was lifted for.
     pub mode: u32,
+}
+
+impl Place<'_> {
+    /// How many of its bytes are in its page, if it straddles two.
+    pub fn in_page(&self) -> u64 {
+        4096 - (self.off & 4095)
+    }
 }
 
 /// A block of a region.

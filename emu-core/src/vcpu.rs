@@ -101,22 +101,26 @@ pub struct Dispatched {
 enum Found {
     /// The block starts at this record and may be linked to.
     Linkable(u32),
-    /// The same, and its first record checks what the lookup has checked.
-    Straddling(u32),
+    /// The same, and records from the first on check what the lookup has checked, up to this other
+    /// one.
+    Straddling(u32, u32),
     /// It must be looked up every time.
     Unlinkable(u32),
 }
 
 impl Found {
-    /// The block whose first record is `ip` and whose second page, if it has one, is `second`.
-    fn new(ip: u32, second: Option<u64>) -> Found {
-        if second.is_some() { Found::Straddling(ip) } else { Found::Linkable(ip) }
+    /// The block `e`.
+    fn new(e: &Entry) -> Found {
+        match e.second {
+            Some(_) => Found::Straddling(e.ip, e.body()),
+            None => Found::Linkable(e.ip),
+        }
     }
 
     fn ip(&self) -> usize {
         match self {
             Found::Linkable(ip) | Found::Unlinkable(ip) => *ip as usize,
-            Found::Straddling(ip) => *ip as usize + 1,
+            Found::Straddling(_, body) => *body as usize,
         }
     }
 }
@@ -274,7 +278,7 @@ impl Vcpu {
         let m = self.cpu.mode;
         let found = self.find(m)?;
         if m & (mode::SINGLE | mode::CS_LIMIT) == 0
-            && let Found::Linkable(ip) | Found::Straddling(ip) = found
+            && let Found::Linkable(ip) | Found::Straddling(ip, _) = found
             && let Some(off) = self.cpu.tlb.exec(self.cpu.linear_rip())
         {
             self.cache.enter_jump(&mut self.cpu, off, m, ip);
@@ -405,7 +409,13 @@ impl Vcpu {
         let off = self.cpu.tlb.exec(va);
         // What lies in memory is what was lifted, unless a store is still to be told.
         let quiet = self.cpu.smc.is_empty() && !self.cpu.mem.code.is_dirty();
-        let known = quiet && off.is_some_and(|off| self.cache.starts(at, off, m));
+        let known = |off| {
+            let next = self.cpu.wrap_linear(va.wrapping_add(4096 - (va & 4095)));
+            let second = self.cache.get(off, m).and_then(|e| e.second);
+            let same = second.is_none() || second == self.cpu.tlb.exec(next);
+            same && self.cache.starts(at, off, m)
+        };
+        let known = quiet && off.is_some_and(known);
         let Some(mut block) = known.then(|| self.lift_at_rip(m).ok()).flatten() else {
             return self.cache.cool(&mut self.cpu, at);
         };
@@ -509,12 +519,12 @@ impl Vcpu {
         };
         self.last.off = Some(off);
         if let Some(e) = self.cache.get(off, mode) {
-            let (ip, second, len) = (e.ip, e.second, u64::from(e.len));
+            let (found, second, len) = (Found::new(e), e.second, u64::from(e.len));
             if len > room {
                 return self.up_to_limit(mode);
             }
             if second.is_none() || self.second_page(va, off, len)? == second {
-                return Ok(Found::new(ip, second));
+                return Ok(found);
             }
         }
         let cpu = &mut self.cpu;
@@ -529,8 +539,8 @@ impl Vcpu {
         let second = self.second_page(va, off, u64::from(block.len))?;
         self.make_room();
         let cpu = &mut self.cpu;
-        let ip = self.cache.insert(cpu, off, second, &block, mode);
-        Ok(Found::new(ip, second))
+        self.cache.insert(cpu, off, second, &block, mode);
+        Ok(Found::new(self.cache.get(off, mode).expect("the block that was entered")))
     }
 
     /// The block at RIP reaches beyond the limit of CS: its first instruction alone may not.
@@ -590,7 +600,7 @@ impl Vcpu {
                 return None;
             }
         };
-        let (Found::Linkable(ip) | Found::Straddling(ip), Some((from, from_mode, first))) =
+        let (Found::Linkable(ip) | Found::Straddling(ip, _), Some((from, from_mode, first))) =
             (&found, source)
         else {
             return Some(found.ip());

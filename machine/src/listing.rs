@@ -73,7 +73,7 @@ impl HostCode {
         const FIRST: u32 = 0;
         let insns: Vec<u32> = block.insns.iter().map(|m| FIRST + 1 + m.uop).collect();
         let last = FIRST + block.uops.len() as u32;
-        let place = Place { first: FIRST, last, insns: &insns, off: 0, mode };
+        let place = Place { second: None, first: FIRST, last, insns: &insns, off: 0, mode };
         self.translator.clear();
         self.translator.translate(&[Part { block, place }]);
         self.translator.listing(FIRST)

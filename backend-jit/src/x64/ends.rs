@@ -32,6 +32,8 @@ pub(super) struct Routines {
     pub rcp: u64,
     pub rsqrt: u64,
     indirect: u64,
+    /// See [`fetch_routine`].
+    pub fetch: u64,
     /// See [`super::system`].
     pub system: u64,
     /// By read or write and the place of the bytes in [`SIZES`].
@@ -44,7 +46,7 @@ impl Routines {
     /// Their addresses and names, for listings.
     pub(super) fn names(&self) -> impl Iterator<Item = (u64, &'static str)> {
         let &Routines { load, load_rmw, store, call, call_kept, vectors, .. } = self;
-        let &Routines { rcp, rsqrt, indirect, system, fill, fill_fixed, .. } = self;
+        let &Routines { rcp, rsqrt, indirect, fetch, system, fill, fill_fixed, .. } = self;
         let others = [
             (load, "load"),
             (load_rmw, "load_rmw"),
@@ -56,6 +58,7 @@ impl Routines {
             (rsqrt, "rsqrt"),
             (indirect, "indirect"),
             (system, "system"),
+            (fetch, "fetch"),
         ];
         let fills = fill.into_iter().flatten().map(|a| (a, "fill"));
         others.into_iter().chain(fills).chain(fill_fixed.map(|a| (a, "fill_fixed")))
@@ -134,7 +137,8 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     let call = at(&mut |a| run(a, false));
     let call_kept = at(&mut |a| run(a, true));
     let vectors = at(&mut vector::routine);
-    let indirect = at(&mut |a| indirect_routine(a, jumps));
+    let fetch = at(&mut fetch_routine);
+    let indirect = at(&mut |a| indirect_routine(a, jumps, fetch));
     let system = at(&mut |a| super::system::routine(a, indirect));
     let mut fill = [[0; SIZES.len()]; 2];
     for (write, row) in fill.iter_mut().enumerate() {
@@ -148,7 +152,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
         at(&mut |a| vector::approximate::routine(a, root, constants))
     });
     let rest = Routines { load, load_rmw, store, call, call_kept, vectors, ..Routines::default() };
-    Routines { rcp, rsqrt, indirect, system, fill, fill_fixed, ..rest }
+    Routines { rcp, rsqrt, indirect, fetch, system, fill, fill_fixed, ..rest }
 }
 
 /// Address of the level-1 entry for the linear address in EAX, in RCX.
@@ -212,9 +216,10 @@ pub(super) fn target(a: &mut Asm, va: u8) {
 
 /// Goes on at the linear address of RIP in RAX, in the mode in ECX, if there is host code for it;
 /// else leaves with the word in EDX. Jumped to.
-fn indirect_routine(a: &mut Asm, jumps: u64) {
+fn indirect_routine(a: &mut Asm, jumps: u64, fetch: u64) {
     let field = |d: usize| Rm::M(RCX, d as i32);
     [RDX, RCX, RAX].iter().for_each(|&r| a.push(r));
+    let known = a.here();
     let miss = executable(a);
     a.mov(W32, RCX, Rm::R(RAX));
     a.ext(W32, 0xc1, 5, Rm::R(RCX));
@@ -244,8 +249,33 @@ fn indirect_routine(a: &mut Asm, jumps: u64) {
     [RCX; 3].iter().for_each(|&r| a.pop(r));
     // jmp rax
     a.bytes(&[0xff, 0xe0]);
-    [miss, other, mode].iter().for_each(|&j| a.bind(j));
+    a.bind(miss);
+    a.mov(W64, RAX, Rm::M(RSP, 0));
+    a.push(RAX);
+    a.call_near(fetch);
+    a.op(W32, 0x85, RAX, Rm::R(RAX));
+    a.pop(RAX);
+    let again = a.jcc(cc::NE);
+    a.bind_to(again, known);
+    [other, mode].iter().for_each(|&j| a.bind(j));
     [RCX, RCX, RAX].iter().for_each(|&r| a.pop(r));
+    a.ret();
+}
+
+/// Lets the TLB know where the linear address in RAX is fetched from; gives in RAX whether it does
+/// then. Called with RSP a multiple of 16. Changes RCX, RDX and the flags.
+fn fetch_routine(a: &mut Asm) {
+    const SAVED: [u8; 6] = [6, 7, 8, 9, 10, 11];
+    SAVED.iter().for_each(|&r| a.push(r));
+    a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
+    a.mov(W64, 6, Rm::R(RAX));
+    a.push(RAX);
+    to_rust(a);
+    a.call_far(enter::fetch as *const () as usize as u64);
+    a.store(W64, Rm::M(RSP, 0), RAX);
+    from_rust(a);
+    a.pop(RAX);
+    SAVED.iter().rev().for_each(|&r| a.pop(r));
     a.ret();
 }
 
@@ -305,7 +335,7 @@ fn linear_rip(a: &mut Asm, m: u32) {
 
 /// A guard: goes on at its site as long as RIP is mapped to the RAM offset `off`. It was for the
 /// RIP and in the epoch that are in the words at `held`. The site is relative to the piece.
-pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32, held: u64) -> Site {
+pub(super) fn guard(a: &mut Asm, (m, off): (u32, u64), record: u32, held: u64, fetch: u64) -> Site {
     let held = |a: &mut Asm| a.imm(RAX, held);
     held(a);
     a.mov(W64, RCX, Rm::M(RBP, RIP));
@@ -317,6 +347,7 @@ pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32, held: u64) -> Si
     let jump = a.jmp();
     a.bind(elsewhere);
     a.bind(look);
+    let again = a.here();
     linear_rip(a, m);
     let miss = executable(a);
     a.imm(RCX, off);
@@ -330,6 +361,11 @@ pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32, held: u64) -> Si
     let back = a.jmp();
     a.bind_to(back, jump - 5);
     a.bind(miss);
+    linear_rip(a, m);
+    a.call_near(fetch);
+    a.op(W32, 0x85, RAX, Rm::R(RAX));
+    let known = a.jcc(cc::NE);
+    a.bind_to(known, again);
     a.bind(other);
     leave(a, Leave::Lookup.at(record as usize) as u32);
     let stub = a.here();
@@ -340,6 +376,23 @@ pub(super) fn guard(a: &mut Asm, m: u32, off: u64, record: u32, held: u64) -> Si
 }
 
 impl Compiler<'_> {
+    /// On the way in: leaves unless the page that follows is the one that the head goes on in.
+    pub(super) fn check_second_page(&mut self) {
+        let place = self.place;
+        let Some(second) = place.second else { return };
+        linear_rip(&mut self.a, place.mode);
+        let w = if place.mode & mode::CODE64 != 0 { W64 } else { W32 };
+        self.a.alu_imm(w, 0, Rm::R(RAX), place.in_page() as i64);
+        let unknown = executable(&mut self.a);
+        self.a.imm(RCX, second);
+        self.a.op(W64, 0x3b, RAX, Rm::R(RCX));
+        let other = self.a.jcc(cc::NE);
+        let word = Leave::Lookup.at(place.first as usize) as u32;
+        for jump in [unknown, other] {
+            self.later(Cold::Leave { jump, word });
+        }
+    }
+
     /// RIP += `delta`, cut to `w`. Destroys the flags.
     pub(super) fn advance(&mut self, w: Width, delta: i64) {
         let delta = delta + self.delta();

@@ -27,8 +27,8 @@ mod loops;
 mod memory;
 mod quick;
 mod region;
-mod system;
 mod strips;
+mod system;
 mod vector;
 mod x87;
 
@@ -624,7 +624,8 @@ impl Translator for X64 {
         self.stats.bytes += a.code.len() as u64;
         self.regions.insert(head, Region { at, off, mode: m, blocks, called, systems, marks });
         let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
-        if in_page && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
+        let checked = in_page || place.second.is_some();
+        if checked && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
             self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };
         }
         for link in self.incoming.get(&head).cloned().unwrap_or_default() {
@@ -655,7 +656,14 @@ impl Translator for X64 {
                     let mut a = Asm { origin, ..Asm::default() };
                     let n = self.free_guards.last().copied().unwrap_or(self.guards);
                     let Some(held) = self.held.get(n) else { return };
-                    let inner = ends::guard(&mut a, m, off, guard, held[0].as_ptr() as u64).at(at);
+                    let inner = ends::guard(
+                        &mut a,
+                        (m, off),
+                        guard,
+                        held[0].as_ptr() as u64,
+                        self.routines.fetch,
+                    );
+                    let inner = inner.at(at);
                     if !self.buffer.append(&a.code) {
                         return;
                     }

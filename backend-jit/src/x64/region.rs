@@ -93,6 +93,7 @@ impl Compiler<'_> {
     /// Compiles the region.
     pub(super) fn run(&mut self) {
         self.version(0, Stage::Plain, None, false);
+        self.check_second_page();
         let mut done = 0;
         loop {
             let unemitted = || self.versions.iter().position(|v| v.at.is_none());

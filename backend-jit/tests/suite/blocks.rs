@@ -27,7 +27,8 @@ fn native(cpu: Cpu, block: &Block) -> Seen {
 pub fn native_on(mut x: X64, mut cpu: Cpu, block: &Block) -> Seen {
     let insns: Vec<u32> = (0..block.insns.len() as u32).map(|n| FIRST + n).collect();
     // Not at an address that its own jump may lead to.
-    let place = Place { first: FIRST, last: LAST, insns: &insns, off: !4095, mode: cpu.mode };
+    let place =
+        Place { second: None, first: FIRST, last: LAST, insns: &insns, off: !4095, mode: cpu.mode };
     let entry = x.translate(&[Part { block, place }]).unwrap();
     // A block that leads to itself is left by the budget.
     let itself = block.exits().into_iter().flatten().any(|(_, delta)| delta == 0);
@@ -197,7 +198,7 @@ fn most_ops_have_an_emitter() {
         block.uops.extend([u, end]);
         let cpu = start(1);
         let mut x = X64::new(1 << 20).unwrap();
-        let place = Place { first: 1, last: 1, insns: &[1], off: 0, mode: cpu.mode };
+        let place = Place { second: None, first: 1, last: 1, insns: &[1], off: 0, mode: cpu.mode };
         x.translate(&[Part { block: &block, place }]).unwrap();
         if x.stats().called != 0 {
             called.push(op.row().name);

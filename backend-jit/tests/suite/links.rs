@@ -35,7 +35,8 @@ impl Setup {
         f(&mut b);
         let block: Block = b.finish();
         let insns = [first];
-        let place = Place { first, last: first + 1, insns: &insns, off, mode: self.cpu.mode };
+        let place =
+            Place { second: None, first, last: first + 1, insns: &insns, off, mode: self.cpu.mode };
         self.x.translate(&[Part { block: &block, place }]).unwrap()
     }
 
@@ -200,7 +201,14 @@ fn a_fused_store_into_code_is_left_to_the_run_loop() {
     for lane in 0..2 {
         let text = format!("+0 len 4\n vget.64 t0, v7[{lane}]\n st.64 [rsi], t0\n goto.64 +0x4");
         let block = parse(&text, &[]).unwrap();
-        let place = Place { first: 10, last: 11, insns: &[10], off: 0x1000, mode: s.cpu.mode };
+        let place = Place {
+            second: None,
+            first: 10,
+            last: 11,
+            insns: &[10],
+            off: 0x1000,
+            mode: s.cpu.mode,
+        };
         s.x.translate(&[Part { block: &block, place }]).unwrap();
         assert_eq!(s.go(10, 0x1000), (Leave::Smc, 10));
         assert_eq!((s.cpu.mem.ram.read_u64(0x5008), s.ran()), (before, 0));
@@ -219,7 +227,7 @@ fn a_full_buffer_says_so() {
     b.goto(W64, 0);
     let block = b.finish();
     let part = |first| {
-        let place = Place { first, last: 1, insns: &[1], off: 0, mode: 1 };
+        let place = Place { second: None, first, last: 1, insns: &[1], off: 0, mode: 1 };
         [Part { block: &block, place }]
     };
     let fits = (0..).find(|&n| s.x.translate(&part(n)).is_none());
@@ -253,7 +261,7 @@ fn segments_are_emptied_in_turn() {
         b.goto(W64, if n % 2 == 0 { 0x1000 } else { -0x1000 });
         let block = b.finish();
         let (off, mode) = (at_of(n), s.cpu.mode);
-        let place = Place { first, last: first + 1, insns: &[first], off, mode };
+        let place = Place { second: None, first, last: first + 1, insns: &[first], off, mode };
         let part = [Part { block: &block, place }];
         if s.x.translate(&part).is_none() {
             let heads = s.x.evict();

@@ -91,7 +91,8 @@ fn by_helper(mut cpu: Cpu, block: &Block) -> State {
 fn by_host(mut cpu: Cpu, block: &Block) -> State {
     let mut x = X64::new(1 << 20).unwrap();
     let insns: Vec<u32> = (0..block.insns.len() as u32).map(|n| 100 + n).collect();
-    let place = Place { first: 100, last: 5000, insns: &insns, off: !4095, mode: cpu.mode };
+    let place =
+        Place { second: None, first: 100, last: 5000, insns: &insns, off: !4095, mode: cpu.mode };
     let entry = x.translate(&[Part { block, place }]).unwrap();
     cpu.budget = BUDGET;
     let (why, _) = Leave::decode(x.enter()(&mut cpu, entry));

@@ -286,7 +286,8 @@ fn what_is_called_is_known() {
 pub fn called_in(block: &Block) -> u64 {
     let mut x = X64::new(1 << 20).unwrap();
     let insns: Vec<u32> = (0..block.insns.len() as u32).collect();
-    let place = Place { first: 1, last: 1, insns: &insns, off: 0, mode: MODE | mode::AVX };
+    let place =
+        Place { second: None, first: 1, last: 1, insns: &insns, off: 0, mode: MODE | mode::AVX };
     x.translate(&[Part { block, place }]).unwrap();
     x.stats().called
 }

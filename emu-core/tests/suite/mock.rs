@@ -36,6 +36,7 @@ struct Made {
     first: u32,
     last: u32,
     off: u64,
+    second: Option<u64>,
     mode: u32,
     insns: Vec<u32>,
     block: Block,
@@ -100,6 +101,7 @@ impl Translator for Mock {
             first: place.first,
             last: place.last,
             off: place.off,
+            second: place.second,
             mode: place.mode,
             insns: place.insns.to_vec(),
             block: block.clone(),
@@ -198,6 +200,10 @@ impl Made {
         assert_eq!(cpu.native.tlb, cpu.tlb.table_address(), "the table of this privilege");
         assert_eq!(cpu.mode, self.mode, "the mode it was lifted for");
         assert!(cpu.tlb.exec(cpu.linear_rip()).is_none_or(|off| off == self.off), "its place");
+        let next = cpu.wrap_linear(cpu.linear_rip().wrapping_add(4096 - (self.off & 4095)));
+        if self.second.is_some() && cpu.tlb.exec(next) != self.second {
+            return Err(Leave::Lookup.at(self.first as usize));
+        }
         for (n, u) in self.block.uops.iter().enumerate() {
             if u.op.row().effect == Effect::End {
                 return self.end(cpu, u);
