@@ -178,6 +178,18 @@ impl Asm {
         self.byte(0xc0 | (reg & 7) << 3 | rm & 7);
     }
 
+    /// RORX: `d` = `s` rotated to the right by `n`. Keeps the flags.
+    pub fn rorx(&mut self, w: Width, d: u8, s: Rm, n: u8) {
+        let c = Code { pp: 3, map: 3, opcode: 0xf0, w: w == W64 };
+        self.vex(c, false, d, 0, s);
+        self.byte(n);
+    }
+
+    /// SETcc of a byte.
+    pub fn set(&mut self, c: u8, d: Rm) {
+        self.encode(W8, 0, &[0x0f, 0x90 | c], 0, d, 2);
+    }
+
     /// A vector instruction in its VEX encoding, of 256 bits or not: `reg` and `rm`, `v` the first
     /// source. Of an instruction without one it is 0.
     pub fn vex(&mut self, c: Code, wide: bool, reg: u8, v: u8, rm: Rm) {

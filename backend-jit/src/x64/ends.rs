@@ -493,6 +493,7 @@ impl Compiler<'_> {
         self.select(piece);
         self.set_state(start);
         self.vector = vector::State::out_of_line();
+        self.short = 0;
         self.x87_out_of_line(note);
         match cold {
             Cold::Access { miss, resume, kind, packed, u } => {

@@ -109,6 +109,23 @@ fn written(u: &Uop) -> Option<Reg> {
     (integer && u.d != Reg::ZERO).then_some(u.d)
 }
 
+/// The registers whose upper halves are known to be zero after `u`, if `short` are before.
+fn shortened(u: &Uop, short: u32) -> u32 {
+    let bit = |d: Reg| 1 << d.ix();
+    let out = match u.op {
+        Op::Ldz | Op::Ldw => u.w <= W32,
+        Op::Zx => u.w >= W32 && u.k <= W32 as u8,
+        Op::Lds => Width::from_index(u.k) == W32,
+        op => (op.row().eval.is_some() || op == Op::Lea) && u.w == W32,
+    };
+    match u.op.row().effect {
+        _ if written(u).is_some() && out => short | bit(u.d),
+        Effect::Pure | Effect::Load => short & !bit(u.d),
+        Effect::Store => short,
+        _ => 0,
+    }
+}
+
 /// The flags that `u` writes in any case: a shift by nothing writes none.
 fn overwritten(u: &Uop) -> u32 {
     let shifts =
@@ -282,6 +299,7 @@ impl Compiler<'_> {
     /// After them: what has become of the recipe. `old` is what there was before.
     pub(super) fn after(&mut self, n: usize, count: usize) {
         let uops = &self.block.uops[n..n + count];
+        uops.iter().for_each(|u| self.short = shortened(u, self.short));
         let wanted = |i: usize, u: &Uop| overwritten(u) & self.lives[n + i] != 0;
         let last = uops.iter().enumerate().rfind(|(i, u)| wanted(*i, u));
         if let Some((_, u)) = last {

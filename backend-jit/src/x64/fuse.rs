@@ -4,12 +4,13 @@
 //! and come back with the flags where the fused form leaves them.
 
 use super::asm::{RAX, RBP, RCX, Rm};
+use super::alu::rm;
 use super::memory::Kind;
 use super::{Cold, Compiler, Loc, RIP, loc};
 use emu_core::cpu::Reg;
 use emu_core::flags::{CF, OSZAPC};
 use emu_core::uop::{Op, Src, Uop};
-use emu_core::width::Width::{W8, W64};
+use emu_core::width::Width::{W8, W32, W64};
 
 /// The number of an ALU op whose flags all come from its operands.
 fn number(op: Op) -> Option<u8> {
@@ -81,8 +82,10 @@ impl Compiler<'_> {
         let compares = o.d == Reg::ZERO && matches!(o.op, Op::Sub | Op::And);
         let first = compares && o.a == l.d && o.b != Src::Reg(l.d);
         let second = o.b == Src::Reg(l.d) && o.a != l.d;
-        let d = match (loc(if compares { o.a } else { o.d }), first) {
+        let operand = if compares { o.a } else { o.d };
+        let d = match (loc(operand), first) {
             (Loc::Host(d), false) if second && (compares || o.d == o.a) => d,
+            (Loc::Slot(_), false) if second && (compares || o.d == o.a) => RCX,
             (_, true) => RCX,
             _ => return false,
         };
@@ -99,6 +102,10 @@ impl Compiler<'_> {
         self.address(&l.mem);
         let (m, miss) = self.check(Kind::Load, w.bytes());
         let test = o.op == Op::And;
+        let wide = if w == W64 { W64 } else { W32 };
+        if !first && d == RCX {
+            self.a.mov(wide, RCX, rm(operand));
+        }
         match (first, o.b) {
             (true, Src::Imm(v)) if test => {
                 self.a.ext(w, 0xf7, 0, m);
@@ -112,6 +119,9 @@ impl Compiler<'_> {
             _ if compares => self.a.op(w, if test { 0x85 } else { 0x3b }, d, m),
             _ if number == 8 => self.a.op0f(w, 0xaf, d, m),
             _ => self.a.op(w, 0x03 | number << 3, d, m),
+        }
+        if !compares {
+            self.reached(o.d, w, d);
         }
         self.flags_done(need);
         self.replay(miss, n, 2);

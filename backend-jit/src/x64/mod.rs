@@ -164,6 +164,8 @@ struct Compiler<'a> {
     memory: bool,
     af_zero: bool,
     recipe: Option<Recipe>,
+    /// Registers, by their numbers' bits, whose upper halves are known to be zero.
+    short: u32,
     /// Where they were when EFLAGS were given up last.
     settled: State,
     insn: usize,
@@ -189,7 +191,7 @@ impl Compiler<'_> {
     /// The micro-ops of the current block.
     fn block_code(&mut self, live: bool) {
         let block = self.block;
-        (self.insn, self.insn_record) = (0, None);
+        (self.insn, self.insn_record, self.short) = (0, None, 0);
         self.vector = vector::State::entry(live);
         self.vector_start();
         self.x87_start();
@@ -536,6 +538,7 @@ impl Translator for X64 {
             memory: true,
             af_zero: false,
             recipe: None,
+            short: 0,
             settled: State::MEMORY,
             insn: 0,
             next: 0,
