@@ -383,6 +383,7 @@ impl Compiler<'_> {
             Op::Jmpi => {
                 self.value(RAX, W64, u.a.into());
                 self.set_rip(u.w, RAX);
+                self.exchange(RCX);
                 self.charge_or_leave();
                 self.indirect();
             }
@@ -392,12 +393,12 @@ impl Compiler<'_> {
             Op::Leave => {
                 self.advance(u.w, u.imm);
                 self.charge();
-                leave(&mut self.a, Leave::Exit.at(last) as u32);
+                self.leave(Leave::Exit.at(last) as u32);
             }
             _ => {
                 self.move_rip(1);
                 self.charge();
-                leave(&mut self.a, Leave::Exit.at(last) as u32);
+                self.leave(Leave::Exit.at(last) as u32);
             }
         }
     }
@@ -454,7 +455,9 @@ impl Compiler<'_> {
     pub(super) fn call_routine(&mut self, u: &Uop) {
         self.save();
         self.move_rip(1);
-        let u = based(u, -self.delta()).unwrap_or(*u);
+        self.exchange(RCX);
+        let u = self.homes.renamed(u);
+        let u = based(&u, -self.delta()).unwrap_or(u);
         let u = Box::new(u);
         self.a.imm(RAX, &raw const *u as u64);
         self.called.push(u);
@@ -462,6 +465,7 @@ impl Compiler<'_> {
         let cold = self.vector.cold;
         let to = if cold { self.routines.call_kept } else { self.routines.call };
         self.a.call_near(to);
+        self.exchange(RCX);
         self.move_rip(-1);
     }
 
@@ -510,7 +514,9 @@ impl Compiler<'_> {
                     Kind::LoadRmw => self.routines.load_rmw,
                     Kind::Store => self.routines.store,
                 };
+                self.exchange_alone();
                 self.a.call_near(to);
+                self.exchange_alone();
                 self.move_rip(-1);
                 if kind != Kind::Store {
                     self.take(&u, Rm::R(RAX));
@@ -557,7 +563,7 @@ impl Compiler<'_> {
                 self.a.bind(jump);
                 self.save();
                 self.advance(w, delta);
-                leave(&mut self.a, Leave::Budget.at(self.place.last as usize) as u32);
+                self.leave(Leave::Budget.at(self.place.last as usize) as u32);
             }
             Cold::Leave { jump, word } => {
                 self.a.bind(jump);

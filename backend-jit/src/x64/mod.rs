@@ -21,6 +21,7 @@ mod ends;
 mod flags;
 mod fuse;
 mod group;
+mod homes;
 mod listing;
 mod memory;
 mod region;
@@ -40,6 +41,7 @@ use emu_core::width::Width::{self, W8, W16, W32, W64};
 use ends::Routines;
 use flags::{Recipe, State};
 use group::Group;
+use homes::Homes;
 use listing::Marks;
 use memory::{Kind, RegionSlots, Try};
 use region::{Exits, Later, Piece, Version};
@@ -157,6 +159,7 @@ struct Compiler<'a> {
     lives: &'a [u32],
     routines: Routines,
     host_has: HostHas,
+    homes: Homes,
     /// Flags live after the current micro-op.
     live: u32,
     // Where the flags are: see `flags::State`.
@@ -521,7 +524,9 @@ impl Translator for X64 {
         let start = Instant::now();
         let at = self.buffer.here().next_multiple_of(16);
         let pad = vec![0xcc; at - self.buffer.here()];
-        let pieces = Piece::all(parts);
+        let mut pieces = Piece::all(parts);
+        let homes = Homes::of(&pieces);
+        pieces.iter_mut().for_each(|p| p.rename(&homes));
         let mut c = Compiler {
             a: Asm { origin: self.buffer.base() + at as u64, code: Vec::with_capacity(1024) },
             pieces: &pieces,
@@ -533,6 +538,7 @@ impl Translator for X64 {
             lives: &pieces[0].lives,
             routines: self.routines,
             host_has: self.host_has,
+            homes,
             live: 0,
             host: false,
             memory: true,

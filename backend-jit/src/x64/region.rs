@@ -7,8 +7,9 @@
 //! Between blocks of a region flags are in memory, or known by a recipe. What a block may take for
 //! granted is part of what it is compiled for: a block may be there in several versions.
 
-use super::asm::{Rm, cc};
+use super::asm::{RCX, Rm, cc};
 use super::flags::{Recipe, State};
+use super::homes::Homes;
 use super::{Cold, Compiler, RIP, Site, liveness, x87};
 use crate::enter::BUDGET;
 use emu_core::cpu::{Reg, mode};
@@ -59,6 +60,15 @@ impl<'a> Piece<'a> {
     }
 }
 
+impl Piece<'_> {
+    /// Its micro-ops with the names of `homes`.
+    pub fn rename(&mut self, homes: &Homes) {
+        if !homes.none() {
+            self.block.to_mut().uops.iter_mut().for_each(|u| *u = homes.renamed(u));
+        }
+    }
+}
+
 /// `u` where RIP is less by `delta` than it should be. `None`: there is no such form.
 pub(super) fn based(u: &Uop, delta: i64) -> Option<Uop> {
     let mut v = *u;
@@ -90,6 +100,7 @@ pub(super) struct Version {
 impl Compiler<'_> {
     /// Compiles the region.
     pub(super) fn run(&mut self) {
+        self.exchange(RCX);
         self.version(0, None, false);
         let mut done = 0;
         loop {
@@ -201,6 +212,7 @@ impl Compiler<'_> {
     fn way_out(&mut self, w: Width, delta: i64, taken: bool) {
         self.save();
         self.advance(w, delta);
+        self.exchange(RCX);
         self.charge_or_leave();
         let why = if taken { Leave::LinkTaken } else { Leave::LinkFall };
         let word = why.at(self.place.last as usize) as u32;

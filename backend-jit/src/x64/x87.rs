@@ -426,7 +426,7 @@ impl Compiler<'_> {
             Some(&next) if r.insn + 1 < self.block.insns.len() => {
                 self.save();
                 self.move_rip(1);
-                super::ends::leave(&mut self.a, Leave::Next.at(next as usize) as u32);
+                self.leave(Leave::Next.at(next as usize) as u32);
             }
             _ => {
                 self.restore(end);
