@@ -49,6 +49,7 @@ pub fn unpack(v: u64) -> Flags {
 pub fn enter(cpu: &mut Cpu, entry: u64) -> u64 {
     cpu.native.flags = pack(cpu.flags);
     cpu.native.ram = cpu.mem.ram.address();
+    cpu.native.pending = cpu.mem.platform.request_flag().as_ptr() as u64;
     cpu.native.left = 0;
     sync(cpu);
     cpu.mxcsr &= MXCSR_MASK;

@@ -37,6 +37,9 @@ pub struct Native {
     pub left: u64,
     /// Number of what fetches are translated to; see [`Tlb::epoch`](crate::mem::tlb::Tlb::epoch).
     pub epoch: u64,
+    /// Address of a byte that is 0 when no interrupt is requested; see
+    /// [`Platform::request_flag`](crate::platform::Platform::request_flag).
+    pub pending: u64,
     /// Address of the table of [`Targets`] that indirect jumps look into.
     pub table: u64,
     /// What of the guest's state is in host registers only (owned by the generator, 0 whenever it

@@ -1,6 +1,8 @@
 //! What a virtual CPU sees of the machine around it: memory-mapped and port I/O, its local APIC,
 //! and interrupt requests. The PC implements it (crate `machine`); tests implement small ones.
 
+use std::sync::atomic::AtomicBool;
+
 /// The machine as one CPU sees it. Addresses are guest-physical; `size` is 1, 2, 4 or 8 bytes;
 /// values are zero-extended. What nobody answers reads as all ones and ignores writes.
 pub trait Platform: Send + Sync {
@@ -25,6 +27,12 @@ pub trait Platform: Send + Sync {
     fn set_tpr(&self, value: u8);
     /// Whether a maskable interrupt is requested now.
     fn interrupt_pending(&self) -> bool;
+    /// A place to look at before [`interrupt_pending`](Self::interrupt_pending) is asked: while it
+    /// is false none is requested. It stays as long as the machine does.
+    fn request_flag(&self) -> &AtomicBool {
+        static ASK: AtomicBool = AtomicBool::new(true);
+        &ASK
+    }
     /// Acknowledges the interrupt and gives its vector; `None` when the request went away.
     fn acknowledge(&self) -> Option<u8>;
     /// Whether there is an NMI to take.

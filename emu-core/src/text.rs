@@ -574,7 +574,7 @@ fn integer(text: &str) -> Parse<i64> {
 mod tests {
     use super::*;
 
-    static DIV: HelperDef = HelperDef { name: "div", call: |_, _| Ok(()) };
+    static DIV: HelperDef = HelperDef::new("div", |_, _| Ok(()));
 
     fn read(text: &str) -> Result<Block, ParseError> {
         parse(text, &[&[&DIV]])

@@ -710,9 +710,42 @@ pub struct HelperDef {
     pub name: &'static str,
     /// The function.
     pub call: HelperFn,
+    /// Which of those it is that a generator may have host code for.
+    pub quick: Option<Quick>,
+}
+
+/// Helpers that a code generator may know: those of x86 that are run often. What they mean is told
+/// by the helper alone; the names are the manual's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub enum Quick {
+    Div,
+    Movs,
+    Stos,
+    Lods,
+    CompareExchangeWide,
+    Cli,
+    Sti,
+    SetDf,
+    Pushf,
+    ReadSeg,
+    Swapgs,
+    ReadBase,
+    WriteBase,
+    MovFromCr,
 }
 
 impl HelperDef {
+    /// A helper that generators know nothing of.
+    pub const fn new(name: &'static str, call: HelperFn) -> HelperDef {
+        HelperDef { name, call, quick: None }
+    }
+
+    /// The same, as one that they may know.
+    pub const fn quick(self, quick: Quick) -> HelperDef {
+        HelperDef { quick: Some(quick), ..self }
+    }
+
     /// Of the helpers of the x87, whose names tell so: the guest's opcode as FOP shows it and the
     /// segment of the memory operand, which are the low bytes of the immediate.
     pub fn x87(&self, imm: i64) -> Option<(u16, Seg)> {

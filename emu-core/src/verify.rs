@@ -226,7 +226,7 @@ mod tests {
     use crate::text::parse;
     use crate::uop::HelperDef;
 
-    static READ: HelperDef = HelperDef { name: "read", call: |_, _| Ok(()) };
+    static READ: HelperDef = HelperDef::new("read", |_, _| Ok(()));
 
     fn check(text: &str) -> Result<(), VerifyError> {
         verify(&parse(text, &[&[&READ]]).unwrap())

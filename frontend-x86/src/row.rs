@@ -70,12 +70,13 @@ macro_rules! rows {
     };
 }
 
-/// Writes a family's helpers: `NAME = "name" function;`, as statics and as the list `HELPERS`.
+/// Writes a family's helpers: `NAME = "name" function;`, or `NAME = "name" function, Quick;`, as statics and as the list `HELPERS`.
 #[macro_export]
 macro_rules! helpers {
-    ($($n:ident = $name:literal $f:path;)*) => {
+    ($($n:ident = $name:literal $f:path $(, $quick:ident)?;)*) => {
         $(static $n: emu_core::uop::HelperDef =
-            emu_core::uop::HelperDef { name: $name, call: $f };)*
+            emu_core::uop::HelperDef::new($name, $f)
+                $(.quick(emu_core::uop::Quick::$quick))?;)*
         /// The family's helpers.
         pub static HELPERS: &[&emu_core::uop::HelperDef] = &[$(&$n,)*];
     };

@@ -192,7 +192,7 @@ pub fn audit(cpu: &mut Cpu) {
 
 /// Counts an instruction: `imm` has the counter's index, and from bit 32 on the distance of the
 /// instruction from the block's start.
-pub static COUNT: HelperDef = HelperDef { name: "count", call: count };
+pub static COUNT: HelperDef = HelperDef::new("count", count);
 
 fn count(cpu: &mut Cpu, x: Args) -> Guest<()> {
     let n = x.imm as u32 as usize;

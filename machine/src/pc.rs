@@ -486,6 +486,10 @@ impl Platform for Board {
         self.pending.load(Relaxed)
     }
 
+    fn request_flag(&self) -> &AtomicBool {
+        &self.pending
+    }
+
     fn acknowledge(&self) -> Option<u8> {
         self.with(|c, _| {
             let vector = c.lapic.acknowledge().or_else(|| {

@@ -43,7 +43,7 @@ fn the_demo_is_the_same_on_both() {
 /// Code is dropped, a segment of the buffer at a time, and made anew.
 #[test]
 fn the_demo_is_the_same_in_a_small_code_buffer() {
-    let native = demo_in_step(|| Box::new(X64::new(80 << 10).unwrap()), 1);
+    let native = demo_in_step(|| Box::new(X64::new(48 << 10).unwrap()), 1);
     assert!(native.evictions > 2, "{native:?}");
     // All at once.
     let native = demo_in_step(|| Box::new(X64::new(40 << 10).unwrap()), 3);

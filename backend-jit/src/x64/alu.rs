@@ -60,7 +60,13 @@ impl Compiler<'_> {
             }
             Op::Insh => {
                 self.a.mov(W64, RCX, rm(u.a));
-                self.value(RDX, W64, u.b);
+                match u.b {
+                    // What was stored is this byte: a wider load would wait for it.
+                    Src::Reg(r) if matches!(loc(r), Loc::Slot(_)) => {
+                        self.a.op0f(W32, 0xb6, RDX, rm(r));
+                    }
+                    b => self.value(RDX, W8, b),
+                }
                 // mov ch, dl
                 self.a.bytes(&[0x88, 0xd5]);
                 self.put(u.d, w, RCX);
@@ -207,17 +213,7 @@ impl Compiler<'_> {
                 true
             }
             Op::Getfl => {
-                self.save();
-                self.host = false;
-                self.a.mov(W32, RCX, self.flags_word());
-                self.a.mov(W32, RDX, Rm::R(RCX));
-                self.a.ext(W32, 0xc1, 5, Rm::R(RCX));
-                self.a.byte(8);
-                self.a.alu_imm(W32, 4, Rm::R(RCX), 0xd5);
-                self.a.alu_imm(W32, 4, Rm::R(RDX), 1);
-                self.a.ext(W32, 0xc1, 4, Rm::R(RDX));
-                self.a.byte(11);
-                self.a.op(W32, 0x0b, RCX, Rm::R(RDX));
+                self.flags_value();
                 self.put(u.d, w, RCX);
                 true
             }
@@ -261,6 +257,7 @@ impl Compiler<'_> {
                 self.put(u.d, w, RCX);
                 true
             }
+            Op::Tzcnt | Op::Lzcnt | Op::Blsr | Op::Blsmsk | Op::Blsi | Op::Bzhi => self.bits(u),
             Op::Pdep | Op::Pext if self.host_has.bmi2 => {
                 self.a.mov(W64, RCX, rm(u.a));
                 self.value(RDX, wide, u.b);
@@ -274,6 +271,21 @@ impl Compiler<'_> {
             }
             _ => false,
         }
+    }
+
+    /// The arithmetic flags in RCX, as PUSHF has them.
+    pub(super) fn flags_value(&mut self) {
+        self.save();
+        self.host = false;
+        self.a.mov(W32, RCX, self.flags_word());
+        self.a.mov(W32, RDX, Rm::R(RCX));
+        self.a.ext(W32, 0xc1, 5, Rm::R(RCX));
+        self.a.byte(8);
+        self.a.alu_imm(W32, 4, Rm::R(RCX), 0xd5);
+        self.a.alu_imm(W32, 4, Rm::R(RDX), 1);
+        self.a.ext(W32, 0xc1, 4, Rm::R(RDX));
+        self.a.byte(11);
+        self.a.op(W32, 0x0b, RCX, Rm::R(RDX));
     }
 
     fn extend(&mut self, u: &Uop, to: Width, opcode: u8, byte: bool) {

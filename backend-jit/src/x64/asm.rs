@@ -35,10 +35,13 @@ pub struct Code {
 
 /// Conditions, as in the low four bits of opcodes.
 pub mod cc {
+    pub const AE: u8 = 3;
     pub const E: u8 = 4;
     pub const NE: u8 = 5;
+    pub const BE: u8 = 6;
     pub const A: u8 = 7;
     pub const S: u8 = 8;
+    pub const LE: u8 = 14;
 }
 
 /// Code under construction.

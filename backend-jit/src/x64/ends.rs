@@ -34,13 +34,15 @@ pub(super) struct Routines {
     indirect: u64,
     /// By read or write and the place of the bytes in [`SIZES`].
     pub(super) fill: [[u64; SIZES.len()]; 2],
+    /// By read or write.
+    pub(super) fill_fixed: [u64; 2],
 }
 
 impl Routines {
     /// Their addresses and names, for listings.
     pub(super) fn names(&self) -> impl Iterator<Item = (u64, &'static str)> {
         let &Routines { load, load_rmw, store, call, call_kept, vectors, .. } = self;
-        let &Routines { rcp, rsqrt, indirect, fill, .. } = self;
+        let &Routines { rcp, rsqrt, indirect, fill, fill_fixed, .. } = self;
         let others = [
             (load, "load"),
             (load_rmw, "load_rmw"),
@@ -52,7 +54,8 @@ impl Routines {
             (rsqrt, "rsqrt"),
             (indirect, "indirect"),
         ];
-        others.into_iter().chain(fill.into_iter().flatten().map(|a| (a, "fill")))
+        let fills = fill.into_iter().flatten().map(|a| (a, "fill"));
+        others.into_iter().chain(fills).chain(fill_fixed.map(|a| (a, "fill_fixed")))
     }
 }
 
@@ -135,11 +138,13 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
             *to = at(&mut |a| fill_routine(a, write != 0, *n as i64));
         }
     }
+    let fill_fixed = [false, true].map(|write| at(&mut |a| fill_fixed_routine(a, write)));
     let [rcp, rsqrt] = [false, true].map(|root| {
         let constants = at(&mut |a| vector::approximate::constants(a, root));
         at(&mut |a| vector::approximate::routine(a, root, constants))
     });
-    Routines { load, load_rmw, store, call, call_kept, vectors, rcp, rsqrt, indirect, fill }
+    let rest = Routines { load, load_rmw, store, call, call_kept, vectors, ..Routines::default() };
+    Routines { rcp, rsqrt, indirect, fill, fill_fixed, ..rest }
 }
 
 /// Address of the level-1 entry for the linear address in EAX, in RCX.
@@ -178,6 +183,29 @@ fn fill_routine(a: &mut Asm, write: bool, n: i64) {
     a.ret();
     a.bind(across);
     a.bind(unknown);
+    a.alu_imm(W64, 0, Rm::M(RSP, 0), 5);
+    a.ret();
+}
+
+/// Fills slot number ECX / 8, which is for the page that is RDX from RIP or 0; the slot knows the
+/// latter by what is in RAX for RIP. Returns behind the jump that follows the call if it cannot.
+fn fill_fixed_routine(a: &mut Asm, write: bool) {
+    let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
+    let (page, host) = (Rm::X(RBP, RCX, 0, PAGES), Rm::X(RBP, RCX, 1, PLACES));
+    const _: () = assert!(offset_of!(SlotPlace, host) == 0);
+    a.push(RAX);
+    a.op(W64, 0x03, RAX, Rm::R(RDX));
+    entry(a, RDX);
+    a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
+    let unknown = a.jcc(cc::NE);
+    a.op(W64, 0x03, RAX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
+    a.op(W64, 0x03, RAX, Rm::M(RBP, NATIVE_RAM));
+    a.store(W64, host, RAX);
+    a.pop(RAX);
+    a.store(W64, page, RAX);
+    a.ret();
+    a.bind(unknown);
+    a.pop(RAX);
     a.alu_imm(W64, 0, Rm::M(RSP, 0), 5);
     a.ret();
 }
@@ -503,7 +531,7 @@ impl Compiler<'_> {
             Cold::Access { miss, resume, kind, packed, u } => {
                 self.missed(miss);
                 self.save();
-                self.address(&u.mem);
+                self.linear(&u.mem);
                 self.move_rip(1);
                 if kind == Kind::Store {
                     self.value(RCX, W64, u.b);
@@ -530,6 +558,9 @@ impl Compiler<'_> {
                 self.set_state(State::MEMORY);
                 self.restore(end);
                 self.resume(resume);
+            }
+            Cold::Quick { misses, resume, record, u } => {
+                self.quick_missed(&misses, resume, record, &u, end);
             }
             Cold::Vector(m) => self.vector_miss(&m),
             Cold::X87(rare) => self.x87_rare(&rare, end),

@@ -44,7 +44,7 @@ pub(super) struct Recipe {
 }
 
 impl Recipe {
-    fn reads(&self, r: Reg) -> bool {
+    pub fn reads(&self, r: Reg) -> bool {
         self.a == r || self.b == Src::Reg(r)
     }
 

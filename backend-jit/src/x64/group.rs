@@ -67,13 +67,14 @@ fn access(u: &Uop) -> Option<(&Mem, i64, bool)> {
     };
     let m = &u.mem;
     let plain = m.index == Reg::ZERO && m.seg == Reg::ZERO && m.addr == W64;
-    let base = m.base == Reg::RIP || m.base.ix() < 16;
+    let base = m.base == Reg::RIP || m.base == Reg::ZERO || m.base.ix() < 16;
     (plain && base).then_some((m, bytes, write))
 }
 
 /// How `u` moves register `base`: by nothing, by a constant, or (`None`) otherwise.
 fn moves(u: &Uop, base: Reg) -> Option<i64> {
     let by = match (u.op, u.b) {
+        _ if base == Reg::ZERO => return Some(0),
         (Op::V | Op::Vld | Op::Vst | Op::Vset | Op::Vzero, _) => return Some(0),
         _ if u.d != base || u.op.row().form == Form::Store => return Some(0),
         (Op::Add, Src::Imm(by)) if u.a == base => by,
@@ -99,7 +100,8 @@ impl Compiler<'_> {
     /// The group that begins with micro-op `n`.
     fn extent(&self, n: usize) -> Option<Extent> {
         let uops = &self.block.uops;
-        let base = access(uops.get(n)?)?.0.base;
+        let first = access(uops.get(n)?)?.0;
+        let (base, fixed) = (first.base, self.fixed(first));
         let mut at = 0;
         let mut all = Extent { end: n, count: 0, min: i64::MAX, max: i64::MIN, write: false };
         // With a vector access in it, an instruction belongs to it as a whole: its temporaries do
@@ -117,7 +119,11 @@ impl Compiler<'_> {
                 let (min, max) = (open.min.min(low), open.max.max(low + bytes));
                 // Returns have a form of their own, and so have operands of helpers.
                 let own = |u: &Uop| u.checks_rip() || u.op == Op::Helper;
-                if max - min > SPAN || uops.get(i + 1).is_some_and(own) {
+                let far = match fixed {
+                    Some(f) => f.moved(first.disp, m.disp).is_none_or(|f| !f.holds(bytes)),
+                    None => max - min > SPAN,
+                };
+                if far || uops.get(i + 1).is_some_and(own) {
                     break;
                 }
                 let (count, write) = (open.count + 1, open.write | write);
@@ -154,6 +160,13 @@ impl Compiler<'_> {
         let still = uops[n..e.end].iter().all(|u| moves(u, mem.base) == Some(0));
         let Ok(min) = i32::try_from(e.min) else { return };
         self.settle();
+        if let Some(f) = self.fixed(&mem) {
+            let (slot, miss) = self.check_fixed(f, e.write);
+            let flags = self.state();
+            let (start, end) = (n, e.end);
+            self.group = Some(Group { slot, start, end, miss, flags, still, aligned: None });
+            return;
+        }
         let (start, slot) = (self.a.here(), self.slots.slot(&mem, e.write));
         let span = e.max - e.min;
         let base = self.get(mem.base, W64, RAX);
@@ -162,7 +175,7 @@ impl Compiler<'_> {
         self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - span);
         let miss = self.a.jcc(cc::A);
         let bytes = (span as u64).next_power_of_two();
-        self.tries.push(Try { miss, start, slot, write: e.write, n: bytes });
+        self.tries.push(Try { miss, start, slot, write: e.write, n: bytes, fixed: None });
         let flags = self.state();
         self.group = Some(Group { slot, start: n, end: e.end, miss, flags, still, aligned: None });
     }

@@ -9,6 +9,10 @@
 //! TLB, fills the slot, and the check is made again; where level 1 misses too, or the access
 //! crosses pages, the slow path does the access.
 //!
+//! An operand by RIP, or at an absolute address, is always in the same page as long as RIP is what
+//! it was. Each such page of a region has a slot that holds RIP (or 0) in place of an address: if
+//! it is the same, there is nothing else to check.
+//!
 //! The check destroys the host's flags: they are in memory then, where a fault wants them too.
 
 use super::alu::rm;
@@ -62,8 +66,8 @@ const COMMON: usize = 6;
 
 /// Which slots the accesses of a region have.
 pub(super) struct RegionSlots {
-    /// By base register or segment base; writes or not.
-    own: Vec<(Reg, bool, Slot)>,
+    /// By base register or segment base, with the page where it is known; writes or not.
+    own: Vec<((Reg, i64), bool, Slot)>,
     /// The first slot of the set.
     first: usize,
     /// How many the regions before it have taken.
@@ -90,16 +94,26 @@ impl RegionSlots {
             by if by == Seg::Fs.base() => 1,
             by if by == Seg::Gs.base() => 2,
             _ => {
-                let known = |own: &&(Reg, bool, Slot)| (own.0, own.1) == (by, write);
-                if let Some(own) = self.own.iter().find(known) {
-                    return own.2;
-                }
-                let slot = Slot(self.first + COMMON + self.taken() % (SLOTS - COMMON));
-                self.own.push((by, write, slot));
-                return slot;
+                // Of tables at absolute addresses, each has its own.
+                let page = if by == Reg::ZERO { i64::from(m.disp) & !4095 | 1 } else { 0 };
+                return self.own((by, page), write);
             }
         };
         Slot(self.first + 2 * common + usize::from(write))
+    }
+
+    /// The slot of a fixed page.
+    pub fn fixed(&mut self, f: Fixed, write: bool) -> Slot {
+        self.own((f.by, f.page), write)
+    }
+
+    fn own(&mut self, by: (Reg, i64), write: bool) -> Slot {
+        if let Some(own) = self.own.iter().find(|own| (own.0, own.1) == (by, write)) {
+            return own.2;
+        }
+        let slot = Slot(self.first + COMMON + self.taken() % (SLOTS - COMMON));
+        self.own.push((by, write, slot));
+        slot
     }
 }
 
@@ -122,6 +136,36 @@ pub(super) struct Try {
     pub write: bool,
     /// Bytes of the access.
     pub n: u64,
+    pub fixed: Option<Fixed>,
+}
+
+/// An operand in a page that only RIP can change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fixed {
+    /// RIP, or none.
+    by: Reg,
+    /// The page, from there.
+    page: i64,
+    /// The operand's first byte in it.
+    offset: i32,
+}
+
+impl Fixed {
+    /// Whether `n` bytes at this operand are in the page.
+    pub fn holds(self, n: i64) -> bool {
+        i64::from(self.offset) + n <= 4096
+    }
+
+    /// Where the operand of displacement `to` is in the page, if it is, where this one's is `from`.
+    pub fn moved(self, from: i32, to: i32) -> Option<Fixed> {
+        let offset = self.offset.checked_add(to.checked_sub(from)?)?;
+        (0..4096).contains(&offset).then_some(Fixed { offset, ..self })
+    }
+
+    /// Whether the operand is aligned at `n` bytes, a power of two.
+    pub fn aligned(self, n: u8) -> bool {
+        self.offset & (i32::from(n) - 1) == 0
+    }
 }
 
 impl Compiler<'_> {
@@ -158,51 +202,111 @@ impl Compiler<'_> {
     }
 
     /// The linear address of `m` in RAX.
-    pub(super) fn address(&mut self, m: &Mem) {
-        self.tried = (self.a.here(), *m);
-        if self.group.is_some() {
-            return;
-        }
+    pub(super) fn linear(&mut self, m: &Mem) {
         self.sum(m, RAX);
         if m.seg != Reg::ZERO {
             self.a.op(W64, 0x03, RAX, rm(m.seg));
         }
     }
 
-    /// Checks the access of `n` bytes at the address that [`address`](Self::address) has left in
-    /// RAX; gives where its bytes are, and the jump that is taken when it misses. What is bound to
+    /// Begins an access at `m`.
+    pub(super) fn address(&mut self, m: &Mem) {
+        self.tried = (self.a.here(), *m);
+        if self.group.is_none() && self.fixed(m).is_none() {
+            self.linear(m);
+        }
+    }
+
+    /// `m` as an operand in a fixed page.
+    pub(super) fn fixed(&self, m: &Mem) -> Option<Fixed> {
+        let plain = m.index == Reg::ZERO && m.seg == Reg::ZERO;
+        // RIP is that of the region's head.
+        let within = match (m.base, m.addr) {
+            (Reg::RIP, W64) => (self.pieces[0].place.off & 4095) as i64,
+            (Reg::ZERO, W32 | W64) => 0,
+            _ => return None,
+        };
+        let disp = if m.addr == W64 { i64::from(m.disp) } else { i64::from(m.disp as u32) };
+        let at = within + disp;
+        let (page, offset) = ((at & !4095) - within, (at & 4095) as i32);
+        plain.then_some(Fixed { by: m.base, page, offset })
+    }
+
+    /// Whether the slot of a fixed page is the one for now; gives the jump that is taken if not.
+    pub(super) fn check_fixed(&mut self, f: Fixed, write: bool) -> (Slot, usize) {
+        let (start, slot) = (self.a.here(), self.slots.fixed(f, write));
+        if f.by == Reg::ZERO {
+            self.a.alu_imm(W64, 7, slot.page(), 0);
+        } else {
+            self.a.mov(W64, RAX, rm(f.by));
+            self.a.op(W64, 0x3b, RAX, slot.page());
+        }
+        let miss = self.a.jcc(cc::NE);
+        self.tries.push(Try { miss, start, slot, write, n: 0, fixed: Some(f) });
+        (slot, miss)
+    }
+
+    /// Checks the access of `n` bytes that [`address`](Self::address) has begun; gives where its bytes are, and the jump that is taken when it misses. What is bound to
     /// that jump out of line does not find the address in RAX.
     pub(super) fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
         let (start, m) = self.tried;
+        let (fixed, write) = (self.fixed(&m), kind != Kind::Load);
         if let Some(slot) = self.group.as_ref().map(|g| g.slot) {
+            if let Some(f) = fixed {
+                self.a.mov(W64, RDX, slot.host());
+                return (Rm::M(RDX, f.offset), 0);
+            }
             let base = self.get(m.base, W64, RAX);
             self.a.mov(W64, RDX, slot.addend());
             return (Rm::X(RDX, base, 0, m.disp), 0);
         }
-        let write = kind != Kind::Load;
+        if let Some(f) = fixed {
+            if f.holds(n as i64) {
+                let (slot, miss) = self.check_fixed(f, write);
+                self.a.mov(W64, RDX, slot.host());
+                return (Rm::M(RDX, f.offset), miss);
+            }
+            self.linear(&m);
+        }
         let slot = self.slots.slot(&m, write);
         self.a.op(W64, 0x2b, RAX, slot.page());
         self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - n as i64);
         let miss = self.a.jcc(cc::A);
         self.a.mov(W64, RDX, slot.host());
-        self.tries.push(Try { miss, start, slot, write, n });
+        self.tries.push(Try { miss, start, slot, write, n, fixed: None });
         (Rm::X(RDX, RAX, 0, 0), miss)
     }
 
     /// Binds the jump of a miss: what it leads to is what follows, once the slot has been filled in
     /// vain.
     pub(super) fn missed(&mut self, miss: usize) {
+        self.fill(miss);
+        self.x87_store_note();
+    }
+
+    /// The same, before anything is called.
+    pub(super) fn fill(&mut self, miss: usize) {
         self.a.bind(miss);
         if let Ok(n) = self.tries.binary_search_by_key(&miss, |t| t.miss) {
             let t = self.tries[n];
             self.a.imm(RCX, (t.slot.0 * 8) as u64);
-            let size = SIZES.iter().position(|n| *n >= t.n).unwrap_or(SIZES.len() - 1);
-            let fill = self.routines.fill[usize::from(t.write)][size];
+            let fill = match t.fixed {
+                Some(f) => {
+                    if f.by == Reg::ZERO {
+                        self.a.imm(RAX, 0);
+                    }
+                    self.a.imm(RDX, f.page as u64);
+                    self.routines.fill_fixed[usize::from(t.write)]
+                }
+                None => {
+                    let size = SIZES.iter().position(|n| *n >= t.n).unwrap_or(SIZES.len() - 1);
+                    self.routines.fill[usize::from(t.write)][size]
+                }
+            };
             self.a.call_near(fill);
             let again = self.a.jmp();
             self.a.bind_to(again, t.start);
         }
-        self.x87_store_note();
     }
 
     fn cold(&mut self, u: &Uop, kind: Kind, miss: usize) {

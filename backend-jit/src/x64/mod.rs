@@ -17,6 +17,7 @@
 
 mod alu;
 mod asm;
+mod bits;
 mod ends;
 mod flags;
 mod fuse;
@@ -24,6 +25,7 @@ mod group;
 mod homes;
 mod listing;
 mod memory;
+mod quick;
 mod region;
 mod vector;
 mod x87;
@@ -64,6 +66,7 @@ const NATIVE_FLAGS: i32 = native(offset_of!(Native, flags));
 const NATIVE_TLB: i32 = native(offset_of!(Native, tlb));
 const NATIVE_RAM: i32 = native(offset_of!(Native, ram));
 const NATIVE_LEFT: i32 = native(offset_of!(Native, left));
+const NATIVE_PENDING: i32 = native(offset_of!(Native, pending));
 const NATIVE_LIVE: i32 = native(offset_of!(Native, live));
 const NATIVE_VECTORS: i32 = native(offset_of!(Native, vectors));
 /// Guest vector registers.
@@ -97,6 +100,8 @@ enum Cold {
     Access { miss: usize, resume: usize, kind: Kind, packed: u32, u: Uop },
     /// A micro-op whose quick form does not apply.
     Call { miss: usize, resume: usize, record: u32, u: Uop },
+    /// A helper whose usual case does not hold.
+    Quick { misses: quick::Misses, resume: usize, record: u32, u: Uop },
     /// A vector access that misses.
     Vector(vector::Miss),
     /// An x87 instruction that the host cannot execute now.
@@ -136,7 +141,9 @@ impl Site {
 #[derive(Clone, Copy, Debug)]
 struct HostHas {
     crc32: bool,
+    bmi1: bool,
     bmi2: bool,
+    lzcnt: bool,
     /// See [`vector::table::features`].
     vector: u8,
 }
@@ -239,6 +246,7 @@ impl Compiler<'_> {
             _ if u.op.row().effect == Effect::End => self.end(u),
             _ if u.op.row().eval.is_some() && self.pure(u) => {}
             _ if self.vector(u) => {}
+            Op::Helper if self.quick(u) => {}
             _ => self.call(u),
         }
     }
@@ -420,7 +428,9 @@ impl X64 {
         }
         let host_has = HostHas {
             crc32: std::arch::is_x86_feature_detected!("sse4.2"),
+            bmi1: std::arch::is_x86_feature_detected!("bmi1"),
             bmi2: std::arch::is_x86_feature_detected!("bmi2"),
+            lzcnt: std::arch::is_x86_feature_detected!("lzcnt"),
             vector: vector::table::features(),
         };
         let empty = buffer.here();

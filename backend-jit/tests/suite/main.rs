@@ -12,5 +12,6 @@ mod toy;
 
 mod blocks;
 mod links;
+mod quick;
 mod vectors;
 mod x87;

@@ -128,6 +128,8 @@ impl Translator for Mock {
     fn kill(&mut self, first: u32) -> Vec<u32> {
         if let Some(made) = made(self.id, first) {
             made.dead.set(true);
+            // Its records may serve again.
+            BOOKS.with_borrow_mut(|books| books.entries.remove(&(self.id, first)));
         }
         Vec::new()
     }

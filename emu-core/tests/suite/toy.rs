@@ -58,11 +58,11 @@ pub static FRONTEND: Frontend = Frontend {
 };
 
 /// A helper that touches a bit of everything: for random blocks.
-pub static MIX: HelperDef = HelperDef { name: "mix", call: mix };
-static HALT_NOW: HelperDef = HelperDef { name: "halt", call: halt };
-static MAP_PAGE: HelperDef = HelperDef { name: "map_page", call: map_page };
-static STI_NOW: HelperDef = HelperDef { name: "sti", call: sti };
-static TRAP_FLAG: HelperDef = HelperDef { name: "trap_flag", call: trap_flag };
+pub static MIX: HelperDef = HelperDef::new("mix", mix);
+static HALT_NOW: HelperDef = HelperDef::new("halt", halt);
+static MAP_PAGE: HelperDef = HelperDef::new("map_page", map_page);
+static STI_NOW: HelperDef = HelperDef::new("sti", sti);
+static TRAP_FLAG: HelperDef = HelperDef::new("trap_flag", trap_flag);
 
 fn mix(cpu: &mut Cpu, x: Args) -> Guest<()> {
     if x.imm & 7 == 7 {

@@ -52,7 +52,7 @@ rows! {
 }
 
 helpers! {
-    DIVIDE = "div" div;
+    DIVIDE = "div" div, Div;
     BCD = "bcd" adjust;
 }
 

@@ -70,7 +70,7 @@ rows! {
 }
 
 helpers! {
-    CMPXCHG_WIDE = "cmpxchg_wide" compare_exchange_wide;
+    CMPXCHG_WIDE = "cmpxchg_wide" compare_exchange_wide, CompareExchangeWide;
     ENTER = "enter" enter_frames;
 }
 

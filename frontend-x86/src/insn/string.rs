@@ -17,6 +17,7 @@ use crate::{helpers, rows};
 use emu_core::cpu::{Cpu, Reg, Seg, mode};
 use emu_core::fault::Guest;
 use emu_core::flags::rflags::{DF, RF, TF};
+use emu_core::mem::tlb::Access;
 use emu_core::uop::{Args, PureOp, ops};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use iced_x86::OpKind;
@@ -51,9 +52,9 @@ rows! {
 }
 
 helpers! {
-    MOVS = "movs" run_movs;
-    STOS = "stos" run_stos;
-    LODS = "lods" run_lods;
+    MOVS = "movs" run_movs, Movs;
+    STOS = "stos" run_stos, Stos;
+    LODS = "lods" run_lods, Lods;
     CMPS = "cmps" run_cmps;
     SCAS = "scas" run_scas;
     INS = "ins" run_ins;
@@ -198,6 +199,13 @@ impl Step {
         if self.down { va - (n - 1) * self.w.bytes() } else { va }
     }
 
+    /// Lets level 1 of the TLB know the page of the element at `va`, if it may: how many elements
+    /// are stored before a store into code ends the helper must not depend on what it knew before.
+    fn touch(&self, cpu: &mut Cpu, va: u64, access: Access) -> Guest<()> {
+        cpu.check_alignment(va, self.w.bytes())?;
+        cpu.probe(va, self.w.bytes(), access)
+    }
+
     /// RAM offset of `n` elements to read, if the TLB knows it.
     fn readable(&self, cpu: &Cpu, va: u64, n: u64) -> Option<u64> {
         (n > 0).then(|| cpu.tlb.read(self.lowest(va, n), n * self.w.bytes()))?
@@ -291,13 +299,19 @@ fn movs_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
     };
     let n = s.in_page(cpu, s.source, Reg::RSI, from, false, count);
     let n = s.in_page(cpu, Seg::Es, Reg::RDI, to, true, n);
-    let n = match (s.readable(cpu, from, n), s.writable(cpu, to, n)) {
+    let mut places = (s.readable(cpu, from, n), s.writable(cpu, to, n));
+    if places.0.is_none() || places.1.is_none() {
+        s.touch(cpu, from, Access::Read)?;
+        s.touch(cpu, to, Access::Write)?;
+        places = (s.readable(cpu, from, n), s.writable(cpu, to, n));
+    }
+    let n = match places {
         (Some(src), Some(dst)) => {
             cpu.mem.ram.movs(s.w, s.down, dst, src, n);
             cpu.stored(dst, n * s.w.bytes());
             n
         }
-        // The first touch of a page, a device, or what lies across a border.
+        // A device, or what lies across a border.
         _ => {
             let v = cpu.read(from, s.w)?;
             cpu.write(to, s.w, v)?;
@@ -314,7 +328,12 @@ fn stos_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
     let to = s.linear(cpu, Seg::Es, Reg::RDI, true)?;
     let v = cpu.reg(Reg::RAX);
     let n = s.in_page(cpu, Seg::Es, Reg::RDI, to, true, count);
-    let n = match s.writable(cpu, to, n) {
+    let mut place = s.writable(cpu, to, n);
+    if place.is_none() {
+        s.touch(cpu, to, Access::Write)?;
+        place = s.writable(cpu, to, n);
+    }
+    let n = match place {
         Some(dst) => {
             cpu.mem.ram.stos(s.w, dst, n, v);
             cpu.stored(dst, n * s.w.bytes());
@@ -395,7 +414,7 @@ fn ins_step(cpu: &mut Cpu, s: &Step, _count: u64) -> Guest<u64> {
     let to = s.linear(cpu, Seg::Es, Reg::RDI, true)?;
     // The port is read only when the store cannot fault any more.
     cpu.check_alignment(to, s.w.bytes())?;
-    cpu.probe(to, s.w.bytes(), emu_core::mem::tlb::Access::Write)?;
+    cpu.probe(to, s.w.bytes(), Access::Write)?;
     let v = cpu.port_in(cpu.reg(Reg::RDX) as u16, s.w);
     cpu.write(to, s.w, v.into())?;
     s.advance(cpu, Reg::RDI, 1);

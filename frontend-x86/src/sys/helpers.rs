@@ -11,21 +11,21 @@ use super::{control, cpuid, debug, interrupt, msr, segment, transfer, xsave};
 use emu_core::cpu::{Cpu, Reg, Seg};
 use emu_core::fault::{Fault, Guest, vector};
 use emu_core::flags::{Flags, ZF, rflags};
-use emu_core::uop::{Args, HelperDef};
+use emu_core::uop::{Args, HelperDef, Quick};
 use emu_core::width::Width::{W16, W32};
 
 macro_rules! helpers {
-    ($($(#[doc = $doc:literal])+ $name:ident $text:literal |$cpu:ident, $x:ident| $body:expr;)*) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident $text:literal $([$quick:ident])? |$cpu:ident, $x:ident| $body:expr;
+    )*) => {
         $(
             $(#[doc = $doc])+
-            pub static $name: HelperDef = HelperDef {
-                name: $text,
-                call: {
-                    fn call($cpu: &mut Cpu, $x: Args) -> Guest<()> {
-                        $body
-                    }
-                    call
-                },
+            pub static $name: HelperDef = {
+                fn call($cpu: &mut Cpu, $x: Args) -> Guest<()> {
+                    $body
+                }
+                HelperDef::new($text, call)$(.quick(Quick::$quick))?
             };
         )*
 
@@ -97,9 +97,9 @@ helpers! {
     /// POPF: `a` the popped value. RSP is assigned by the row afterwards.
     POPF "popf" |cpu, x| control::popf(cpu, x.w, cpu.reg(x.a));
     /// CLI.
-    CLI "cli" |cpu, _x| control::cli(cpu);
+    CLI "cli" [Cli] |cpu, _x| control::cli(cpu);
     /// STI; `imm` = 1: the next instruction is in the same block, and ends it.
-    STI "sti" |cpu, x| control::sti(cpu, x.imm == 0);
+    STI "sti" [Sti] |cpu, x| control::sti(cpu, x.imm == 0);
     /// STAC (`imm` = 1), CLAC (0).
     SET_AC "set_ac" |cpu, x| control::set_ac(cpu, x.imm != 0);
     /// INVLPG: `a` linear address.
@@ -120,9 +120,9 @@ helpers! {
         Ok(())
     };
     /// SWAPGS.
-    SWAPGS "swapgs" |cpu, _x| segment::swapgs(cpu);
+    SWAPGS "swapgs" [Swapgs] |cpu, _x| segment::swapgs(cpu);
     /// WRFSBASE, WRGSBASE: segment register `imm`, `a` value.
-    WR_BASE "wr_base" |cpu, x| {
+    WR_BASE "wr_base" [WriteBase] |cpu, x| {
         segment::need_fsgsbase(cpu)?;
         let base = super::need_canonical_base(cpu, x.w.zext(cpu.reg(x.a)))?;
         cpu.set_reg(seg(x.imm).base(), base);
@@ -131,7 +131,7 @@ helpers! {
 
     // ---- these only compute ------------------------------------------------------------------------
     /// MOV from control register `imm` to `d`.
-    MOV_FROM_CR "mov_from_cr" |cpu, x| {
+    MOV_FROM_CR "mov_from_cr" [MovFromCr] |cpu, x| {
         let value = control::read_cr(cpu, x.imm as u8)?;
         let w = control::register_width(cpu);
         cpu.write_reg(x.d, w, value);
@@ -159,7 +159,7 @@ helpers! {
         Ok(())
     };
     /// MOV from segment register `imm` to `d`, zero-extended; the row stores it.
-    READ_SEG "read_seg" |cpu, x| {
+    READ_SEG "read_seg" [ReadSeg] |cpu, x| {
         let selector = cpu.segs[seg(x.imm) as usize].selector;
         cpu.set_reg(x.d, selector.into());
         Ok(())
@@ -170,7 +170,7 @@ helpers! {
         segment::store_table(cpu, cpu.reg(x.a), t)
     };
     /// RDFSBASE, RDGSBASE: segment register `imm` to `d`.
-    RD_BASE "rd_base" |cpu, x| {
+    RD_BASE "rd_base" [ReadBase] |cpu, x| {
         segment::need_fsgsbase(cpu)?;
         let base = cpu.base(seg(x.imm));
         cpu.write_reg(x.d, x.w, base);
@@ -217,7 +217,7 @@ helpers! {
         Ok(())
     };
     /// PUSHF: the value into `d`.
-    PUSHF "pushf" |cpu, x| {
+    PUSHF "pushf" [Pushf] |cpu, x| {
         let value = control::pushf(cpu, x.w)?;
         cpu.set_reg(x.d, value);
         Ok(())
@@ -280,7 +280,7 @@ helpers! {
         Ok(())
     };
     /// CLD (`imm` = 0), STD (1).
-    SET_DF "set_df" |cpu, x| {
+    SET_DF "set_df" [SetDf] |cpu, x| {
         cpu.sysflags = cpu.sysflags & !rflags::DF | if x.imm != 0 { rflags::DF } else { 0 };
         Ok(())
     };

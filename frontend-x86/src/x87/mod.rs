@@ -137,7 +137,7 @@ impl Form {
 /// `static NAME: HelperDef` for each line, and the list of all.
 macro_rules! definitions {
     ($($(#[$doc:meta])* $n:ident = $name:literal $f:path;)*) => {
-        $($(#[$doc])* pub static $n: HelperDef = HelperDef { name: $name, call: $f };)*
+        $($(#[$doc])* pub static $n: HelperDef = HelperDef::new($name, $f);)*
         /// The family's helpers.
         pub static HELPERS: &[&HelperDef] = &[$(&$n,)*];
     };

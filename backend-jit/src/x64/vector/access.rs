@@ -51,8 +51,11 @@ impl Compiler<'_> {
     /// The check of an access of `k & 127` bytes at `mem`, which with bit 7 must be aligned.
     pub(super) fn checked(&mut self, kind: Kind, k: u8, mem: &Mem) -> Checked {
         let n = k & 127;
-        let known = self.group.as_mut().is_some_and(|g| k & 128 != 0 && g.aligned(mem.disp, n));
-        let tests = k & 128 != 0 && !known;
+        let must = k & 128 != 0;
+        let known = must
+            && (self.fixed(mem).is_some_and(|f| f.aligned(n))
+                || self.group.as_mut().is_some_and(|g| g.aligned(mem.disp, n)));
+        let tests = must && !known;
         if tests {
             self.settle();
         } else {
@@ -60,8 +63,8 @@ impl Compiler<'_> {
         }
         self.address(mem);
         let odd = tests.then(|| {
-            if self.group.is_some() {
-                self.sum(mem, RAX);
+            if self.group.is_some() || self.fixed(mem).is_some() {
+                self.linear(mem);
             }
             // test al, n - 1
             self.a.bytes(&[0xa8, n - 1]);
