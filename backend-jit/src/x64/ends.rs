@@ -411,7 +411,7 @@ impl Compiler<'_> {
             Op::Jmpi => {
                 self.value(RAX, W64, u.a.into());
                 self.set_rip(u.w, RAX);
-                self.exchange(RCX);
+                self.swap_homes(RCX);
                 self.charge_or_leave();
                 self.indirect();
             }
@@ -483,7 +483,7 @@ impl Compiler<'_> {
     pub(super) fn call_routine(&mut self, u: &Uop) {
         self.save();
         self.move_rip(1);
-        self.exchange(RCX);
+        self.swap_homes(RCX);
         let u = self.homes.renamed(u);
         let u = based(&u, -self.delta()).unwrap_or(u);
         let u = Box::new(u);
@@ -493,7 +493,7 @@ impl Compiler<'_> {
         let cold = self.vector.cold;
         let to = if cold { self.routines.call_kept } else { self.routines.call };
         self.a.call_near(to);
-        self.exchange(RCX);
+        self.swap_homes(RCX);
         self.move_rip(-1);
     }
 
@@ -542,9 +542,9 @@ impl Compiler<'_> {
                     Kind::LoadRmw => self.routines.load_rmw,
                     Kind::Store => self.routines.store,
                 };
-                self.exchange_alone();
+                self.swap_homes_alone();
                 self.a.call_near(to);
-                self.exchange_alone();
+                self.swap_homes_alone();
                 self.move_rip(-1);
                 if kind != Kind::Store {
                     self.take(&u, Rm::R(RAX));

@@ -247,7 +247,7 @@ impl Compiler<'_> {
             self.a.op(W64, 0x8d, rsp, Rm::M(rsp, by));
         }
         self.a.store(W64, Rm::M(RBP, RIP), RAX);
-        self.exchange(RAX);
+        self.swap_homes(RAX);
         self.charge_or_leave();
     }
 

@@ -46,8 +46,8 @@ impl Homes {
         let mut weights = [0; 32];
         let looping = loops(pieces);
         for (p, looping) in pieces.iter().zip(&looping) {
-            // Helpers are called: each time everything is exchanged.
-            if *looping && p.block.uops.iter().any(|u| u.op == Op::Helper) {
+            // Each call exchanges everything.
+            if *looping && p.block.uops.iter().any(called) {
                 return Homes::default();
             }
             for u in p.block.uops.iter() {
@@ -58,7 +58,12 @@ impl Homes {
         if !looping.contains(&true) {
             return Homes::default();
         }
-        let fixed = |n: &usize| [Reg::RAX.ix(), Reg::RSP.ix()].contains(n);
+        // What helpers do names these; and slots know the stack's register.
+        let fixed: &[Reg] = match pieces.iter().any(|p| helped(p)) {
+            true => &[Reg::RSP, Reg::RAX, Reg::RCX, Reg::RDX, Reg::RBX, Reg::RSI, Reg::RDI],
+            false => &[Reg::RSP],
+        };
+        let fixed = |n: &usize| fixed.iter().any(|r| r.ix() == *n);
         let mut pinned: Vec<usize> = (0..PINNED.len()).filter(|n| !fixed(n)).collect();
         let mut others: Vec<usize> = (PINNED.len()..16).collect();
         pinned.sort_by_key(|&n| weights[n]);
@@ -88,6 +93,14 @@ impl Homes {
     }
 }
 
+fn called(u: &Uop) -> bool {
+    u.op == Op::Helper && u.helper.is_none_or(|h| h.quick.is_none() && h.x87(u.imm).is_none())
+}
+
+fn helped(p: &Piece) -> bool {
+    p.block.uops.iter().any(|u| u.op == Op::Helper)
+}
+
 /// Which blocks lead back to themselves within the region.
 fn loops(pieces: &[Piece]) -> Vec<bool> {
     let successors = |p: &Piece| {
@@ -110,7 +123,7 @@ fn loops(pieces: &[Piece]) -> Vec<bool> {
 
 impl Compiler<'_> {
     /// Exchanges the registers, by way of `scratch`. Keeps the flags.
-    pub(super) fn exchange(&mut self, scratch: u8) {
+    pub(super) fn swap_homes(&mut self, scratch: u8) {
         for (host, m) in self.exchanged() {
             self.a.mov(W64, scratch, m);
             self.a.store(W64, m, host);
@@ -119,7 +132,7 @@ impl Compiler<'_> {
     }
 
     /// The same, out of line, with nothing but them.
-    pub(super) fn exchange_alone(&mut self) {
+    pub(super) fn swap_homes_alone(&mut self) {
         for (host, m) in self.exchanged() {
             self.a.op(W64, 0x87, host, m);
         }
@@ -135,7 +148,7 @@ impl Compiler<'_> {
 
     /// Leaves host code with `word`: all else is as it should be.
     pub(super) fn leave(&mut self, word: u32) {
-        self.exchange(RCX);
+        self.swap_homes(RCX);
         super::ends::leave(&mut self.a, word);
     }
 }

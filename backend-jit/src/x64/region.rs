@@ -100,7 +100,7 @@ pub(super) struct Version {
 impl Compiler<'_> {
     /// Compiles the region.
     pub(super) fn run(&mut self) {
-        self.exchange(RCX);
+        self.swap_homes(RCX);
         self.version(0, None, false);
         let mut done = 0;
         loop {
@@ -212,7 +212,7 @@ impl Compiler<'_> {
     fn way_out(&mut self, w: Width, delta: i64, taken: bool) {
         self.save();
         self.advance(w, delta);
-        self.exchange(RCX);
+        self.swap_homes(RCX);
         self.charge_or_leave();
         let why = if taken { Leave::LinkTaken } else { Leave::LinkFall };
         let word = why.at(self.place.last as usize) as u32;
