@@ -398,15 +398,17 @@ impl Compiler<'_> {
         match u.op {
             Op::Goto => self.way(u.w, u.imm, true, true),
             Op::Jcc => {
+                let (end, again) = self.tested;
+                self.redo = (self.host && end == self.a.here()).then_some(again);
                 self.want_host();
-                self.fork(u, u.w, u.k & 15);
+                self.fork(u, u.w, u.k & 15, true);
             }
             Op::Jrnz => {
                 self.keep();
                 let a = self.get(u.a, W64, RCX);
                 self.a.op(u.w, 0x85, a, Rm::R(a));
                 self.host = false;
-                self.fork(u, Width::from_index(u.k), cc::NE);
+                self.fork(u, Width::from_index(u.k), cc::NE, true);
             }
             Op::Jmpi => {
                 self.value(RAX, W64, u.a.into());
@@ -433,9 +435,9 @@ impl Compiler<'_> {
 
     /// The two ways of a conditional end, on the host's condition `c`. In line is a loop's way
     /// back, and where the other one goes on.
-    fn fork(&mut self, u: &Uop, w: Width, c: u8) {
+    pub(super) fn fork(&mut self, u: &Uop, w: Width, c: u8, last: bool) {
         let (taken, fall) = (u.imm, i64::from(u.fall));
-        let state = self.state();
+        let (state, redo, owed) = (self.state(), self.redo, self.owed);
         if self.loops(w, taken) {
             let jump = self.a.jcc(c ^ 1);
             self.way(w, taken, true, false);
@@ -444,9 +446,10 @@ impl Compiler<'_> {
         } else {
             let jump = self.a.jcc(c);
             self.settled = state;
-            self.later(Cold::Way { jump, w, delta: taken, taken: true });
+            self.later(Cold::Way { jump, w, delta: taken, taken: true, redo, owed });
         }
-        self.way(w, fall, false, true);
+        (self.redo, self.owed) = (redo, owed);
+        self.way(w, fall, false, last);
     }
 
     /// To the block at RIP by way of the tables of indirect targets.
@@ -564,9 +567,11 @@ impl Compiler<'_> {
             }
             Cold::Vector(m) => self.vector_miss(&m),
             Cold::X87(rare) => self.x87_rare(&rare, end),
-            Cold::Replay { miss, resume, from, count } => {
+            Cold::Replay { miss, resume, from, count, spared } => {
                 self.missed(miss);
+                self.spared = spared;
                 self.replayed(from, count);
+                self.spared = None;
                 if live {
                     self.vectors();
                 }
@@ -585,14 +590,32 @@ impl Compiler<'_> {
                 let (jump, to) = (self.a.jmp(), self.routines.indirect);
                 self.a.bind_far(jump, to);
             }
-            Cold::Way { jump, w, delta, taken } => {
+            Cold::Way { jump, w, delta, taken, redo, owed } => {
                 self.a.bind(jump);
+                (self.redo, self.owed) = (redo, owed);
                 self.vector = vector::State::entry(live);
                 self.way(w, delta, taken, true);
+                self.owed = None;
             }
-            Cold::Stop { jump, w, delta } => {
+            Cold::Stop { jump, w, delta, redo, owed } => {
                 self.a.bind(jump);
+                if let Some(redo) = redo.filter(|_| !self.memory && self.recipe.is_none()) {
+                    self.a.bytes(redo.bytes());
+                    self.host = true;
+                }
                 self.save();
+                if let Some(o) = owed {
+                    // Before this block it may have been used up already.
+                    let n = self.block.insns.len() as i64;
+                    self.a.alu_imm(W64, 0, Rm::R(BUDGET), n);
+                    let late = self.a.jcc(cc::NS);
+                    self.select(o.piece);
+                    self.advance(o.w, o.delta);
+                    self.leave(Leave::Budget.at(self.place.last as usize) as u32);
+                    self.a.bind(late);
+                    self.select(piece);
+                    self.a.alu_imm(W64, 5, Rm::R(BUDGET), n);
+                }
                 self.advance(w, delta);
                 self.leave(Leave::Budget.at(self.place.last as usize) as u32);
             }

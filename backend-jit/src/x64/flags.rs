@@ -11,6 +11,7 @@
 
 use super::alu::rm;
 use super::asm::{RAX, RBP, RCX, Rm};
+use super::homes::named;
 use super::{Compiler, NATIVE_FLAGS};
 use emu_core::cpu::Reg;
 use emu_core::flags::{AF, OSZAPC};
@@ -49,14 +50,12 @@ impl Recipe {
     }
 
     /// Of an arithmetic micro-op that writes all flags.
-    fn of(u: &Uop) -> Option<Recipe> {
+    pub(super) fn of(u: &Uop) -> Option<Recipe> {
         let recipe = |how, a, b| Some(Recipe { how, w: u.w, a, b });
         let one = Src::Imm(1);
         let in_place = u.a == u.d;
         match u.b {
             Src::Imm(v) if v != i64::from(v as i32) => return None,
-            // Temporaries don't last.
-            Src::Reg(b) if !b.is_architectural() => return None,
             Src::Reg(b) if b == u.d && b != Reg::ZERO => return None,
             _ => {}
         }
@@ -72,7 +71,23 @@ impl Recipe {
             Op::And | Op::Or | Op::Xor => recipe(Again::Test, u.d, u.d.into()),
             _ => None,
         }
-        .filter(|r| r.a != Reg::ZERO && r.a.is_architectural())
+        .filter(|r| r.a != Reg::ZERO)
+    }
+
+    /// Whether it is of use in the next block, where temporaries are others.
+    pub(super) fn lasts(&self) -> bool {
+        let temporary = |r: Reg| !r.is_architectural();
+        !temporary(self.a) && !matches!(self.b, Src::Reg(b) if temporary(b))
+    }
+
+    /// By `to` in place of `from`.
+    fn moved(self, from: Reg, to: Reg) -> Recipe {
+        let of = |r: Reg| if r == from { to } else { r };
+        let b = match self.b {
+            Src::Reg(b) => Src::Reg(of(b)),
+            b => b,
+        };
+        Recipe { a: of(self.a), b, ..self }
     }
 }
 
@@ -92,11 +107,14 @@ impl State {
     /// In memory.
     pub const MEMORY: State = State { host: false, memory: true, af_zero: false, recipe: None };
 
-    /// On entry of a block: by a recipe, or in memory.
-    pub fn entry(recipe: Option<Recipe>) -> State {
-        State { memory: recipe.is_none(), recipe, ..State::MEMORY }
+    /// On entry of a block that wants the flags `live`: by a recipe, or in memory.
+    pub fn entry(recipe: Option<Recipe>, live: u32) -> State {
+        State { memory: recipe.is_none() && live != 0, recipe, ..State::MEMORY }
     }
 }
+
+/// Keeps the old value of a register of a recipe, where no micro-op of the block names it.
+pub(super) const SPARE: Reg = Reg::T7;
 
 /// The integer register that `u` writes.
 fn written(u: &Uop) -> Option<Reg> {
@@ -291,8 +309,39 @@ impl Compiler<'_> {
         let uops = &self.block.uops[n..n + count];
         let written = uops.iter().filter_map(written).any(|d| recipe.reads(d));
         let overwritten = uops.iter().fold(0, |all, u| all | overwritten(u));
-        if written && self.lives[n + count - 1] & !overwritten != 0 {
-            self.save();
+        if written && self.live_after(n + count - 1) & !overwritten != 0 {
+            self.keep_without(n, count, recipe);
+        }
+    }
+
+    /// Before micro-ops that write a register of the recipe: where nothing but what may fault wants
+    /// the flags, that register's value is kept.
+    fn keep_without(&mut self, n: usize, count: usize, recipe: Recipe) {
+        let uops = &self.block.uops[n + count..];
+        let ends = |u: &Uop| u.op.row().effect == Effect::End;
+        let stops = |u: &&Uop| u.flags_read() != 0 || overwritten(u) == OSZAPC || ends(u);
+        let unread = uops.iter().find(stops).is_some_and(|u| match u.op {
+            Op::Goto => self.unwanted(u.w, u.imm),
+            _ => u.flags_read() == 0 && !ends(u),
+        });
+        let mut lost = self.block.uops[n..n + count].iter().filter_map(written);
+        let lost = lost.find(|d| recipe.reads(*d));
+        let mut names = self
+            .block
+            .uops
+            .iter()
+            .flat_map(|u| named(&mut u.clone()).map(|r| *r).collect::<Vec<_>>());
+        let free = !names.any(|r| r == SPARE) && !recipe.reads(SPARE) && !self.vector.cold;
+        let free = free && self.group.as_ref().is_none_or(|g| g.spared.is_none());
+        match lost {
+            Some(r) if unread && free && !self.memory && count == 1 => {
+                if let Some(g) = &mut self.group {
+                    g.spared = Some((n, r));
+                }
+                self.copy(SPARE, W64, r);
+                self.recipe = Some(recipe.moved(r, SPARE));
+            }
+            _ => self.save(),
         }
     }
 
@@ -300,7 +349,7 @@ impl Compiler<'_> {
     pub(super) fn after(&mut self, n: usize, count: usize) {
         let uops = &self.block.uops[n..n + count];
         uops.iter().for_each(|u| self.short = shortened(u, self.short));
-        let wanted = |i: usize, u: &Uop| overwritten(u) & self.lives[n + i] != 0;
+        let wanted = |i: usize, u: &Uop| overwritten(u) & self.live_after(n + i) != 0;
         let last = uops.iter().enumerate().rfind(|(i, u)| wanted(*i, u));
         if let Some((_, u)) = last {
             // Of one micro-op alone, whose flags are its own: fused ones have operands in memory.

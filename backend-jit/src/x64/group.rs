@@ -11,6 +11,7 @@ use super::flags::State;
 use super::memory::{Slot, Try};
 use super::{Cold, Compiler};
 use emu_core::cpu::Reg;
+use emu_core::flags::OSZAPC;
 use emu_core::uop::{Form, Mem, Op, Src, Uop};
 use emu_core::width::Width::W64;
 
@@ -25,6 +26,10 @@ pub(super) struct Group {
     miss: usize,
     /// Where the flags are before it.
     flags: State,
+    /// Flags live after each of its micro-ops.
+    lives: Vec<u32>,
+    /// The micro-op before which a register was copied to the spare one.
+    pub spared: Option<(usize, Reg)>,
     /// Nothing in it moves the base register.
     still: bool,
     /// The displacement of an access that was found to be aligned, and at what.
@@ -159,12 +164,22 @@ impl Compiler<'_> {
         let mem = uops[n].mem;
         let still = uops[n..e.end].iter().all(|u| moves(u, mem.base) == Some(0));
         let Ok(min) = i32::try_from(e.min) else { return };
+        let mut lives = self.lives[n..e.end].to_vec();
+        for i in (1..lives.len()).rev() {
+            let u = &uops[n + i];
+            // What must be aligned is still to be checked for that.
+            let faults = matches!(u.op, Op::Vld | Op::Vst) && u.k & 128 != 0;
+            let before = if faults { OSZAPC } else { lives[i] & !u.fl };
+            lives[i - 1] = before | u.flags_read();
+        }
         self.settle();
         if let Some(f) = self.fixed(&mem) {
             let (slot, miss) = self.check_fixed(f, e.write);
             let flags = self.state();
             let (start, end) = (n, e.end);
-            self.group = Some(Group { slot, start, end, miss, flags, still, aligned: None });
+            let (spared, aligned) = (None, None);
+            self.group =
+                Some(Group { slot, start, end, miss, flags, lives, spared, still, aligned });
             return;
         }
         let (start, slot) = (self.a.here(), self.slots.slot(&mem, e.write));
@@ -177,7 +192,15 @@ impl Compiler<'_> {
         let bytes = (span as u64).next_power_of_two();
         self.tries.push(Try { miss, start, slot, write: e.write, n: bytes, fixed: None });
         let flags = self.state();
-        self.group = Some(Group { slot, start: n, end: e.end, miss, flags, still, aligned: None });
+        let (start, end) = (n, e.end);
+        let (spared, aligned) = (None, None);
+        self.group = Some(Group { slot, start, end, miss, flags, lives, spared, still, aligned });
+    }
+
+    /// Flags live after micro-op `n`.
+    pub(super) fn live_after(&self, n: usize) -> u32 {
+        let group = self.group.as_ref().and_then(|g| g.lives.get(n.checked_sub(g.start)?));
+        group.copied().unwrap_or(self.lives[n])
     }
 
     /// Micro-op `n` is next: ends the group if it is behind it.
@@ -185,6 +208,6 @@ impl Compiler<'_> {
         let Some(g) = self.group.take_if(|g| g.end <= n) else { return };
         let (resume, from, count) = (self.a.here(), g.start, n - g.start);
         self.settled = g.flags;
-        self.later(Cold::Replay { miss: g.miss, resume, from, count });
+        self.later(Cold::Replay { miss: g.miss, resume, from, count, spared: g.spared });
     }
 }

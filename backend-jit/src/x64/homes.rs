@@ -26,7 +26,7 @@ const GAIN: i32 = 8;
 pub(super) struct Homes(Vec<(Reg, Reg)>);
 
 /// The general registers that `u` names.
-fn named(u: &mut Uop) -> impl Iterator<Item = &mut Reg> {
+pub(super) fn named(u: &mut Uop) -> impl Iterator<Item = &mut Reg> {
     let form = u.op.row().form;
     let vectors = matches!(form, Form::VecLoad | Form::VecStore | Form::Vec | Form::VecZero);
     let d = !vectors && form != Form::VecSet;

@@ -46,10 +46,11 @@ use group::Group;
 use homes::Homes;
 use listing::Marks;
 use memory::{Kind, RegionSlots, Try};
-use region::{Exits, Later, Piece, Version};
+use region::{Exits, Later, Owed, Piece, Version};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use vector::Tail;
 
 /// Bytes of the code buffer.
 pub const BUFFER: usize = 32 << 20;
@@ -107,15 +108,15 @@ enum Cold {
     /// An x87 instruction that the host cannot execute now.
     X87(x87::Rare),
     /// Micro-ops that were fused and must be run one by one.
-    Replay { miss: usize, resume: usize, from: usize, count: usize },
+    Replay { miss: usize, resume: usize, from: usize, count: usize, spared: Option<(usize, Reg)> },
     /// A fused return, from its micro-op `from` on: RSP += `by`, RIP = `target`.
     Return { miss: usize, other: usize, from: usize, by: Option<i32>, target: Reg },
     /// To the block at RAX, which the table for this mode and mapping does not know.
     Indirect { jump: usize },
     /// One way of a conditional end.
-    Way { jump: usize, w: Width, delta: i64, taken: bool },
+    Way { jump: usize, w: Width, delta: i64, taken: bool, redo: Option<Tail>, owed: Option<Owed> },
     /// The budget is used up on the way to another block of the region.
-    Stop { jump: usize, w: Width, delta: i64 },
+    Stop { jump: usize, w: Width, delta: i64, redo: Option<Tail>, owed: Option<Owed> },
     /// Leaves for good.
     Leave { jump: usize, word: u32 },
     /// Leaves to be linked.
@@ -176,6 +177,16 @@ struct Compiler<'a> {
     recipe: Option<Recipe>,
     /// Registers, by their numbers' bits, whose upper halves are known to be zero.
     short: u32,
+    /// The recipe of what is emitted as one, which has all that it reads in memory.
+    fused_recipe: Option<Recipe>,
+    /// The last comparison of vector registers and where it ended; at a block end: an instruction
+    /// that computes EFLAGS again.
+    tested: (usize, Tail),
+    redo: Option<Tail>,
+    /// What is still to be charged.
+    owed: Option<Owed>,
+    /// Out of line: where a register is to be copied to the spare one.
+    spared: Option<(usize, Reg)>,
     /// Where they were when EFLAGS were given up last.
     settled: State,
     insn: usize,
@@ -227,7 +238,7 @@ impl Compiler<'_> {
                 count => count,
             };
             if fused == 0 {
-                self.live = self.lives[n];
+                self.live = self.live_after(n);
                 self.before(n, 1);
                 self.uop(u);
                 self.after(n, 1);
@@ -326,8 +337,8 @@ impl Compiler<'_> {
     }
 }
 
-/// Flags live after each micro-op; `masked`: floating point does not fault.
-fn liveness(block: &Block, masked: bool) -> Vec<u32> {
+/// Flags live after each micro-op, and before the first; `masked`: floating point does not fault.
+fn liveness(block: &Block, masked: bool) -> (Vec<u32>, u32) {
     let mut out = vec![0; block.uops.len()];
     let mut live = OSZAPC;
     for (u, out) in block.uops.iter().zip(&mut out).rev() {
@@ -338,7 +349,7 @@ fn liveness(block: &Block, masked: bool) -> Vec<u32> {
             live = OSZAPC;
         }
     }
-    out
+    (out, live)
 }
 
 /// An entry of the table of indirect targets; compare [`Jump`].
@@ -555,6 +566,11 @@ impl Translator for X64 {
             af_zero: false,
             recipe: None,
             short: 0,
+            fused_recipe: None,
+            tested: (0, Tail::default()),
+            redo: None,
+            owed: None,
+            spared: None,
             settled: State::MEMORY,
             insn: 0,
             next: 0,

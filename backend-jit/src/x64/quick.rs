@@ -154,7 +154,14 @@ impl Compiler<'_> {
     }
 
     /// The way out of line: `u` is called.
-    pub(super) fn quick_missed(&mut self, m: &Misses, resume: usize, record: u32, u: &Uop, end: State) {
+    pub(super) fn quick_missed(
+        &mut self,
+        m: &Misses,
+        resume: usize,
+        record: u32,
+        u: &Uop,
+        end: State,
+    ) {
         let mut calls = Vec::new();
         for slot in m.slots.into_iter().flatten() {
             self.fill(slot);

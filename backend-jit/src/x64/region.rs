@@ -28,8 +28,9 @@ pub(super) struct Piece<'a> {
     pub place: Place<'a>,
     /// Distance from the head's first byte.
     pub delta: i64,
-    /// Flags live after each micro-op.
+    /// Flags live after each micro-op, and before the first.
     pub lives: Vec<u32>,
+    pub wanted: u32,
     /// Number of its first guest instruction, counted through the region.
     pub first_insn: usize,
 }
@@ -55,8 +56,8 @@ impl<'a> Piece<'a> {
                 *u = based(u, delta)?;
             }
         }
-        let lives = liveness(p.block, p.place.mode & mode::XM == 0);
-        Some(Piece { block, place: p.place, delta, lives, first_insn: 0 })
+        let (lives, wanted) = liveness(p.block, p.place.mode & mode::XM == 0);
+        Some(Piece { block, place: p.place, delta, lives, wanted, first_insn: 0 })
     }
 }
 
@@ -135,7 +136,8 @@ impl Compiler<'_> {
             self.a.bind(jump);
         }
         self.select(self.versions[v].piece);
-        self.set_state(State::entry(self.versions[v].recipe));
+        let wanted = self.pieces[self.piece].wanted;
+        self.set_state(State::entry(self.versions[v].recipe, wanted));
         let live = self.versions[v].live;
         self.block_code(live);
     }
@@ -171,6 +173,11 @@ impl Compiler<'_> {
         (w == width).then(|| self.pieces.iter().position(|p| p.delta == to)).flatten()
     }
 
+    /// Whether that is one that does not want the flags.
+    pub(super) fn unwanted(&self, w: Width, delta: i64) -> bool {
+        self.inside(w, delta).is_some_and(|to| self.pieces[to].wanted == 0)
+    }
+
     /// Whether that block is there already: the way is a loop's.
     pub(super) fn loops(&self, w: Width, delta: i64) -> bool {
         let to = self.inside(w, delta);
@@ -180,10 +187,27 @@ impl Compiler<'_> {
     /// One way out of the block. `last`: nothing of the block follows it.
     pub(super) fn way(&mut self, w: Width, delta: i64, taken: bool, last: bool) {
         let Some(to) = self.inside(w, delta) else { return self.way_out(w, delta, taken) };
-        if !self.memory && self.recipe.is_none() {
+        let redo = self.redo.take();
+        if self.host && !self.af_zero && self.owed.is_none() && self.tests_only(to) {
+            let from = self.piece;
+            self.owed = Some(Owed { piece: from, w, delta });
+            self.redo = redo;
+            self.select(to);
+            self.marks.insn(self.a.here(), self.pieces[to].first_insn);
+            let u = self.block.uops[0];
+            self.fork(&u, u.w, u.k & 15, last);
+            self.select(from);
+            self.owed = None;
+            return;
+        }
+        // Where nobody wants the flags, only who stops here does.
+        let wanted = self.pieces[to].wanted != 0;
+        let again = self.recipe.is_some_and(|r| !wanted || r.lasts());
+        let kept = self.memory || again || (!wanted && redo.is_some());
+        if !kept {
             self.save();
         }
-        let recipe = self.recipe.filter(|_| !self.memory);
+        let recipe = self.recipe.filter(|_| wanted && !self.memory);
         let live = self.vectors_known();
         let version = self.version(to, recipe, live).or_else(|| {
             self.save();
@@ -194,7 +218,7 @@ impl Compiler<'_> {
         self.settled = self.state();
         self.charge();
         let jump = self.a.jcc(cc::S);
-        self.later(Cold::Stop { jump, w, delta });
+        self.later(Cold::Stop { jump, w, delta, redo, owed: self.owed });
         match self.versions[version].at {
             Some(at) => {
                 let jump = self.a.jmp();
@@ -211,6 +235,15 @@ impl Compiler<'_> {
     /// A way out of the region.
     fn way_out(&mut self, w: Width, delta: i64, taken: bool) {
         self.save();
+        if let Some(o) = self.owed.take() {
+            let here = self.piece;
+            self.select(o.piece);
+            self.charge();
+            let jump = self.a.jcc(cc::S);
+            self.settled = self.state();
+            self.later(Cold::Stop { jump, w: o.w, delta: o.delta, redo: None, owed: None });
+            self.select(here);
+        }
         self.advance(w, delta);
         self.swap_homes(RCX);
         self.charge_or_leave();
@@ -222,8 +255,16 @@ impl Compiler<'_> {
 
     /// Charges the block; the host's S flag says that the budget is used up.
     pub(super) fn charge(&mut self) {
-        let n = self.block.insns.len() as i64;
-        self.a.alu_imm(W64, 5, Rm::R(BUDGET), n);
+        let owed = self.owed.map_or(0, |o| self.pieces[o.piece].block.insns.len());
+        let n = self.block.insns.len() + owed;
+        self.a.alu_imm(W64, 5, Rm::R(BUDGET), n as i64);
+    }
+
+    /// Whether block `n` is a conditional jump and nothing else: it is made part of the block that
+    /// leads to it, as long as EFLAGS are up to date. Where the budget ends, it may be undone.
+    fn tests_only(&self, n: usize) -> bool {
+        let uops = &self.pieces[n].block.uops;
+        uops.len() == 1 && uops[0].op == Op::Jcc
     }
 
     /// RIP of this block where it is that of the head (`sign` = 1), or back (-1). Destroys the
@@ -242,6 +283,14 @@ impl Compiler<'_> {
         let (note, live) = (self.x87_pending(), self.vectors_known());
         self.cold.push(Later { piece, start, end, note, live, cold });
     }
+}
+
+/// A block that was run and not charged yet, and the way from it to the current one.
+#[derive(Clone, Copy)]
+pub(super) struct Owed {
+    pub piece: usize,
+    pub w: Width,
+    pub delta: i64,
 }
 
 /// Code out of line: of which block, and where the flags are when it begins and when it is left

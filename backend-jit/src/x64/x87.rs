@@ -263,7 +263,7 @@ impl Compiler<'_> {
             }
             (Operand::Ax, _) => {
                 self.x87_data();
-                if self.lives[n + i.count - 1] != 0 {
+                if self.live_after(n + i.count - 1) != 0 {
                     self.save();
                 }
                 (self.host, self.recipe) = (false, None);

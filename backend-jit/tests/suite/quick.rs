@@ -130,7 +130,8 @@ fn block(r: &mut Random, def: &'static HelperDef, quick: Quick) -> Block {
     };
     let narrow_base = matches!(quick, Quick::ReadBase | Quick::WriteBase) && helper.w < Width::W32;
     let helper = Uop { w: if narrow_base { Width::W32 } else { helper.w }, ..helper };
-    let after = Uop { d: Reg::gpr(14), a: r.of(&gpr), b: Src::Imm(1), ..Uop::new(Op::Adc, Width::W64) };
+    let after =
+        Uop { d: Reg::gpr(14), a: r.of(&gpr), b: Src::Imm(1), ..Uop::new(Op::Adc, Width::W64) };
     block.uops.extend([before, helper, after, end]);
     block
 }
@@ -208,8 +209,15 @@ fn the_usual_case_is_what_the_helper_does() {
                     let regs = |s: &State| format!("{:x?} {:x?} {:x?}", s.0.regs, s.1, s.2);
                     panic!(
                         "{} number {n}, {name}\n{block}start {:x?} {:x}\ngot  {} {:x?} {:x}\nwant {} {:x?} {:x}",
-                        def.name, cpu(seed, quick).regs, cpu(seed, quick).sysflags,
-                        regs(&got), got.0.fault, got.0.flags, regs(&want), want.0.fault, want.0.flags,
+                        def.name,
+                        cpu(seed, quick).regs,
+                        cpu(seed, quick).sysflags,
+                        regs(&got),
+                        got.0.fault,
+                        got.0.flags,
+                        regs(&want),
+                        want.0.fault,
+                        want.0.flags,
                     );
                 }
             }
