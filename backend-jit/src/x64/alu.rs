@@ -183,19 +183,19 @@ impl Compiler<'_> {
                 true
             }
             Op::Set => {
-                self.want_host();
+                let c = self.condition(u.k);
                 if w == W8 && u.d != Reg::ZERO {
-                    self.a.set(u.k & 15, rm(u.d));
+                    self.a.set(c, rm(u.d));
                     return true;
                 }
-                self.a.set(u.k & 15, Rm::R(RCX));
+                self.a.set(c, Rm::R(RCX));
                 let d = self.target(u.d, w);
                 self.a.op0f(W32, 0xb6, d, Rm::R(RCX));
                 self.reached(u.d, w, d);
                 true
             }
             Op::Cmov => {
-                self.want_host();
+                let c = self.condition(u.k);
                 let d = if u.b == Src::Reg(u.d) { RCX } else { self.target(u.d, w) };
                 // At 32 bits the upper half is cleared whatever the condition is.
                 if Rm::R(d) != rm(u.a) {
@@ -208,7 +208,7 @@ impl Compiler<'_> {
                         Rm::R(RDX)
                     }
                 };
-                self.a.op0f(wide, 0x40 | u.k & 15, d, b);
+                self.a.op0f(wide, 0x40 | c, d, b);
                 self.reached(u.d, w, d);
                 true
             }

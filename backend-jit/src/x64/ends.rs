@@ -400,8 +400,8 @@ impl Compiler<'_> {
             Op::Jcc => {
                 let (end, again) = self.tested;
                 self.redo = (self.host && end == self.a.here()).then_some(again);
-                self.want_host();
-                self.fork(u, u.w, u.k & 15, true);
+                let c = self.condition(u.k);
+                self.fork(u, u.w, c, true);
             }
             Op::Jrnz => {
                 self.keep();

@@ -10,13 +10,13 @@
 //! Liveness is that of the dead-flag pass: at what may fault and at block ends all are live.
 
 use super::alu::rm;
-use super::asm::{RAX, RBP, RCX, Rm};
+use super::asm::{RAX, RBP, RCX, Rm, cc};
 use super::homes::named;
 use super::{Compiler, NATIVE_FLAGS};
 use emu_core::cpu::Reg;
-use emu_core::flags::{AF, OSZAPC};
+use emu_core::flags::{AF, CF, OSZAPC, PF, SF, ZF};
 use emu_core::uop::{Effect, Form, Op, Src, Uop};
-use emu_core::width::Width::{self, W16, W32, W64};
+use emu_core::width::Width::{self, W8, W16, W32, W64};
 
 /// How the flags are computed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +208,41 @@ impl Compiler<'_> {
         self.host = false;
     }
 
+    /// CF to EFLAGS, if it is in memory only. The others are not what they should be.
+    pub(super) fn carry_from_memory(&mut self) -> bool {
+        let there = self.memory && !self.host;
+        if there {
+            // bt dword [flags], 8
+            let flags = self.flags_word();
+            self.a.op0f(W32, 0xba, 4, flags);
+            self.a.byte(8);
+            self.af_zero = false;
+        }
+        there
+    }
+
+    /// Makes the flags ready for a host instruction on condition `k`; gives the condition that it
+    /// has: where they are in memory only, what is tested there is enough for most.
+    pub(super) fn condition(&mut self, k: u8) -> u8 {
+        let (byte, mask) = match k >> 1 & 7 {
+            0 => (0, 1),
+            1 => (1, CF),
+            2 => (1, ZF),
+            3 => (1, CF | ZF),
+            4 => (1, SF),
+            5 => (1, PF),
+            _ => (0, 0),
+        };
+        let Rm::M(base, at) = self.flags_word() else { return k & 15 };
+        if self.host || !self.memory || mask == 0 {
+            self.want_host();
+            return k & 15;
+        }
+        self.a.ext(W8, 0xf7, 0, Rm::M(base, at + byte));
+        self.a.byte(mask as u8);
+        cc::NE ^ k & 1
+    }
+
     /// Flags to EFLAGS, by way of AX or RCX.
     pub(super) fn want_host(&mut self) {
         if self.host {
@@ -279,7 +314,10 @@ impl Compiler<'_> {
             self.keep();
         }
         if reads != 0 || (need != 0 && keep != 0) {
-            self.want_host();
+            let wanted = reads | if need != 0 { keep } else { 0 };
+            if !(wanted == CF && self.carry_from_memory()) {
+                self.want_host();
+            }
         }
         if need == 0 {
             self.host = false;
@@ -326,12 +364,9 @@ impl Compiler<'_> {
         });
         let mut lost = self.block.uops[n..n + count].iter().filter_map(written);
         let lost = lost.find(|d| recipe.reads(*d));
-        let mut names = self
-            .block
-            .uops
-            .iter()
-            .flat_map(|u| named(&mut u.clone()).map(|r| *r).collect::<Vec<_>>());
-        let free = !names.any(|r| r == SPARE) && !recipe.reads(SPARE) && !self.vector.cold;
+        let names = |u: &Uop| named(&mut u.clone()).any(|r| *r == SPARE);
+        let free = !self.block.uops.iter().any(names) && !recipe.reads(SPARE);
+        let free = free && !self.vector.cold;
         let free = free && self.group.as_ref().is_none_or(|g| g.spared.is_none());
         match lost {
             Some(r) if unread && free && !self.memory && count == 1 => {

@@ -1,6 +1,6 @@
 //! Groups of accesses that are checked together.
 //!
-//! Accesses one after the other by the same base register, moved by constants at most (a run of
+//! Accesses one after the other by the same base register, and index if there is one, moved by constants at most (a run of
 //! pushes, the fields of a structure), mostly lie in one page. One check of all that they touch
 //! goes before the first; then each costs a load of the slot's addend. Where the check fails, the
 //! group is run out of line, each access with a check of its own. Nothing in a group can leave it,
@@ -71,8 +71,12 @@ fn access(u: &Uop) -> Option<(&Mem, i64, bool)> {
         _ => return None,
     };
     let m = &u.mem;
-    let plain = m.index == Reg::ZERO && m.seg == Reg::ZERO && m.addr == W64;
-    let base = m.base == Reg::RIP || m.base == Reg::ZERO || m.base.ix() < 16;
+    let plain = m.seg == Reg::ZERO && m.addr == W64;
+    let base = match (m.base, m.index) {
+        (Reg::RIP | Reg::ZERO, x) => x == Reg::ZERO,
+        (_, Reg::ZERO) => m.base.ix() < 16,
+        (_, x) => m.base.ix() < 16 && x.ix() < 16 && !matches!(u.op, Op::Vld | Op::Vst),
+    };
     (plain && base).then_some((m, bytes, write))
 }
 
@@ -119,7 +123,8 @@ impl Compiler<'_> {
                 all = open;
                 (whole, insn) = (false, insn + 1);
             }
-            if let Some((m, bytes, write)) = access(u).filter(|(m, ..)| m.base == base) {
+            let by = |m: &Mem| (m.base, m.index, m.scale);
+            if let Some((m, bytes, write)) = access(u).filter(|(m, ..)| by(m) == by(first)) {
                 let low = at + i64::from(m.disp);
                 let (min, max) = (open.min.min(low), open.max.max(low + bytes));
                 // Returns have a form of their own, and so have operands of helpers.
@@ -146,8 +151,8 @@ impl Compiler<'_> {
                 all = open;
             }
             match moves(u, base) {
-                Some(by) => at += by,
-                None => break,
+                Some(by) if moves(u, first.index) == Some(0) => at += by,
+                _ => break,
             }
         }
         (all.count > 1).then_some(all)
@@ -184,8 +189,7 @@ impl Compiler<'_> {
         }
         let (start, slot) = (self.a.here(), self.slots.slot(&mem, e.write));
         let span = e.max - e.min;
-        let base = self.get(mem.base, W64, RAX);
-        self.a.op(W64, 0x8d, RAX, Rm::M(base, min));
+        self.sum(&Mem { disp: min, ..mem }, RAX);
         self.a.op(W64, 0x2b, RAX, slot.page());
         self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - span);
         let miss = self.a.jcc(cc::A);
