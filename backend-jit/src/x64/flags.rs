@@ -212,9 +212,9 @@ impl Compiler<'_> {
     pub(super) fn carry_from_memory(&mut self) -> bool {
         let there = self.memory && !self.host;
         if there {
-            // bt dword [flags], 8
+            // bt word [flags], 8: no wider than what was stored.
             let flags = self.flags_word();
-            self.a.op0f(W32, 0xba, 4, flags);
+            self.a.op0f(W16, 0xba, 4, flags);
             self.a.byte(8);
             self.af_zero = false;
         }
