@@ -45,6 +45,13 @@ pub struct Native {
     /// What of the guest's state is in host registers only (owned by the generator, 0 whenever it
     /// does not run): bit 0: vector registers; bit 1: the x87.
     pub live: u64,
+    /// The run loop writes a trace: what it must see is not to be gone on after without it.
+    pub traced: bool,
+    /// What a strip of a loop's iterations has been found to need (owned by the generator).
+    pub strip: [u64; STRIP],
+    /// For loops, by a hash of their place: ways back that are to be taken before the next strip is
+    /// set up (owned by the generator).
+    pub waits: [u8; WAITS],
     /// Vector temporaries that the generator keeps in host registers, while these are not live.
     pub vectors: [Ymm; 2],
     /// The x87 on its way: as FNSAVE stores it in 32-bit protected mode.
@@ -52,6 +59,11 @@ pub struct Native {
     /// All of these tables.
     pub targets: Targets,
 }
+
+/// Words in [`Native::strip`].
+pub const STRIP: usize = 12;
+/// Bytes in [`Native::waits`].
+pub const WAITS: usize = 32;
 
 /// What FNSAVE stores.
 #[derive(Clone, Copy, Debug)]

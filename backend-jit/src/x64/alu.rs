@@ -33,12 +33,12 @@ impl Compiler<'_> {
                     (Op::Sx, W8) => self.extend(u, W64, 0xbe, true),
                     (Op::Sx, W16) => self.extend(u, W64, 0xbf, false),
                     (Op::Zx, _) => {
-                        let d = self.target(u.d, w);
+                        let d = self.computed_in(u.d, w);
                         self.a.mov(W32, d, rm(u.a));
                         self.reached(u.d, w, d);
                     }
                     _ if w == W64 => {
-                        let d = self.target(u.d, w);
+                        let d = self.computed_in(u.d, w);
                         self.a.op(W64, 0x63, d, rm(u.a));
                         self.reached(u.d, w, d);
                     }
@@ -73,7 +73,7 @@ impl Compiler<'_> {
                 true
             }
             Op::Bswap if w == W32 || w == W64 => {
-                let d = self.target(u.d, w);
+                let d = self.computed_in(u.d, w);
                 self.a.mov(w, d, rm(u.a));
                 let rex = u8::from(w == W64) << 3 | d >> 3;
                 if rex != 0 {
@@ -177,7 +177,7 @@ impl Compiler<'_> {
                 if !self.flags(u, OSZAPC, 0) {
                     return false;
                 }
-                let d = self.target(u.d, w);
+                let d = self.computed_in(u.d, w);
                 self.a.op0f_p(w, 0xf3, 0xb8, d, rm(u.a));
                 self.reached(u.d, w, d);
                 true
@@ -189,14 +189,14 @@ impl Compiler<'_> {
                     return true;
                 }
                 self.a.set(c, Rm::R(RCX));
-                let d = self.target(u.d, w);
+                let d = self.computed_in(u.d, w);
                 self.a.op0f(W32, 0xb6, d, Rm::R(RCX));
                 self.reached(u.d, w, d);
                 true
             }
             Op::Cmov => {
                 let c = self.condition(u.k);
-                let d = if u.b == Src::Reg(u.d) { RCX } else { self.target(u.d, w) };
+                let d = if u.b == Src::Reg(u.d) { RCX } else { self.computed_in(u.d, w) };
                 // At 32 bits the upper half is cleared whatever the condition is.
                 if Rm::R(d) != rm(u.a) {
                     self.a.mov(wide, d, rm(u.a));
@@ -313,7 +313,7 @@ impl Compiler<'_> {
     }
 
     /// The host register to compute `d` of width `w` in: its own, or RCX.
-    fn target(&self, d: Reg, w: Width) -> u8 {
+    fn computed_in(&self, d: Reg, w: Width) -> u8 {
         match loc(d) {
             Loc::Host(h) if w >= W32 => h,
             _ => RCX,
@@ -349,7 +349,7 @@ impl Compiler<'_> {
         if u.fl & self.live != 0 || u.w < W32 || u.d == Reg::ZERO {
             return false;
         }
-        let d = self.target(u.d, u.w);
+        let d = self.computed_in(u.d, u.w);
         if (self.live == 0 || !self.host)
             && let Some(m) = self.in_place(u)
         {
@@ -385,7 +385,7 @@ impl Compiler<'_> {
         if u.w < W32 || !self.host_has.bmi2 || u.d == Reg::ZERO {
             return false;
         }
-        let d = self.target(u.d, u.w);
+        let d = self.computed_in(u.d, u.w);
         if let (Src::Imm(n), 0 | 1) = (u.b, ext) {
             let right = if ext == 0 { (u.w.bits() as i64).wrapping_sub(n) } else { n };
             let Some(m) = self.in_place(u).filter(|_| self.live == 0 || !self.host) else {
@@ -634,7 +634,7 @@ impl Compiler<'_> {
             self.clobber();
         }
         if u.op == Op::Imul && w >= W32 && need == 0 && u.d != Reg::ZERO {
-            let d = self.target(u.d, w);
+            let d = self.computed_in(u.d, w);
             match u.b {
                 Src::Imm(v) if fits(w, v) => {
                     self.a.op(w, 0x69, d, rm(u.a));

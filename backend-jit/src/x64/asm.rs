@@ -42,7 +42,6 @@ pub mod cc {
     pub const A: u8 = 7;
     pub const S: u8 = 8;
     pub const NS: u8 = 9;
-    pub const LE: u8 = 14;
 }
 
 /// Code under construction.

@@ -32,6 +32,8 @@ pub(super) struct Routines {
     pub rcp: u64,
     pub rsqrt: u64,
     indirect: u64,
+    /// See [`super::system`].
+    pub system: u64,
     /// By read or write and the place of the bytes in [`SIZES`].
     pub(super) fill: [[u64; SIZES.len()]; 2],
     /// By read or write.
@@ -42,7 +44,7 @@ impl Routines {
     /// Their addresses and names, for listings.
     pub(super) fn names(&self) -> impl Iterator<Item = (u64, &'static str)> {
         let &Routines { load, load_rmw, store, call, call_kept, vectors, .. } = self;
-        let &Routines { rcp, rsqrt, indirect, fill, fill_fixed, .. } = self;
+        let &Routines { rcp, rsqrt, indirect, system, fill, fill_fixed, .. } = self;
         let others = [
             (load, "load"),
             (load_rmw, "load_rmw"),
@@ -53,6 +55,7 @@ impl Routines {
             (rcp, "rcp"),
             (rsqrt, "rsqrt"),
             (indirect, "indirect"),
+            (system, "system"),
         ];
         let fills = fill.into_iter().flatten().map(|a| (a, "fill"));
         others.into_iter().chain(fills).chain(fill_fixed.map(|a| (a, "fill_fixed")))
@@ -132,6 +135,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     let call_kept = at(&mut |a| run(a, true));
     let vectors = at(&mut vector::routine);
     let indirect = at(&mut |a| indirect_routine(a, jumps));
+    let system = at(&mut |a| super::system::routine(a, indirect));
     let mut fill = [[0; SIZES.len()]; 2];
     for (write, row) in fill.iter_mut().enumerate() {
         for (n, to) in SIZES.iter().zip(row) {
@@ -144,7 +148,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
         at(&mut |a| vector::approximate::routine(a, root, constants))
     });
     let rest = Routines { load, load_rmw, store, call, call_kept, vectors, ..Routines::default() };
-    Routines { rcp, rsqrt, indirect, fill, fill_fixed, ..rest }
+    Routines { rcp, rsqrt, indirect, system, fill, fill_fixed, ..rest }
 }
 
 /// Address of the level-1 entry for the linear address in EAX, in RCX.
@@ -160,59 +164,44 @@ fn entry(a: &mut Asm, to: u8) {
 /// Fills slot number ECX / 8, which an access of `n` bytes has missed; RAX is that access's address
 /// less the slot's page. Returns behind the jump that follows the call if it cannot.
 fn fill_routine(a: &mut Asm, write: bool, n: i64) {
-    const _: () = assert!(size_of::<SlotPlace>() == 16);
-    let page = Rm::X(RBP, RCX, 0, PAGES);
-    let place = |d: usize| Rm::X(RBP, RCX, 1, PLACES + d as i32);
-    let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
     // Pages are multiples of 4096: what lies across a border still does.
     a.mov(W32, RDX, Rm::R(RAX));
     a.alu_imm(W32, 4, Rm::R(RDX), 4095);
     a.alu_imm(W32, 7, Rm::R(RDX), 4096 - n);
     let across = a.jcc(cc::A);
-    a.op(W64, 0x03, RAX, page);
+    a.op(W64, 0x03, RAX, Rm::X(RBP, RCX, 0, PAGES));
     a.alu_imm(W64, 4, Rm::R(RAX), -4096);
+    fill_page(a, write, &[across]);
+}
+
+/// Fills slot number ECX / 8 for the page at RAX; `unable` are jumps that are taken if it cannot.
+fn fill_page(a: &mut Asm, write: bool, unable: &[usize]) {
+    const _: () = assert!(size_of::<SlotPlace>() == 16);
+    let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
+    let place = |d: usize| Rm::X(RBP, RCX, 1, PLACES + d as i32);
     entry(a, RDX);
     a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
     let unknown = a.jcc(cc::NE);
-    a.store(W64, page, RAX);
+    a.store(W64, Rm::X(RBP, RCX, 0, PAGES), RAX);
     a.mov(W64, RDX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
     a.op(W64, 0x03, RDX, Rm::M(RBP, NATIVE_RAM));
     a.store(W64, place(offset_of!(SlotPlace, addend)), RDX);
     a.op(W64, 0x03, RAX, Rm::R(RDX));
     a.store(W64, place(offset_of!(SlotPlace, host)), RAX);
     a.ret();
-    a.bind(across);
-    a.bind(unknown);
+    unable.iter().chain(&[unknown]).for_each(|&jump| a.bind(jump));
     a.alu_imm(W64, 0, Rm::M(RSP, 0), 5);
     a.ret();
 }
 
-/// Fills slot number ECX / 8, which is for the page that is RDX from RIP or 0; the slot knows the
-/// latter by what is in RAX for RIP. Returns behind the jump that follows the call if it cannot.
+/// The same for the page at the linear address in RAX.
 fn fill_fixed_routine(a: &mut Asm, write: bool) {
-    let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
-    let (page, host) = (Rm::X(RBP, RCX, 0, PAGES), Rm::X(RBP, RCX, 1, PLACES));
-    const _: () = assert!(offset_of!(SlotPlace, host) == 0);
-    a.push(RAX);
-    a.op(W64, 0x03, RAX, Rm::R(RDX));
-    entry(a, RDX);
-    a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
-    let unknown = a.jcc(cc::NE);
-    a.op(W64, 0x03, RAX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
-    a.op(W64, 0x03, RAX, Rm::M(RBP, NATIVE_RAM));
-    a.store(W64, host, RAX);
-    a.pop(RAX);
-    a.store(W64, page, RAX);
-    a.ret();
-    a.bind(unknown);
-    a.pop(RAX);
-    a.alu_imm(W64, 0, Rm::M(RSP, 0), 5);
-    a.ret();
+    fill_page(a, write, &[]);
 }
 
 /// The entry of [`Targets`](emu_core::native::Targets) for the address in `va`: its own address is
 /// `RDX + RCX`.
-fn target(a: &mut Asm, va: u8) {
+pub(super) fn target(a: &mut Asm, va: u8) {
     const SIZE: u32 = size_of::<HostTarget>().trailing_zeros();
     a.mov(W32, RCX, Rm::R(va));
     a.ext(W32, 0xc1, 4, Rm::R(RCX));
@@ -261,7 +250,7 @@ fn indirect_routine(a: &mut Asm, jumps: u64) {
 }
 
 /// The budget and, if they are live, the guest's vector registers to [`Cpu`].
-fn to_rust(a: &mut Asm) {
+pub(super) fn to_rust(a: &mut Asm) {
     vector::save(a);
     a.store(W64, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32), BUDGET);
 }
@@ -272,7 +261,7 @@ fn from_rust(a: &mut Asm) {
     a.mov(W64, BUDGET, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32));
 }
 
-fn pinned() -> impl Iterator<Item = (i32, u8)> {
+pub(super) fn pinned() -> impl Iterator<Item = (i32, u8)> {
     PINNED.iter().enumerate().map(|(i, &h)| (8 * i as i32 - 128, h))
 }
 
@@ -383,18 +372,26 @@ impl Compiler<'_> {
         self.a.store(W64, Rm::M(RBP, RIP), r);
     }
 
-    pub(super) fn charge_or_leave(&mut self) {
+    /// Charges the block, registers go home by way of `scratch`; leaves if the budget is used up.
+    pub(super) fn charge_or_leave(&mut self, scratch: u8) {
         self.charge();
+        self.swap_homes(scratch);
+        if self.in_strip() {
+            return;
+        }
         let jump = self.a.jcc(cc::S);
         let word = Leave::Budget.at(self.place.last as usize) as u32;
         self.later(Cold::Leave { jump, word });
     }
 
     pub(super) fn end(&mut self, u: &Uop) {
+        if self.in_strip() {
+            return self.strip_end(u);
+        }
+        self.redo = None;
         if !matches!(u.op, Op::Goto | Op::Jcc | Op::Jrnz) {
             self.save();
         }
-        let last = self.place.last as usize;
         match u.op {
             Op::Goto => self.way(u.w, u.imm, true, true),
             Op::Jcc => {
@@ -413,23 +410,13 @@ impl Compiler<'_> {
             Op::Jmpi => {
                 self.value(RAX, W64, u.a.into());
                 self.set_rip(u.w, RAX);
-                self.swap_homes(RCX);
-                self.charge_or_leave();
+                self.charge_or_leave(RCX);
                 self.indirect();
             }
             Op::Raise => {
                 self.call(u);
             }
-            Op::Leave => {
-                self.advance(u.w, u.imm);
-                self.charge();
-                self.leave(Leave::Exit.at(last) as u32);
-            }
-            _ => {
-                self.move_rip(1);
-                self.charge();
-                self.leave(Leave::Exit.at(last) as u32);
-            }
+            _ => self.system(None, u),
         }
     }
 
@@ -486,6 +473,7 @@ impl Compiler<'_> {
     pub(super) fn call_routine(&mut self, u: &Uop) {
         self.save();
         self.move_rip(1);
+        self.give_back();
         self.swap_homes(RCX);
         let u = self.homes.renamed(u);
         let u = based(&u, -self.delta()).unwrap_or(u);
@@ -497,6 +485,7 @@ impl Compiler<'_> {
         let to = if cold { self.routines.call_kept } else { self.routines.call };
         self.a.call_near(to);
         self.swap_homes(RCX);
+        self.borrow();
         self.move_rip(-1);
     }
 
@@ -524,8 +513,8 @@ impl Compiler<'_> {
 
     /// Item `n` of the code out of line.
     pub(super) fn emit_cold(&mut self, n: usize) {
-        let Later { piece, start, end, note, live, cold } = self.cold[n];
-        self.select(piece);
+        let Later { piece, stage, start, end, note, live, cold } = self.cold[n];
+        self.select(piece, stage);
         self.set_state(start);
         self.vector = vector::State::out_of_line();
         self.short = 0;
@@ -590,6 +579,11 @@ impl Compiler<'_> {
                 let (jump, to) = (self.a.jmp(), self.routines.indirect);
                 self.a.bind_far(jump, to);
             }
+            Cold::NoStrip { t, plain } => self.no_strip(&t, plain),
+            Cold::ShortStrip { jump, resume, insns, plain } => {
+                self.a.bind(jump);
+                self.short_strip(resume, insns, plain);
+            }
             Cold::Way { jump, w, delta, taken, redo, owed } => {
                 self.a.bind(jump);
                 (self.redo, self.owed) = (redo, owed);
@@ -609,11 +603,11 @@ impl Compiler<'_> {
                     let n = self.block.insns.len() as i64;
                     self.a.alu_imm(W64, 0, Rm::R(BUDGET), n);
                     let late = self.a.jcc(cc::NS);
-                    self.select(o.piece);
+                    self.select(o.piece, stage);
                     self.advance(o.w, o.delta);
                     self.leave(Leave::Budget.at(self.place.last as usize) as u32);
                     self.a.bind(late);
-                    self.select(piece);
+                    self.select(piece, stage);
                     self.a.alu_imm(W64, 5, Rm::R(BUDGET), n);
                 }
                 self.advance(w, delta);

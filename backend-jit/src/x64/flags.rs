@@ -117,7 +117,7 @@ impl State {
 pub(super) const SPARE: Reg = Reg::T7;
 
 /// The integer register that `u` writes.
-fn written(u: &Uop) -> Option<Reg> {
+pub(super) fn written(u: &Uop) -> Option<Reg> {
     use Form::*;
     let row = u.op.row();
     let integer = matches!(
@@ -186,9 +186,9 @@ impl Compiler<'_> {
         }
     }
 
-    /// Before an access by moves alone: in a group it neither faults nor destroys EFLAGS.
+    /// Before an access by moves alone: once checked it neither faults nor destroys EFLAGS.
     pub(super) fn settle_to_move(&mut self) {
-        if self.group.is_none() {
+        if !self.checked_ahead() {
             self.settle();
         }
     }

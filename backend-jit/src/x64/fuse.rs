@@ -33,7 +33,10 @@ impl Compiler<'_> {
         let at = |i: usize| block.uops.get(n + i).filter(|_| n + i < next).copied();
         let (Some(l), Some(o)) = (at(0), at(1)) else { return 0 };
         let vectors = self.fused_vector(n);
-        let count = if vectors != 0 {
+        let count = if l.op == Op::Helper && matches!(o.op, Op::Leave | Op::Exit) {
+            self.system(Some(&l), &o);
+            2
+        } else if vectors != 0 {
             vectors
         } else if self.fuse_push(n, &l, &o) {
             2
@@ -111,7 +114,7 @@ impl Compiler<'_> {
         self.address(&l.mem);
         let (m, miss) = self.check(Kind::Load, w.bytes());
         let test = o.op == Op::And;
-        if compares && need != 0 && self.ends_unwanted(n + 2) {
+        if compares && need != 0 && !self.in_strip() && self.ends_unwanted(n + 2) {
             // With the operand in memory that the flags may be computed again from.
             self.take(l, m);
             let t = o.b == Src::Reg(l.d);
@@ -274,8 +277,7 @@ impl Compiler<'_> {
             self.a.op(W64, 0x8d, rsp, Rm::M(rsp, by));
         }
         self.a.store(W64, Rm::M(RBP, RIP), RAX);
-        self.swap_homes(RAX);
-        self.charge_or_leave();
+        self.charge_or_leave(RAX);
     }
 
     /// A return, one micro-op after the other.
@@ -296,7 +298,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn replay(&mut self, miss: usize, from: usize, count: usize) {
-        if self.group.is_none() {
+        if !self.checked_ahead() {
             let resume = self.a.here();
             self.later(Cold::Replay { miss, resume, from, count, spared: None });
         }

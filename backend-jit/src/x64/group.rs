@@ -1,10 +1,11 @@
 //! Groups of accesses that are checked together.
 //!
-//! Accesses one after the other by the same base register, and index if there is one, moved by constants at most (a run of
-//! pushes, the fields of a structure), mostly lie in one page. One check of all that they touch
-//! goes before the first; then each costs a load of the slot's addend. Where the check fails, the
-//! group is run out of line, each access with a check of its own. Nothing in a group can leave it,
-//! and nothing in it changes a slot: so there are no other accesses in it, and no helpers.
+//! Accesses one after the other by the same base register, and index if there is one, moved by
+//! constants at most (a run of pushes, the fields of a structure), mostly lie in one page. One
+//! check of all that they touch goes before the first; then each costs a load of the slot's addend.
+//! Where the check fails, the group is run out of line, each access with a check of its own.
+//! Nothing in a group can leave it, and nothing in it changes a slot: so there are no other
+//! accesses in it, and no helpers.
 
 use super::asm::{RAX, Rm, cc};
 use super::flags::State;
@@ -88,6 +89,8 @@ fn moves(u: &Uop, base: Reg) -> Option<i64> {
         _ if u.d != base || u.op.row().form == Form::Store => return Some(0),
         (Op::Add, Src::Imm(by)) if u.a == base => by,
         (Op::Sub, Src::Imm(by)) if u.a == base => by.checked_neg()?,
+        (Op::Inc, _) if u.a == base => 1,
+        (Op::Dec, _) if u.a == base => -1,
         (Op::Lea, _) if u.mem.base == base && u.mem.index == Reg::ZERO && u.mem.addr == W64 => {
             u.mem.disp.into()
         }
@@ -161,7 +164,7 @@ impl Compiler<'_> {
     /// Begins a group with micro-op `n`, if there is one.
     pub(super) fn open_group(&mut self, n: usize) {
         // Out of line temporaries are not known to be in registers.
-        if self.group.is_some() || self.holds_temporaries() {
+        if self.checked_ahead() || self.holds_temporaries() {
             return;
         }
         let Some(e) = self.extent(n) else { return };

@@ -9,9 +9,8 @@
 //! TLB, fills the slot, and the check is made again; where level 1 misses too, or the access
 //! crosses pages, the slow path does the access.
 //!
-//! An operand by RIP, or at an absolute address, is always in the same page as long as RIP is what
-//! it was. Each such page of a region has a slot that holds RIP (or 0) in place of an address: if
-//! it is the same, there is nothing else to check.
+//! An operand by RIP, or at an absolute address, is in a page that RIP alone decides, and wholly in
+//! it or not. Each such page of a region has slots of its own, and only the page is compared.
 //!
 //! The check destroys the host's flags: they are in memory then, where a fault wants them too.
 
@@ -64,26 +63,26 @@ impl Slot {
 /// Slots of all regions.
 const COMMON: usize = 6;
 
+/// How many there are in a set besides these for reads, and for writes. Regions share slots once
+/// there are many of them, but never between the two: a slot for reads may hold a page with code.
+const ROOM: [usize; 2] = [158, 92];
+const _: () = assert!(COMMON + ROOM[0] + ROOM[1] == SLOTS);
+
 /// Which slots the accesses of a region have.
 pub(super) struct RegionSlots {
     /// By base register or segment base, with the page where it is known; writes or not.
     own: Vec<((Reg, i64), bool, Slot)>,
     /// The first slot of the set.
     first: usize,
-    /// How many the regions before it have taken.
-    taken: usize,
+    /// How many have been taken for reads and writes.
+    pub taken: [usize; 2],
 }
 
 impl RegionSlots {
     /// For a region of mode `m`, where others have taken `taken` slots.
-    pub fn new(m: u32, taken: usize) -> RegionSlots {
+    pub fn new(m: u32, taken: [usize; 2]) -> RegionSlots {
         let first = if m & mode::USER != 0 { SLOTS } else { 0 };
         RegionSlots { own: Vec::new(), first, taken }
-    }
-
-    /// How many are taken now.
-    pub fn taken(&self) -> usize {
-        self.taken + self.own.len()
     }
 
     /// The slot for accesses at `m`.
@@ -104,14 +103,17 @@ impl RegionSlots {
 
     /// The slot of a fixed page.
     pub fn fixed(&mut self, f: Fixed, write: bool) -> Slot {
-        self.own((f.by, f.page), write)
+        self.own((f.by, f.page.into()), write)
     }
 
     fn own(&mut self, by: (Reg, i64), write: bool) -> Slot {
         if let Some(own) = self.own.iter().find(|own| (own.0, own.1) == (by, write)) {
             return own.2;
         }
-        let slot = Slot(self.first + COMMON + self.taken() % (SLOTS - COMMON));
+        let kind = usize::from(write);
+        let first = self.first + COMMON + [0, ROOM[0]][kind];
+        let slot = Slot(first + self.taken[kind] % ROOM[kind]);
+        self.taken[kind] += 1;
         self.own.push((by, write, slot));
         slot
     }
@@ -145,9 +147,9 @@ pub(super) struct Fixed {
     /// RIP, or none.
     by: Reg,
     /// The page, from there.
-    page: i64,
+    page: i32,
     /// The operand's first byte in it.
-    offset: i32,
+    pub offset: i32,
 }
 
 impl Fixed {
@@ -212,7 +214,7 @@ impl Compiler<'_> {
     /// Begins an access at `m`.
     pub(super) fn address(&mut self, m: &Mem) {
         self.tried = (self.a.here(), *m);
-        if self.group.is_none() && self.fixed(m).is_none() {
+        if !self.checked_ahead() && self.fixed(m).is_none() {
             self.linear(m);
         }
     }
@@ -228,17 +230,18 @@ impl Compiler<'_> {
         };
         let disp = if m.addr == W64 { i64::from(m.disp) } else { i64::from(m.disp as u32) };
         let at = within + disp;
-        let (page, offset) = ((at & !4095) - within, (at & 4095) as i32);
-        plain.then_some(Fixed { by: m.base, page, offset })
+        let page = i32::try_from((at & !4095) - within).ok().filter(|_| plain)?;
+        Some(Fixed { by: m.base, page, offset: (at & 4095) as i32 })
     }
 
     /// Whether the slot of a fixed page is the one for now; gives the jump that is taken if not.
     pub(super) fn check_fixed(&mut self, f: Fixed, write: bool) -> (Slot, usize) {
         let (start, slot) = (self.a.here(), self.slots.fixed(f, write));
         if f.by == Reg::ZERO {
-            self.a.alu_imm(W64, 7, slot.page(), 0);
+            self.a.alu_imm(W64, 7, slot.page(), f.page.into());
         } else {
             self.a.mov(W64, RAX, rm(f.by));
+            self.a.op(W64, 0x8d, RAX, Rm::M(RAX, f.page));
             self.a.op(W64, 0x3b, RAX, slot.page());
         }
         let miss = self.a.jcc(cc::NE);
@@ -250,6 +253,9 @@ impl Compiler<'_> {
     /// that jump out of line does not find the address in RAX.
     pub(super) fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
         let (start, m) = self.tried;
+        if let Some(at) = self.strip_access(&m) {
+            return (at, 0);
+        }
         let (fixed, write) = (self.fixed(&m), kind != Kind::Load);
         if let Some(slot) = self.group.as_ref().map(|g| g.slot) {
             if let Some(f) = fixed {
@@ -282,6 +288,25 @@ impl Compiler<'_> {
         (Rm::X(RDX, RAX, 0, 0), miss)
     }
 
+    /// Calls the routine that fills the slot of `t`. Returns behind the jump that follows if it
+    /// cannot.
+    pub(super) fn fill_slot(&mut self, t: &Try) {
+        self.a.imm(RCX, (t.slot.0 * 8) as u64);
+        let fill = match t.fixed {
+            Some(f) => {
+                if f.by == Reg::ZERO {
+                    self.a.imm(RAX, f.page as u64);
+                }
+                self.routines.fill_fixed[usize::from(t.write)]
+            }
+            None => {
+                let size = SIZES.iter().position(|n| *n >= t.n).unwrap_or(SIZES.len() - 1);
+                self.routines.fill[usize::from(t.write)][size]
+            }
+        };
+        self.a.call_near(fill);
+    }
+
     /// Binds the jump of a miss: what it leads to is what follows, once the slot has been filled in
     /// vain.
     pub(super) fn missed(&mut self, miss: usize) {
@@ -294,28 +319,19 @@ impl Compiler<'_> {
         self.a.bind(miss);
         if let Ok(n) = self.tries.binary_search_by_key(&miss, |t| t.miss) {
             let t = self.tries[n];
-            self.a.imm(RCX, (t.slot.0 * 8) as u64);
-            let fill = match t.fixed {
-                Some(f) => {
-                    if f.by == Reg::ZERO {
-                        self.a.imm(RAX, 0);
-                    }
-                    self.a.imm(RDX, f.page as u64);
-                    self.routines.fill_fixed[usize::from(t.write)]
-                }
-                None => {
-                    let size = SIZES.iter().position(|n| *n >= t.n).unwrap_or(SIZES.len() - 1);
-                    self.routines.fill[usize::from(t.write)][size]
-                }
-            };
-            self.a.call_near(fill);
+            self.fill_slot(&t);
             let again = self.a.jmp();
             self.a.bind_to(again, t.start);
         }
     }
 
+    /// Whether accesses have been checked.
+    pub(super) fn checked_ahead(&self) -> bool {
+        self.in_strip() || self.group.is_some()
+    }
+
     fn cold(&mut self, u: &Uop, kind: Kind, miss: usize) {
-        if self.group.is_some() {
+        if self.checked_ahead() {
             return;
         }
         let packed = u.w as u32 | u32::from(u.mem.stack) << 4;

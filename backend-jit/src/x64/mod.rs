@@ -24,9 +24,12 @@ mod fuse;
 mod group;
 mod homes;
 mod listing;
+mod loops;
 mod memory;
 mod quick;
 mod region;
+mod strips;
+mod system;
 mod vector;
 mod x87;
 
@@ -45,11 +48,13 @@ use flags::{Recipe, State};
 use group::Group;
 use homes::Homes;
 use listing::Marks;
+use loops::Loop;
 use memory::{Kind, RegionSlots, Try};
 use region::{Exits, Later, Owed, Piece, Version};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use strips::Stage;
 use vector::Tail;
 
 /// Bytes of the code buffer.
@@ -69,6 +74,8 @@ const NATIVE_RAM: i32 = native(offset_of!(Native, ram));
 const NATIVE_LEFT: i32 = native(offset_of!(Native, left));
 const NATIVE_PENDING: i32 = native(offset_of!(Native, pending));
 const NATIVE_LIVE: i32 = native(offset_of!(Native, live));
+const NATIVE_STRIP: i32 = native(offset_of!(Native, strip));
+const NATIVE_WAITS: i32 = native(offset_of!(Native, waits));
 const NATIVE_VECTORS: i32 = native(offset_of!(Native, vectors));
 /// Guest vector registers.
 const VECTORS: i32 = offset_of!(Cpu, v) as i32 - BIAS as i32;
@@ -113,6 +120,10 @@ enum Cold {
     Return { miss: usize, other: usize, from: usize, by: Option<i32>, target: Reg },
     /// To the block at RAX, which the table for this mode and mapping does not know.
     Indirect { jump: usize },
+    /// No strip of a loop: the slot has no answer.
+    NoStrip { t: Try, plain: usize },
+    /// A strip that the budget does not suffice for.
+    ShortStrip { jump: usize, resume: usize, insns: i64, plain: usize },
     /// One way of a conditional end.
     Way { jump: usize, w: Width, delta: i64, taken: bool, redo: Option<Tail>, owed: Option<Owed> },
     /// The budget is used up on the way to another block of the region.
@@ -153,10 +164,15 @@ struct HostHas {
 #[allow(clippy::vec_box)]
 type Called = Vec<Box<Uop>>;
 
+/// Likewise what ends of blocks do.
+#[allow(clippy::vec_box)]
+type Systems = Vec<Box<enter::System>>;
+
 /// Compiles one region.
 struct Compiler<'a> {
     a: Asm,
     pieces: &'a [Piece<'a>],
+    loops: &'a [Loop],
     versions: Vec<Version>,
     /// The version that follows without a jump.
     next_version: Option<usize>,
@@ -165,6 +181,8 @@ struct Compiler<'a> {
     block: &'a Block,
     place: &'a Place<'a>,
     lives: &'a [u32],
+    /// How it is run.
+    stage: Stage,
     routines: Routines,
     host_has: HostHas,
     homes: Homes,
@@ -205,6 +223,8 @@ struct Compiler<'a> {
     /// Micro-ops that are called, out of line too; and how many are in line.
     called: Called,
     called_in_line: u64,
+    /// What the ends of its blocks do that may change the mode.
+    systems: Systems,
     marks: Marks,
 }
 
@@ -337,14 +357,17 @@ impl Compiler<'_> {
     }
 }
 
-/// Flags live after each micro-op, and before the first; `masked`: floating point does not fault.
-fn liveness(block: &Block, masked: bool) -> (Vec<u32>, u32) {
+/// Flags live after each micro-op, and before the first; `masked`: floating point does not fault;
+/// `checked`: nor do accesses.
+fn liveness(block: &Block, masked: bool, checked: bool) -> (Vec<u32>, u32) {
     let mut out = vec![0; block.uops.len()];
     let mut live = OSZAPC;
     for (u, out) in block.uops.iter().zip(&mut out).rev() {
         *out = live;
         live = live & !u.fl | u.flags_read();
-        let faults = u.may_fault() && !(masked && matches!(u.op, Op::V | Op::Vx));
+        let access = matches!(u.op.row().effect, Effect::Load | Effect::Store);
+        let vector = matches!(u.op, Op::V | Op::Vx);
+        let faults = u.may_fault() && !(masked && vector) && !(checked && access);
         if faults || u.op.row().effect == Effect::End {
             live = OSZAPC;
         }
@@ -378,6 +401,7 @@ struct Region {
     blocks: Vec<u32>,
     /// What its code calls.
     called: Called,
+    systems: Systems,
     marks: Marks,
 }
 
@@ -419,8 +443,8 @@ pub struct X64 {
     guards: usize,
     free_guards: Vec<usize>,
     guards_of: [Vec<usize>; SEGMENTS],
-    /// How many slots of the TLB the regions so far have taken.
-    slots_taken: usize,
+    /// How many slots of the TLB the regions so far have taken, for reads and writes.
+    slots_taken: [usize; 2],
     stats: NativeStats,
 }
 
@@ -460,7 +484,7 @@ impl X64 {
             guards: 0,
             free_guards: Vec::new(),
             guards_of: Default::default(),
-            slots_taken: 0,
+            slots_taken: [0; 2],
             stats: NativeStats::default(),
         })
     }
@@ -548,15 +572,20 @@ impl Translator for X64 {
         let mut pieces = Piece::all(parts);
         let homes = Homes::of(&pieces);
         pieces.iter_mut().for_each(|p| p.rename(&homes));
+        let masked = parts[0].place.mode & mode::XM == 0;
+        let has_vectors = self.host_has.vector & vector::table::feature::AVX2 != 0;
+        let loops = Loop::all(&pieces, masked && has_vectors);
         let mut c = Compiler {
             a: Asm { origin: self.buffer.base() + at as u64, code: Vec::with_capacity(1024) },
             pieces: &pieces,
+            loops: &loops,
             versions: Vec::new(),
             next_version: None,
             piece: 0,
             block: &pieces[0].block,
             place: &pieces[0].place,
             lives: &pieces[0].lives,
+            stage: Stage::Plain,
             routines: self.routines,
             host_has: self.host_has,
             homes,
@@ -585,10 +614,11 @@ impl Translator for X64 {
             exits: Vec::new(),
             called: Vec::new(),
             called_in_line: 0,
+            systems: Vec::new(),
             marks: Marks::default(),
         };
         c.run();
-        let Compiler { a, exits, called, called_in_line, marks, slots, .. } = c;
+        let Compiler { a, exits, called, called_in_line, systems, marks, slots, .. } = c;
         let (room, segment) = self.buffer.room();
         let needed = pad.len() + a.code.len() + segment / FOR_GUARDS;
         if room < needed {
@@ -597,7 +627,7 @@ impl Translator for X64 {
         }
         self.buffer.append(&pad);
         self.buffer.append(&a.code);
-        self.slots_taken = slots.taken();
+        self.slots_taken = slots.taken;
         let place = &parts[0].place;
         let (head, off, m) = (place.first, place.off, place.mode);
         self.drop_region(head);
@@ -617,7 +647,7 @@ impl Translator for X64 {
         }
         self.stats.called += called_in_line;
         self.stats.bytes += a.code.len() as u64;
-        self.regions.insert(head, Region { at, off, mode: m, blocks, called, marks });
+        self.regions.insert(head, Region { at, off, mode: m, blocks, called, systems, marks });
         let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
         if in_page && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
             self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };

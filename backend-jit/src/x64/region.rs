@@ -10,7 +10,8 @@
 use super::asm::{RCX, Rm, cc};
 use super::flags::{Recipe, State};
 use super::homes::Homes;
-use super::{Cold, Compiler, RIP, Site, liveness, x87};
+use super::strips::Stage;
+use super::{Cold, Compiler, RIP, Site, liveness, vector, x87};
 use crate::enter::BUDGET;
 use emu_core::cpu::{Reg, mode};
 use emu_core::interp::Leave;
@@ -56,7 +57,7 @@ impl<'a> Piece<'a> {
                 *u = based(u, delta)?;
             }
         }
-        let (lives, wanted) = liveness(p.block, p.place.mode & mode::XM == 0);
+        let (lives, wanted) = liveness(p.block, p.place.mode & mode::XM == 0, false);
         Some(Piece { block, place: p.place, delta, lives, wanted, first_insn: 0 })
     }
 }
@@ -89,6 +90,7 @@ pub(super) fn based(u: &Uop, delta: i64) -> Option<Uop> {
 /// A block as it was compiled for what is known where it begins.
 pub(super) struct Version {
     piece: usize,
+    stage: Stage,
     recipe: Option<Recipe>,
     /// The vector registers are live.
     live: bool,
@@ -102,7 +104,7 @@ impl Compiler<'_> {
     /// Compiles the region.
     pub(super) fn run(&mut self) {
         self.swap_homes(RCX);
-        self.version(0, None, false);
+        self.version(0, Stage::Plain, None, false);
         let mut done = 0;
         loop {
             let unemitted = || self.versions.iter().position(|v| v.at.is_none());
@@ -122,11 +124,12 @@ impl Compiler<'_> {
         }
     }
 
-    /// What follows belongs to block `n`.
-    pub(super) fn select(&mut self, n: usize) {
+    /// What follows belongs to block `n`, run in this way.
+    pub(super) fn select(&mut self, n: usize, stage: Stage) {
         let pieces = self.pieces;
         (self.piece, self.block, self.place) = (n, &pieces[n].block, &pieces[n].place);
         self.lives = &pieces[n].lives;
+        self.set_stage(stage);
     }
 
     fn emit_version(&mut self, v: usize) {
@@ -135,21 +138,32 @@ impl Compiler<'_> {
         for jump in std::mem::take(&mut self.versions[v].jumps) {
             self.a.bind(jump);
         }
-        self.select(self.versions[v].piece);
-        let wanted = self.pieces[self.piece].wanted;
-        self.set_state(State::entry(self.versions[v].recipe, wanted));
-        let live = self.versions[v].live;
-        self.block_code(live);
+        let Version { piece, stage, recipe, live, .. } = self.versions[v];
+        self.select(piece, stage);
+        self.set_state(State::entry(recipe, self.pieces[piece].wanted));
+        if stage == Stage::SetUp {
+            self.vector = vector::State::entry(live);
+            self.set_up();
+        } else {
+            self.block_code(live);
+        }
     }
 
     /// The version of block `piece` for flags by this recipe, or in memory, and for vector
-    /// registers that are live, or may be.
-    fn version(&mut self, piece: usize, recipe: Option<Recipe>, live: bool) -> Option<usize> {
-        let same = |v: &Version| v.piece == piece && v.recipe == recipe;
+    /// registers that are live, or may be. There is always one for flags in memory.
+    fn version(
+        &mut self,
+        piece: usize,
+        stage: Stage,
+        recipe: Option<Recipe>,
+        live: bool,
+    ) -> Option<usize> {
+        let of_block = |v: &&Version| v.piece == piece && v.stage == stage;
+        let same = |v: &Version| of_block(&v) && v.recipe == recipe;
         if let Some(v) = self.versions.iter().position(|v| same(v) && v.live == live) {
             return Some(v);
         }
-        let others = self.versions.iter().filter(|v| v.piece == piece).count();
+        let others = self.versions.iter().filter(of_block).count();
         if others + 1 >= VERSIONS {
             let safe = self.versions.iter().position(|v| same(v) && !v.live);
             if recipe.is_some() || safe.is_some() {
@@ -157,7 +171,7 @@ impl Compiler<'_> {
             }
         }
         let live = live && others + 1 < VERSIONS;
-        self.versions.push(Version { piece, recipe, live, at: None, jumps: Vec::new() });
+        self.versions.push(Version { piece, stage, recipe, live, at: None, jumps: Vec::new() });
         Some(self.versions.len() - 1)
     }
 
@@ -187,66 +201,83 @@ impl Compiler<'_> {
     /// One way out of the block. `last`: nothing of the block follows it.
     pub(super) fn way(&mut self, w: Width, delta: i64, taken: bool, last: bool) {
         let Some(to) = self.inside(w, delta) else { return self.way_out(w, delta, taken) };
-        let redo = self.redo.take();
-        if self.host && !self.af_zero && self.owed.is_none() && self.tests_only(to) {
-            let from = self.piece;
+        let stage = self.stage_of_way(to);
+        let ordinary = matches!(stage, Stage::Plain | Stage::Again) && !self.in_strip();
+        let ready = self.host && !self.af_zero && self.owed.is_none();
+        if ordinary && ready && self.tests_only(to) {
+            let (from, as_it_is) = (self.piece, self.stage);
             self.owed = Some(Owed { piece: from, w, delta });
-            self.redo = redo;
-            self.select(to);
+            self.select(to, stage);
             self.marks.insn(self.a.here(), self.pieces[to].first_insn);
             let u = self.block.uops[0];
             self.fork(&u, u.w, u.k & 15, last);
-            self.select(from);
+            self.select(from, as_it_is);
             self.owed = None;
             return;
         }
+        let version = self.target(to, stage);
+        self.host = false;
+        self.settled = self.state();
+        let redo = self.redo.take();
+        self.charge();
+        if !self.in_strip() {
+            let jump = self.a.jcc(cc::S);
+            self.later(Cold::Stop { jump, w, delta, redo, owed: self.owed });
+        }
+        self.go_to(version, last);
+    }
+
+    /// The version of block `to` for what is known here. Flags are then where it wants them.
+    pub(super) fn target(&mut self, to: usize, stage: Stage) -> usize {
         // Where nobody wants the flags, only who stops here does.
         let wanted = self.pieces[to].wanted != 0;
         let again = self.recipe.is_some_and(|r| !wanted || r.lasts());
-        let kept = self.memory || again || (!wanted && redo.is_some());
-        if !kept {
+        let nobody = !wanted && (self.redo.is_some() || self.in_strip());
+        if !self.memory && !again && !nobody {
             self.save();
         }
         let recipe = self.recipe.filter(|_| wanted && !self.memory);
         let live = self.vectors_known();
-        let version = self.version(to, recipe, live).or_else(|| {
+        let version = self.version(to, stage, recipe, live).or_else(|| {
             self.save();
-            self.version(to, None, live)
+            self.version(to, stage, None, live)
         });
-        let Some(version) = version else { return };
-        self.host = false;
-        self.settled = self.state();
-        self.charge();
-        let jump = self.a.jcc(cc::S);
-        self.later(Cold::Stop { jump, w, delta, redo, owed: self.owed });
+        version.expect("there is a version for flags in memory")
+    }
+
+    /// Goes on with a version of a block. `last`: nothing of this one follows.
+    pub(super) fn go_to(&mut self, version: usize, last: bool) {
+        if last && self.next_version.is_none() && self.versions[version].at.is_none() {
+            self.next_version = Some(version);
+        } else {
+            let jump = self.a.jmp();
+            self.lead_to(jump, version);
+        }
+    }
+
+    /// Lets a jump lead to a version of a block.
+    pub(super) fn lead_to(&mut self, jump: usize, version: usize) {
         match self.versions[version].at {
-            Some(at) => {
-                let jump = self.a.jmp();
-                self.a.bind_to(jump, at);
-            }
-            None if last && self.next_version.is_none() => self.next_version = Some(version),
-            None => {
-                let jump = self.a.jmp();
-                self.versions[version].jumps.push(jump);
-            }
+            Some(at) => self.a.bind_to(jump, at),
+            None => self.versions[version].jumps.push(jump),
         }
     }
 
     /// A way out of the region.
     fn way_out(&mut self, w: Width, delta: i64, taken: bool) {
+        self.redo = None;
         self.save();
         if let Some(o) = self.owed.take() {
             let here = self.piece;
-            self.select(o.piece);
+            self.select(o.piece, self.stage);
             self.charge();
             let jump = self.a.jcc(cc::S);
             self.settled = self.state();
             self.later(Cold::Stop { jump, w: o.w, delta: o.delta, redo: None, owed: None });
-            self.select(here);
+            self.select(here, self.stage);
         }
         self.advance(w, delta);
-        self.swap_homes(RCX);
-        self.charge_or_leave();
+        self.charge_or_leave(RCX);
         let why = if taken { Leave::LinkTaken } else { Leave::LinkFall };
         let word = why.at(self.place.last as usize) as u32;
         let jump = self.a.jmp();
@@ -255,6 +286,9 @@ impl Compiler<'_> {
 
     /// Charges the block; the host's S flag says that the budget is used up.
     pub(super) fn charge(&mut self) {
+        if self.in_strip() {
+            return self.charge_exit();
+        }
         let owed = self.owed.map_or(0, |o| self.pieces[o.piece].block.insns.len());
         let n = self.block.insns.len() + owed;
         self.a.alu_imm(W64, 5, Rm::R(BUDGET), n as i64);
@@ -281,7 +315,7 @@ impl Compiler<'_> {
     pub(super) fn later(&mut self, cold: Cold) {
         let (piece, start, end) = (self.piece, self.settled, self.state());
         let (note, live) = (self.x87_pending(), self.vectors_known());
-        self.cold.push(Later { piece, start, end, note, live, cold });
+        self.cold.push(Later { piece, stage: self.stage, start, end, note, live, cold });
     }
 }
 
@@ -298,6 +332,7 @@ pub(super) struct Owed {
 #[derive(Clone, Copy)]
 pub(super) struct Later {
     pub piece: usize,
+    pub stage: Stage,
     pub start: State,
     pub end: State,
     /// What is pending of the x87.

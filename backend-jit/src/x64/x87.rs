@@ -289,7 +289,15 @@ impl Compiler<'_> {
         let rare = |c: &mut Self, start: Flags, rare: Rare| {
             let note = c.x87.note;
             let live = c.vectors_known();
-            c.cold.push(Later { piece, start, end, note, live, cold: Cold::X87(rare) });
+            c.cold.push(Later {
+                piece,
+                stage: c.stage,
+                start,
+                end,
+                note,
+                live,
+                cold: Cold::X87(rare),
+            });
         };
         if let Some((jump, resume)) = load {
             rare(self, settled, Rare::Load { jump, resume, helper: rerun });

@@ -132,7 +132,7 @@ fn check(make: impl Fn() -> Cpu, blocks: &[Block]) {
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
-        cases: 1500,
+        cases: 600,
         ..ProptestConfig::default()
     })]
 
@@ -161,7 +161,7 @@ proptest! {
 /// What the random ones seldom meet.
 #[test]
 fn chosen_regions_do_what_the_op_table_says() {
-    let all: [&[&str]; 5] = [
+    let all: [&[&str]; 6] = [
         // A loop of registers that have no host register elsewhere, with an access that may fault.
         &[
             "+0 len 4\n lea.64 r12, [r13 + r14*2]\n+4 len 4\n add.32 r10, r10, r12\n+8 len 4\n \
@@ -189,6 +189,12 @@ fn chosen_regions_do_what_the_op_table_says() {
              goto.64 +0x100\n",
             "+0 len 4\n sub.32 zero, rdx, 2 !oszapc\n jcc.64 be, -0x100, +0x100\n",
             "+0 len 2\n mov.64 rdx, rsi\n goto.64 -0x200\n",
+        ],
+        // A comparison of vector registers in a block with an exit, and blocks after it.
+        &[
+            "+0 len 4\n sub.64 zero, rax, rcx !oszapc\n jcc.64 e, +0x100, +0x200\n",
+            "+0 len 4\n vx.ucomisd.64 zero, v1, v2 !oszapc\n jcc.64 b, +0x800, +0x700\n",
+            "+0 len 4\n add.64 rax, rax, rdx !oszapc\n goto.64 -0x200\n",
         ],
         // Jumps alone that lead to each other, and out.
         &[

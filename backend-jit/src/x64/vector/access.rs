@@ -55,7 +55,7 @@ impl Compiler<'_> {
         let known = must
             && (self.fixed(mem).is_some_and(|f| f.aligned(n))
                 || self.group.as_mut().is_some_and(|g| g.aligned(mem.disp, n)));
-        let tests = must && !known;
+        let tests = must && !known && !self.in_strip();
         if tests {
             self.settle();
         } else {
@@ -71,7 +71,7 @@ impl Compiler<'_> {
             self.a.jcc(cc::NE)
         });
         let (at, miss) = self.check(kind, n.into());
-        let miss = Some(miss).filter(|_| self.group.is_none());
+        let miss = Some(miss).filter(|_| !self.checked_ahead());
         Checked { at, jumps: [odd, miss] }
     }
 
