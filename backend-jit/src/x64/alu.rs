@@ -33,8 +33,14 @@ impl Compiler<'_> {
                     (Op::Sx, W8) => self.extend(u, W64, 0xbe, true),
                     (Op::Sx, W16) => self.extend(u, W64, 0xbf, false),
                     (Op::Zx, _) => {
-                        self.a.mov(W32, RCX, rm(u.a));
-                        self.put(u.d, w, RCX);
+                        let d = self.computed_in(u.d, w);
+                        self.a.mov(W32, d, rm(u.a));
+                        self.reached(u.d, w, d);
+                    }
+                    _ if w == W64 => {
+                        let d = self.computed_in(u.d, w);
+                        self.a.op(W64, 0x63, d, rm(u.a));
+                        self.reached(u.d, w, d);
                     }
                     _ => {
                         self.a.op(W64, 0x63, RCX, rm(u.a));
@@ -67,12 +73,14 @@ impl Compiler<'_> {
                 true
             }
             Op::Bswap if w == W32 || w == W64 => {
-                self.a.mov(w, RCX, rm(u.a));
-                if w == W64 {
-                    self.a.byte(0x48);
+                let d = self.computed_in(u.d, w);
+                self.a.mov(w, d, rm(u.a));
+                let rex = u8::from(w == W64) << 3 | d >> 3;
+                if rex != 0 {
+                    self.a.byte(0x40 | rex);
                 }
-                self.a.bytes(&[0x0f, 0xc9]);
-                self.put(u.d, w, RCX);
+                self.a.bytes(&[0x0f, 0xc8 | d & 7]);
+                self.reached(u.d, w, d);
                 true
             }
             Op::Bswap => {
@@ -131,6 +139,12 @@ impl Compiler<'_> {
                     Op::Btr => 6,
                     _ => 7,
                 };
+                if let (Op::Bt, Src::Imm(v)) = (u.op, u.b) {
+                    self.a.op0f(w, 0xba, n, rm(u.a));
+                    self.a.byte(v as u8 & (w.bits() as u8 - 1));
+                    self.copy(u.d, w, u.a);
+                    return true;
+                }
                 self.a.mov(W64, RCX, rm(u.a));
                 match u.b {
                     Src::Imm(v) => {
@@ -163,28 +177,39 @@ impl Compiler<'_> {
                 if !self.flags(u, OSZAPC, 0) {
                     return false;
                 }
-                self.a.op0f_p(w, 0xf3, 0xb8, RCX, rm(u.a));
-                self.put(u.d, w, RCX);
+                let d = self.computed_in(u.d, w);
+                self.a.op0f_p(w, 0xf3, 0xb8, d, rm(u.a));
+                self.reached(u.d, w, d);
                 true
             }
             Op::Set => {
-                self.want_host();
-                self.a.op0f(W32, 0x90 | u.k & 15, 0, Rm::R(RCX));
-                self.a.op0f(W32, 0xb6, RCX, Rm::R(RCX));
-                self.put(u.d, w, RCX);
+                let c = self.condition(u.k);
+                if w == W8 && u.d != Reg::ZERO {
+                    self.a.set(c, rm(u.d));
+                    return true;
+                }
+                self.a.set(c, Rm::R(RCX));
+                let d = self.computed_in(u.d, w);
+                self.a.op0f(W32, 0xb6, d, Rm::R(RCX));
+                self.reached(u.d, w, d);
                 true
             }
             Op::Cmov => {
-                self.want_host();
-                self.a.mov(W64, RCX, rm(u.a));
-                match u.b {
-                    Src::Reg(b) => self.a.op0f(W64, 0x40 | u.k & 15, RCX, rm(b)),
+                let c = self.condition(u.k);
+                let d = if u.b == Src::Reg(u.d) { RCX } else { self.computed_in(u.d, w) };
+                // At 32 bits the upper half is cleared whatever the condition is.
+                if Rm::R(d) != rm(u.a) {
+                    self.a.mov(wide, d, rm(u.a));
+                }
+                let b = match u.b {
+                    Src::Reg(b) => rm(b),
                     Src::Imm(v) => {
                         self.a.imm(RDX, v as u64);
-                        self.a.op0f(W64, 0x40 | u.k & 15, RCX, Rm::R(RDX));
+                        Rm::R(RDX)
                     }
-                }
-                self.put(u.d, w, RCX);
+                };
+                self.a.op0f(wide, 0x40 | c, d, b);
+                self.reached(u.d, w, d);
                 true
             }
             Op::Getfl => {
@@ -278,9 +303,38 @@ impl Compiler<'_> {
             }
             _ => {
                 self.a.op0f(to, opcode, RCX, a);
-                self.put(u.d, u.w, RCX);
+                if to == W32 {
+                    self.reached(u.d, u.w, RCX);
+                } else {
+                    self.put(u.d, u.w, RCX);
+                }
             }
         }
+    }
+
+    /// The host register to compute `d` of width `w` in: its own, or RCX.
+    fn computed_in(&self, d: Reg, w: Width) -> u8 {
+        match loc(d) {
+            Loc::Host(h) if w >= W32 => h,
+            _ => RCX,
+        }
+    }
+
+    /// After `s`, which that has given, has the result, of 32 bits extended by zeros.
+    pub(super) fn reached(&mut self, d: Reg, w: Width, s: u8) {
+        match loc(d) {
+            Loc::Host(h) if h == s => {}
+            Loc::Slot(_) if w == W32 => self.put(d, W64, s),
+            _ => self.put(d, w, s),
+        }
+    }
+
+    /// The memory operand of an operation on `d` in its place, if it is in memory and the operation
+    /// leaves what it should of the upper half.
+    fn in_place(&self, u: &Uop) -> Option<Rm> {
+        let whole = u.w != W32 || self.short >> u.d.ix() & 1 != 0;
+        let memory = matches!(loc(u.d), Loc::Slot(_)) && u.d != Reg::ZERO;
+        (memory && whole && u.a == u.d).then(|| rm(u.d))
     }
 
     /// An addition whose flags nobody wants, by LEA, which keeps those that are there.
@@ -295,10 +349,22 @@ impl Compiler<'_> {
         if u.fl & self.live != 0 || u.w < W32 || u.d == Reg::ZERO {
             return false;
         }
-        let d = match loc(u.d) {
-            Loc::Host(d) => d,
-            Loc::Slot(_) => RCX,
-        };
+        let d = self.computed_in(u.d, u.w);
+        if (self.live == 0 || !self.host)
+            && let Some(m) = self.in_place(u)
+        {
+            match (u.op, u.b, by) {
+                (_, _, Some(1)) => self.a.ext(u.w, 0xff, 0, m),
+                (_, _, Some(by)) => self.a.alu_imm(u.w, 0, m, by.into()),
+                (_, Src::Reg(b), _) => {
+                    let b = self.get(b, W64, RCX);
+                    self.a.op(u.w, if u.op == Op::Add { 0x01 } else { 0x29 }, b, m);
+                }
+                _ => return false,
+            }
+            self.host = false;
+            return true;
+        }
         match (u.op, u.b, by) {
             (_, _, Some(by)) => {
                 let a = self.get(u.a, W64, RCX);
@@ -310,15 +376,27 @@ impl Compiler<'_> {
             }
             _ => return false,
         }
-        if d == RCX {
-            self.put(u.d, u.w, RCX);
-        }
+        self.reached(u.d, u.w, d);
         true
     }
 
-    /// A shift by a register whose flags nobody wants, by an instruction that keeps those that are
-    /// there.
+    /// A shift whose flags nobody wants, by an instruction that keeps those that are there.
     fn shift_without_flags(&mut self, u: &Uop, ext: u8) -> bool {
+        if u.w < W32 || !self.host_has.bmi2 || u.d == Reg::ZERO {
+            return false;
+        }
+        let d = self.computed_in(u.d, u.w);
+        if let (Src::Imm(n), 0 | 1) = (u.b, ext) {
+            let right = if ext == 0 { (u.w.bits() as i64).wrapping_sub(n) } else { n };
+            let Some(m) = self.in_place(u).filter(|_| self.live == 0 || !self.host) else {
+                self.a.rorx(u.w, d, rm(u.a), right as u8 & (u.w.bits() as u8 - 1));
+                self.reached(u.d, u.w, d);
+                return true;
+            };
+            self.host = false;
+            self.shift_by(u.w, ext, m, n as u8 & (u.w.bits() as u8 - 1));
+            return true;
+        }
         // SHLX, SHRX, SARX.
         let pp = match ext {
             4 => 1,
@@ -326,18 +404,10 @@ impl Compiler<'_> {
             7 => 2,
             _ => return false,
         };
-        let (Src::Reg(b), true) = (u.b, u.w >= W32 && self.host_has.bmi2) else { return false };
+        let Src::Reg(b) = u.b else { return false };
         let (a, b) = (self.get(u.a, W64, RCX), self.get(b, W64, RDX));
-        let d = match loc(u.d) {
-            Loc::Host(d) => d,
-            Loc::Slot(_) => RCX,
-        };
-        if u.d != Reg::ZERO {
-            self.a.vex38(u.w, pp, 0xf7, d, b, a);
-            if d == RCX {
-                self.put(u.d, u.w, RCX);
-            }
-        }
+        self.a.vex38(u.w, pp, 0xf7, d, b, a);
+        self.reached(u.d, u.w, d);
         true
     }
 
@@ -346,6 +416,26 @@ impl Compiler<'_> {
         let w = u.w;
         if u.d == Reg::ZERO && (n == 4 || n == 5) {
             self.compare(u, n == 4);
+            return true;
+        }
+        let zero = (n == 5 || n == 6) && w >= W32 && u.b == Src::Reg(u.a);
+        if zero && matches!(loc(u.d), Loc::Slot(_)) {
+            self.a.op(W32, 0x31, RCX, Rm::R(RCX));
+            self.put(u.d, W64, RCX);
+            return true;
+        }
+        if let Some(m) = self.in_place(u) {
+            match u.b {
+                Src::Imm(v) if fits(w, v) => self.a.alu_imm(w, n, m, v),
+                Src::Imm(v) => {
+                    self.a.imm(RCX, v as u64);
+                    self.a.op(w, 0x01 | n << 3, RCX, m);
+                }
+                Src::Reg(b) => {
+                    let b = self.get(b, W64, RCX);
+                    self.a.op(w, 0x01 | n << 3, b, m);
+                }
+            }
             return true;
         }
         let direct = match loc(u.d) {
@@ -368,17 +458,26 @@ impl Compiler<'_> {
             }
             Src::Reg(b) => self.a.op(w, 0x03 | n << 3, d, rm(b)),
         }
-        if direct.is_none() {
-            self.put(u.d, w, d);
-        }
+        self.reached(u.d, w, d);
         true
     }
 
     /// CMP, or TEST.
     fn compare(&mut self, u: &Uop, test: bool) {
         let w = u.w;
+        let host = |r: Reg| matches!(loc(r), Loc::Host(_));
         let a = match u.b {
             Src::Imm(_) if u.a != Reg::ZERO => rm(u.a),
+            // Against zero: the flags are the same.
+            Src::Reg(b) if test && b == u.a && !host(b) => {
+                self.a.alu_imm(w, 7, rm(b), 0);
+                return;
+            }
+            Src::Reg(b) if host(b) && !host(u.a) => {
+                let b = self.get(b, W64, RCX);
+                self.a.op(w, if test { 0x85 } else { 0x39 }, b, rm(u.a));
+                return;
+            }
             _ => Rm::R(self.get(u.a, w, RCX)),
         };
         match (u.b, a) {
@@ -406,10 +505,11 @@ impl Compiler<'_> {
                 // At 32 bits the upper half is cleared by the operation itself.
                 self.a.ext(u.w, opcode, ext, Rm::R(d));
             }
+            _ if self.in_place(u).is_some() => self.a.ext(u.w, opcode, ext, rm(u.d)),
             _ => {
                 self.a.mov(if u.w == W64 { W64 } else { W32 }, RCX, rm(u.a));
                 self.a.ext(u.w, opcode, ext, Rm::R(RCX));
-                self.put(u.d, u.w, RCX);
+                self.reached(u.d, u.w, RCX);
             }
         }
         true
@@ -457,15 +557,16 @@ impl Compiler<'_> {
         self.af_zero |= nat == OSZAPC;
         match count {
             Some(n) => match loc(u.d) {
-                Loc::Host(d) if u.d == u.a => self.shift_by(w, ext, d, n),
+                Loc::Host(d) if u.d == u.a => self.shift_by(w, ext, Rm::R(d), n),
                 Loc::Host(d) if w >= W32 => {
                     self.a.mov(w, d, rm(u.a));
-                    self.shift_by(w, ext, d, n);
+                    self.shift_by(w, ext, Rm::R(d), n);
                 }
+                _ if self.in_place(u).is_some() => self.shift_by(w, ext, rm(u.d), n),
                 _ => {
                     self.a.mov(W64, RDX, rm(u.a));
-                    self.shift_by(w, ext, RDX, n);
-                    self.put(u.d, w, RDX);
+                    self.shift_by(w, ext, Rm::R(RDX), n);
+                    self.reached(u.d, w, RDX);
                 }
             },
             None => {
@@ -500,9 +601,9 @@ impl Compiler<'_> {
         true
     }
 
-    fn shift_by(&mut self, w: Width, ext: u8, d: u8, n: u8) {
+    fn shift_by(&mut self, w: Width, ext: u8, d: Rm, n: u8) {
         // By one: its own opcode, whose OF all CPUs define alike.
-        self.a.ext(w, if n == 1 { 0xd1 } else { 0xc1 }, ext, Rm::R(d));
+        self.a.ext(w, if n == 1 { 0xd1 } else { 0xc1 }, ext, d);
         if n != 1 {
             self.a.byte(n);
         }
@@ -531,6 +632,29 @@ impl Compiler<'_> {
         }
         if need == 0 {
             self.clobber();
+        }
+        if u.op == Op::Imul && w >= W32 && need == 0 && u.d != Reg::ZERO {
+            let d = self.computed_in(u.d, w);
+            match u.b {
+                Src::Imm(v) if fits(w, v) => {
+                    self.a.op(w, 0x69, d, rm(u.a));
+                    self.a.imm_of(w, v);
+                }
+                Src::Imm(v) => {
+                    self.a.imm(RDX, v as u64);
+                    self.a.mov(w, d, rm(u.a));
+                    self.a.op0f(w, 0xaf, d, Rm::R(RDX));
+                }
+                Src::Reg(b) if rm(b) == Rm::R(d) => self.a.op0f(w, 0xaf, d, rm(u.a)),
+                Src::Reg(b) => {
+                    if rm(u.a) != Rm::R(d) {
+                        self.a.mov(w, d, rm(u.a));
+                    }
+                    self.a.op0f(w, 0xaf, d, rm(b));
+                }
+            }
+            self.reached(u.d, w, d);
+            return true;
         }
         if u.op == Op::Imul && w != W8 {
             self.a.mov(wide, RDX, rm(u.a));

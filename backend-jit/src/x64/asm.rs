@@ -41,6 +41,7 @@ pub mod cc {
     pub const BE: u8 = 6;
     pub const A: u8 = 7;
     pub const S: u8 = 8;
+    pub const NS: u8 = 9;
 }
 
 /// Code under construction.
@@ -178,6 +179,18 @@ impl Asm {
         self.byte(u8::from(w == W64) << 7 | (!v & 15) << 3 | pp);
         self.byte(opcode);
         self.byte(0xc0 | (reg & 7) << 3 | rm & 7);
+    }
+
+    /// RORX: `d` = `s` rotated to the right by `n`. Keeps the flags.
+    pub fn rorx(&mut self, w: Width, d: u8, s: Rm, n: u8) {
+        let c = Code { pp: 3, map: 3, opcode: 0xf0, w: w == W64 };
+        self.vex(c, false, d, 0, s);
+        self.byte(n);
+    }
+
+    /// SETcc of a byte.
+    pub fn set(&mut self, c: u8, d: Rm) {
+        self.encode(W8, 0, &[0x0f, 0x90 | c], 0, d, 2);
     }
 
     /// A vector instruction in its VEX encoding, of 256 bits or not: `reg` and `rm`, `v` the first

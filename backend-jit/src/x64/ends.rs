@@ -425,8 +425,10 @@ impl Compiler<'_> {
         self.a.store(W64, Rm::M(RBP, RIP), r);
     }
 
-    pub(super) fn charge_or_leave(&mut self) {
+    /// Charges the block, registers go home by way of `scratch`; leaves if the budget is used up.
+    pub(super) fn charge_or_leave(&mut self, scratch: u8) {
         self.charge();
+        self.swap_homes(scratch);
         if self.in_strip() {
             return;
         }
@@ -439,26 +441,29 @@ impl Compiler<'_> {
         if self.in_strip() {
             return self.strip_end(u);
         }
+        self.redo = None;
         if !matches!(u.op, Op::Goto | Op::Jcc | Op::Jrnz) {
             self.save();
         }
         match u.op {
             Op::Goto => self.way(u.w, u.imm, true, true),
             Op::Jcc => {
-                self.want_host();
-                self.fork(u, u.w, u.k & 15);
+                let (end, again) = self.tested;
+                self.redo = (self.host && end == self.a.here()).then_some(again);
+                let c = self.condition(u.k);
+                self.fork(u, u.w, c, true);
             }
             Op::Jrnz => {
                 self.keep();
                 let a = self.get(u.a, W64, RCX);
                 self.a.op(u.w, 0x85, a, Rm::R(a));
                 self.host = false;
-                self.fork(u, Width::from_index(u.k), cc::NE);
+                self.fork(u, Width::from_index(u.k), cc::NE, true);
             }
             Op::Jmpi => {
                 self.value(RAX, W64, u.a.into());
                 self.set_rip(u.w, RAX);
-                self.charge_or_leave();
+                self.charge_or_leave(RCX);
                 self.indirect();
             }
             Op::Raise => {
@@ -470,9 +475,9 @@ impl Compiler<'_> {
 
     /// The two ways of a conditional end, on the host's condition `c`. In line is a loop's way
     /// back, and where the other one goes on.
-    fn fork(&mut self, u: &Uop, w: Width, c: u8) {
+    pub(super) fn fork(&mut self, u: &Uop, w: Width, c: u8, last: bool) {
         let (taken, fall) = (u.imm, i64::from(u.fall));
-        let state = self.state();
+        let (state, redo, owed) = (self.state(), self.redo, self.owed);
         if self.loops(w, taken) {
             let jump = self.a.jcc(c ^ 1);
             self.way(w, taken, true, false);
@@ -481,9 +486,10 @@ impl Compiler<'_> {
         } else {
             let jump = self.a.jcc(c);
             self.settled = state;
-            self.later(Cold::Way { jump, w, delta: taken, taken: true });
+            self.later(Cold::Way { jump, w, delta: taken, taken: true, redo, owed });
         }
-        self.way(w, fall, false, true);
+        (self.redo, self.owed) = (redo, owed);
+        self.way(w, fall, false, last);
     }
 
     /// To the block at RIP by way of the tables of indirect targets.
@@ -520,15 +526,18 @@ impl Compiler<'_> {
     pub(super) fn call_routine(&mut self, u: &Uop) {
         self.save();
         self.move_rip(1);
-        let u = based(u, -self.delta()).unwrap_or(*u);
+        self.give_back();
+        self.swap_homes(RCX);
+        let u = self.homes.renamed(u);
+        let u = based(&u, -self.delta()).unwrap_or(u);
         let u = Box::new(u);
         self.a.imm(RAX, &raw const *u as u64);
         self.called.push(u);
         self.a.imm(RDX, u64::from(self.record() << 8));
         let cold = self.vector.cold;
         let to = if cold { self.routines.call_kept } else { self.routines.call };
-        self.give_back();
         self.a.call_near(to);
+        self.swap_homes(RCX);
         self.borrow();
         self.move_rip(-1);
     }
@@ -561,6 +570,7 @@ impl Compiler<'_> {
         self.select(piece, stage);
         self.set_state(start);
         self.vector = vector::State::out_of_line();
+        self.short = 0;
         self.x87_out_of_line(note);
         match cold {
             Cold::Access { miss, resume, kind, packed, u } => {
@@ -577,7 +587,9 @@ impl Compiler<'_> {
                     Kind::LoadRmw => self.routines.load_rmw,
                     Kind::Store => self.routines.store,
                 };
+                self.swap_homes_alone();
                 self.a.call_near(to);
+                self.swap_homes_alone();
                 self.move_rip(-1);
                 if kind != Kind::Store {
                     self.take(&u, Rm::R(RAX));
@@ -597,9 +609,11 @@ impl Compiler<'_> {
             }
             Cold::Vector(m) => self.vector_miss(&m),
             Cold::X87(rare) => self.x87_rare(&rare, end),
-            Cold::Replay { miss, resume, from, count } => {
+            Cold::Replay { miss, resume, from, count, spared } => {
                 self.missed(miss);
+                self.spared = spared;
                 self.replayed(from, count);
+                self.spared = None;
                 if live {
                     self.vectors();
                 }
@@ -623,16 +637,34 @@ impl Compiler<'_> {
                 self.a.bind(jump);
                 self.short_strip(resume, insns, plain);
             }
-            Cold::Way { jump, w, delta, taken } => {
+            Cold::Way { jump, w, delta, taken, redo, owed } => {
                 self.a.bind(jump);
+                (self.redo, self.owed) = (redo, owed);
                 self.vector = vector::State::entry(live);
                 self.way(w, delta, taken, true);
+                self.owed = None;
             }
-            Cold::Stop { jump, w, delta } => {
+            Cold::Stop { jump, w, delta, redo, owed } => {
                 self.a.bind(jump);
+                if let Some(redo) = redo.filter(|_| !self.memory && self.recipe.is_none()) {
+                    self.a.bytes(redo.bytes());
+                    self.host = true;
+                }
                 self.save();
+                if let Some(o) = owed {
+                    // Before this block it may have been used up already.
+                    let n = self.block.insns.len() as i64;
+                    self.a.alu_imm(W64, 0, Rm::R(BUDGET), n);
+                    let late = self.a.jcc(cc::NS);
+                    self.select(o.piece, stage);
+                    self.advance(o.w, o.delta);
+                    self.leave(Leave::Budget.at(self.place.last as usize) as u32);
+                    self.a.bind(late);
+                    self.select(piece, stage);
+                    self.a.alu_imm(W64, 5, Rm::R(BUDGET), n);
+                }
                 self.advance(w, delta);
-                leave(&mut self.a, Leave::Budget.at(self.place.last as usize) as u32);
+                self.leave(Leave::Budget.at(self.place.last as usize) as u32);
             }
             Cold::Leave { jump, word } => {
                 self.a.bind(jump);

@@ -10,12 +10,13 @@
 //! Liveness is that of the dead-flag pass: at what may fault and at block ends all are live.
 
 use super::alu::rm;
-use super::asm::{RAX, RBP, RCX, Rm};
+use super::asm::{RAX, RBP, RCX, Rm, cc};
+use super::homes::named;
 use super::{Compiler, NATIVE_FLAGS};
 use emu_core::cpu::Reg;
-use emu_core::flags::{AF, OSZAPC};
+use emu_core::flags::{AF, CF, OSZAPC, PF, SF, ZF};
 use emu_core::uop::{Effect, Form, Op, Src, Uop};
-use emu_core::width::Width::{self, W16, W32, W64};
+use emu_core::width::Width::{self, W8, W16, W32, W64};
 
 /// How the flags are computed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,14 +50,12 @@ impl Recipe {
     }
 
     /// Of an arithmetic micro-op that writes all flags.
-    fn of(u: &Uop) -> Option<Recipe> {
+    pub(super) fn of(u: &Uop) -> Option<Recipe> {
         let recipe = |how, a, b| Some(Recipe { how, w: u.w, a, b });
         let one = Src::Imm(1);
         let in_place = u.a == u.d;
         match u.b {
             Src::Imm(v) if v != i64::from(v as i32) => return None,
-            // Temporaries don't last.
-            Src::Reg(b) if !b.is_architectural() => return None,
             Src::Reg(b) if b == u.d && b != Reg::ZERO => return None,
             _ => {}
         }
@@ -72,7 +71,23 @@ impl Recipe {
             Op::And | Op::Or | Op::Xor => recipe(Again::Test, u.d, u.d.into()),
             _ => None,
         }
-        .filter(|r| r.a != Reg::ZERO && r.a.is_architectural())
+        .filter(|r| r.a != Reg::ZERO)
+    }
+
+    /// Whether it is of use in the next block, where temporaries are others.
+    pub(super) fn lasts(&self) -> bool {
+        let temporary = |r: Reg| !r.is_architectural();
+        !temporary(self.a) && !matches!(self.b, Src::Reg(b) if temporary(b))
+    }
+
+    /// By `to` in place of `from`.
+    fn moved(self, from: Reg, to: Reg) -> Recipe {
+        let of = |r: Reg| if r == from { to } else { r };
+        let b = match self.b {
+            Src::Reg(b) => Src::Reg(of(b)),
+            b => b,
+        };
+        Recipe { a: of(self.a), b, ..self }
     }
 }
 
@@ -92,11 +107,14 @@ impl State {
     /// In memory.
     pub const MEMORY: State = State { host: false, memory: true, af_zero: false, recipe: None };
 
-    /// On entry of a block: by a recipe, or in memory.
-    pub fn entry(recipe: Option<Recipe>) -> State {
-        State { memory: recipe.is_none(), recipe, ..State::MEMORY }
+    /// On entry of a block that wants the flags `live`: by a recipe, or in memory.
+    pub fn entry(recipe: Option<Recipe>, live: u32) -> State {
+        State { memory: recipe.is_none() && live != 0, recipe, ..State::MEMORY }
     }
 }
+
+/// Keeps the old value of a register of a recipe, where no micro-op of the block names it.
+pub(super) const SPARE: Reg = Reg::T7;
 
 /// The integer register that `u` writes.
 pub(super) fn written(u: &Uop) -> Option<Reg> {
@@ -107,6 +125,23 @@ pub(super) fn written(u: &Uop) -> Option<Reg> {
         Unary | Binary | Ternary | UnaryK | BinaryK | Load | VecInt | VecGet | Linear
     );
     (integer && u.d != Reg::ZERO).then_some(u.d)
+}
+
+/// The registers whose upper halves are known to be zero after `u`, if `short` are before.
+fn shortened(u: &Uop, short: u32) -> u32 {
+    let bit = |d: Reg| 1 << d.ix();
+    let out = match u.op {
+        Op::Ldz | Op::Ldw => u.w <= W32,
+        Op::Zx => u.w >= W32 && u.k <= W32 as u8,
+        Op::Lds => Width::from_index(u.k) == W32,
+        op => (op.row().eval.is_some() || op == Op::Lea) && u.w == W32,
+    };
+    match u.op.row().effect {
+        _ if written(u).is_some() && out => short | bit(u.d),
+        Effect::Pure | Effect::Load => short & !bit(u.d),
+        Effect::Store => short,
+        _ => 0,
+    }
 }
 
 /// The flags that `u` writes in any case: a shift by nothing writes none.
@@ -171,6 +206,41 @@ impl Compiler<'_> {
             self.keep();
         }
         self.host = false;
+    }
+
+    /// CF to EFLAGS, if it is in memory only. The others are not what they should be.
+    pub(super) fn carry_from_memory(&mut self) -> bool {
+        let there = self.memory && !self.host;
+        if there {
+            // bt word [flags], 8: no wider than what was stored.
+            let flags = self.flags_word();
+            self.a.op0f(W16, 0xba, 4, flags);
+            self.a.byte(8);
+            self.af_zero = false;
+        }
+        there
+    }
+
+    /// Makes the flags ready for a host instruction on condition `k`; gives the condition that it
+    /// has: where they are in memory only, what is tested there is enough for most.
+    pub(super) fn condition(&mut self, k: u8) -> u8 {
+        let (byte, mask) = match k >> 1 & 7 {
+            0 => (0, 1),
+            1 => (1, CF),
+            2 => (1, ZF),
+            3 => (1, CF | ZF),
+            4 => (1, SF),
+            5 => (1, PF),
+            _ => (0, 0),
+        };
+        let Rm::M(base, at) = self.flags_word() else { return k & 15 };
+        if self.host || !self.memory || mask == 0 {
+            self.want_host();
+            return k & 15;
+        }
+        self.a.ext(W8, 0xf7, 0, Rm::M(base, at + byte));
+        self.a.byte(mask as u8);
+        cc::NE ^ k & 1
     }
 
     /// Flags to EFLAGS, by way of AX or RCX.
@@ -244,7 +314,10 @@ impl Compiler<'_> {
             self.keep();
         }
         if reads != 0 || (need != 0 && keep != 0) {
-            self.want_host();
+            let wanted = reads | if need != 0 { keep } else { 0 };
+            if !(wanted == CF && self.carry_from_memory()) {
+                self.want_host();
+            }
         }
         if need == 0 {
             self.host = false;
@@ -274,15 +347,44 @@ impl Compiler<'_> {
         let uops = &self.block.uops[n..n + count];
         let written = uops.iter().filter_map(written).any(|d| recipe.reads(d));
         let overwritten = uops.iter().fold(0, |all, u| all | overwritten(u));
-        if written && self.lives[n + count - 1] & !overwritten != 0 {
-            self.save();
+        if written && self.live_after(n + count - 1) & !overwritten != 0 {
+            self.keep_without(n, count, recipe);
+        }
+    }
+
+    /// Before micro-ops that write a register of the recipe: where nothing but what may fault wants
+    /// the flags, that register's value is kept.
+    fn keep_without(&mut self, n: usize, count: usize, recipe: Recipe) {
+        let uops = &self.block.uops[n + count..];
+        let ends = |u: &Uop| u.op.row().effect == Effect::End;
+        let stops = |u: &&Uop| u.flags_read() != 0 || overwritten(u) == OSZAPC || ends(u);
+        let unread = uops.iter().find(stops).is_some_and(|u| match u.op {
+            Op::Goto => self.unwanted(u.w, u.imm),
+            _ => u.flags_read() == 0 && !ends(u),
+        });
+        let mut lost = self.block.uops[n..n + count].iter().filter_map(written);
+        let lost = lost.find(|d| recipe.reads(*d));
+        let names = |u: &Uop| named(&mut u.clone()).any(|r| *r == SPARE);
+        let free = !self.block.uops.iter().any(names) && !recipe.reads(SPARE);
+        let free = free && !self.vector.cold;
+        let free = free && self.group.as_ref().is_none_or(|g| g.spared.is_none());
+        match lost {
+            Some(r) if unread && free && !self.memory && count == 1 => {
+                if let Some(g) = &mut self.group {
+                    g.spared = Some((n, r));
+                }
+                self.copy(SPARE, W64, r);
+                self.recipe = Some(recipe.moved(r, SPARE));
+            }
+            _ => self.save(),
         }
     }
 
     /// After them: what has become of the recipe. `old` is what there was before.
     pub(super) fn after(&mut self, n: usize, count: usize) {
         let uops = &self.block.uops[n..n + count];
-        let wanted = |i: usize, u: &Uop| overwritten(u) & self.lives[n + i] != 0;
+        uops.iter().for_each(|u| self.short = shortened(u, self.short));
+        let wanted = |i: usize, u: &Uop| overwritten(u) & self.live_after(n + i) != 0;
         let last = uops.iter().enumerate().rfind(|(i, u)| wanted(*i, u));
         if let Some((_, u)) = last {
             // Of one micro-op alone, whose flags are its own: fused ones have operands in memory.

@@ -3,13 +3,16 @@
 //! Only the way of a TLB hit is fused. On a miss the micro-ops are run one by one, out of line,
 //! and come back with the flags where the fused form leaves them.
 
+use super::alu::rm;
 use super::asm::{RAX, RBP, RCX, Rm};
+use super::flags::Recipe;
+use super::flags::SPARE;
 use super::memory::Kind;
 use super::{Cold, Compiler, Loc, RIP, loc};
 use emu_core::cpu::Reg;
 use emu_core::flags::{CF, OSZAPC};
 use emu_core::uop::{Op, Src, Uop};
-use emu_core::width::Width::{W8, W64};
+use emu_core::width::Width::{W8, W32, W64};
 
 /// The number of an ALU op whose flags all come from its operands.
 fn number(op: Op) -> Option<u8> {
@@ -50,6 +53,7 @@ impl Compiler<'_> {
         };
         if count != 0 {
             self.after(n, count);
+            self.recipe = self.fused_recipe.take().or(self.recipe);
         }
         count
     }
@@ -74,9 +78,15 @@ impl Compiler<'_> {
         need == 0 || (need & !nat == 0 && live & !need == 0)
     }
 
+    /// Whether micro-op `n` is a conditional end that leads where nobody wants the flags.
+    fn ends_unwanted(&self, n: usize) -> bool {
+        let end = self.block.uops.get(n).filter(|u| u.op == Op::Jcc);
+        end.is_some_and(|u| [u.imm, u.fall.into()].into_iter().any(|way| self.unwanted(u.w, way)))
+    }
+
     /// `ldz t, [m]; op d, d, t`, and `ldz t, [m]; cmp t, b`.
     fn fuse_load(&mut self, n: usize, l: &Uop, o: &Uop) -> bool {
-        let (live, w) = (self.lives[n + 1], o.w);
+        let (live, w) = (self.live_after(n + 1), o.w);
         let Some(number) = number(o.op).or((o.op == Op::Imul && w != W8).then_some(8)) else {
             return false;
         };
@@ -84,8 +94,10 @@ impl Compiler<'_> {
         let compares = o.d == Reg::ZERO && matches!(o.op, Op::Sub | Op::And);
         let first = compares && o.a == l.d && o.b != Src::Reg(l.d);
         let second = o.b == Src::Reg(l.d) && o.a != l.d;
-        let d = match (loc(if compares { o.a } else { o.d }), first) {
+        let operand = if compares { o.a } else { o.d };
+        let d = match (loc(operand), first) {
             (Loc::Host(d), false) if second && (compares || o.d == o.a) => d,
+            (Loc::Slot(_), false) if second && (compares || o.d == o.a) => RCX,
             (_, true) => RCX,
             _ => return false,
         };
@@ -102,6 +114,28 @@ impl Compiler<'_> {
         self.address(&l.mem);
         let (m, miss) = self.check(Kind::Load, w.bytes());
         let test = o.op == Op::And;
+        if compares && need != 0 && !self.in_strip() && self.ends_unwanted(n + 2) {
+            // With the operand in memory that the flags may be computed again from.
+            self.take(l, m);
+            let t = o.b == Src::Reg(l.d);
+            match o.b {
+                Src::Imm(v) if test => {
+                    self.a.ext(w, 0xf7, 0, Rm::R(RCX));
+                    self.a.imm_of(w, v);
+                }
+                Src::Imm(v) => self.a.alu_imm(w, 7, Rm::R(RCX), v),
+                Src::Reg(_) if t => self.a.op(w, if test { 0x85 } else { 0x39 }, RCX, rm(o.a)),
+                Src::Reg(b) => self.a.op(w, if test { 0x85 } else { 0x3b }, RCX, rm(b)),
+            }
+            self.flags_done(need);
+            self.replay(miss, n, 2);
+            self.fused_recipe = Recipe::of(o).filter(|_| o.fl == OSZAPC);
+            return true;
+        }
+        let wide = if w == W64 { W64 } else { W32 };
+        if !first && d == RCX {
+            self.a.mov(wide, RCX, rm(operand));
+        }
         match (first, o.b) {
             (true, Src::Imm(v)) if test => {
                 self.a.ext(w, 0xf7, 0, m);
@@ -116,6 +150,9 @@ impl Compiler<'_> {
             _ if number == 8 => self.a.op0f(w, 0xaf, d, m),
             _ => self.a.op(w, 0x03 | number << 3, d, m),
         }
+        if !compares {
+            self.reached(o.d, w, d);
+        }
         self.flags_done(need);
         self.replay(miss, n, 2);
         true
@@ -123,7 +160,7 @@ impl Compiler<'_> {
 
     /// `ldw t, [m]; op r, t, b; stw [m], r`.
     fn fuse_rmw(&mut self, n: usize, l: &Uop, o: &Uop, s: &Uop) -> bool {
-        let (live, w) = (self.lives[n + 1], o.w);
+        let (live, w) = (self.live_after(n + 1), o.w);
         let whole = s.op == Op::Stw
             && s.mem == l.mem
             && s.b == Src::Reg(o.d)
@@ -178,7 +215,7 @@ impl Compiler<'_> {
         let uses = s.mem.base == l.d || s.mem.index == l.d;
         let whole = l.op == Op::Add
             && l.a == Reg::RIP
-            && l.fl & self.lives[n] == 0
+            && l.fl & self.live_after(n) == 0
             && l.w == W64
             && !l.d.is_architectural()
             && s.op == Op::St
@@ -240,7 +277,7 @@ impl Compiler<'_> {
             self.a.op(W64, 0x8d, rsp, Rm::M(rsp, by));
         }
         self.a.store(W64, Rm::M(RBP, RIP), RAX);
-        self.charge_or_leave();
+        self.charge_or_leave(RAX);
     }
 
     /// A return, one micro-op after the other.
@@ -263,7 +300,7 @@ impl Compiler<'_> {
     pub(super) fn replay(&mut self, miss: usize, from: usize, count: usize) {
         if !self.checked_ahead() {
             let resume = self.a.here();
-            self.later(Cold::Replay { miss, resume, from, count });
+            self.later(Cold::Replay { miss, resume, from, count, spared: None });
         }
     }
 
@@ -271,8 +308,11 @@ impl Compiler<'_> {
     pub(super) fn replayed(&mut self, from: usize, count: usize) {
         for n in from..from + count {
             self.insn = self.block.insns.partition_point(|m| m.uop as usize <= n).max(1) - 1;
-            self.live = self.lives[n];
+            self.live = self.live_after(n);
             let u = self.block.uops[n];
+            if let Some((_, r)) = self.spared.filter(|s| s.0 == n) {
+                self.copy(SPARE, W64, r);
+            }
             self.before(n, 1);
             self.uop(&u);
             self.after(n, 1);

@@ -1,16 +1,18 @@
 //! Groups of accesses that are checked together.
 //!
-//! Accesses one after the other by the same base register, moved by constants at most (a run of
-//! pushes, the fields of a structure), mostly lie in one page. One check of all that they touch
-//! goes before the first; then each costs a load of the slot's addend. Where the check fails, the
-//! group is run out of line, each access with a check of its own. Nothing in a group can leave it,
-//! and nothing in it changes a slot: so there are no other accesses in it, and no helpers.
+//! Accesses one after the other by the same base register, and index if there is one, moved by
+//! constants at most (a run of pushes, the fields of a structure), mostly lie in one page. One
+//! check of all that they touch goes before the first; then each costs a load of the slot's addend.
+//! Where the check fails, the group is run out of line, each access with a check of its own.
+//! Nothing in a group can leave it, and nothing in it changes a slot: so there are no other
+//! accesses in it, and no helpers.
 
 use super::asm::{RAX, Rm, cc};
 use super::flags::State;
 use super::memory::{Slot, Try};
 use super::{Cold, Compiler};
 use emu_core::cpu::Reg;
+use emu_core::flags::OSZAPC;
 use emu_core::uop::{Form, Mem, Op, Src, Uop};
 use emu_core::width::Width::W64;
 
@@ -25,6 +27,10 @@ pub(super) struct Group {
     miss: usize,
     /// Where the flags are before it.
     flags: State,
+    /// Flags live after each of its micro-ops.
+    lives: Vec<u32>,
+    /// The micro-op before which a register was copied to the spare one.
+    pub spared: Option<(usize, Reg)>,
     /// Nothing in it moves the base register.
     still: bool,
     /// The displacement of an access that was found to be aligned, and at what.
@@ -66,8 +72,12 @@ fn access(u: &Uop) -> Option<(&Mem, i64, bool)> {
         _ => return None,
     };
     let m = &u.mem;
-    let plain = m.index == Reg::ZERO && m.seg == Reg::ZERO && m.addr == W64;
-    let base = m.base == Reg::RIP || m.base == Reg::ZERO || m.base.ix() < 16;
+    let plain = m.seg == Reg::ZERO && m.addr == W64;
+    let base = match (m.base, m.index) {
+        (Reg::RIP | Reg::ZERO, x) => x == Reg::ZERO,
+        (_, Reg::ZERO) => m.base.ix() < 16,
+        (_, x) => m.base.ix() < 16 && x.ix() < 16 && !matches!(u.op, Op::Vld | Op::Vst),
+    };
     (plain && base).then_some((m, bytes, write))
 }
 
@@ -116,7 +126,8 @@ impl Compiler<'_> {
                 all = open;
                 (whole, insn) = (false, insn + 1);
             }
-            if let Some((m, bytes, write)) = access(u).filter(|(m, ..)| m.base == base) {
+            let by = |m: &Mem| (m.base, m.index, m.scale);
+            if let Some((m, bytes, write)) = access(u).filter(|(m, ..)| by(m) == by(first)) {
                 let low = at + i64::from(m.disp);
                 let (min, max) = (open.min.min(low), open.max.max(low + bytes));
                 // Returns have a form of their own, and so have operands of helpers.
@@ -143,8 +154,8 @@ impl Compiler<'_> {
                 all = open;
             }
             match moves(u, base) {
-                Some(by) => at += by,
-                None => break,
+                Some(by) if moves(u, first.index) == Some(0) => at += by,
+                _ => break,
             }
         }
         (all.count > 1).then_some(all)
@@ -161,25 +172,42 @@ impl Compiler<'_> {
         let mem = uops[n].mem;
         let still = uops[n..e.end].iter().all(|u| moves(u, mem.base) == Some(0));
         let Ok(min) = i32::try_from(e.min) else { return };
+        let mut lives = self.lives[n..e.end].to_vec();
+        for i in (1..lives.len()).rev() {
+            let u = &uops[n + i];
+            // What must be aligned is still to be checked for that.
+            let faults = matches!(u.op, Op::Vld | Op::Vst) && u.k & 128 != 0;
+            let before = if faults { OSZAPC } else { lives[i] & !u.fl };
+            lives[i - 1] = before | u.flags_read();
+        }
         self.settle();
         if let Some(f) = self.fixed(&mem) {
             let (slot, miss) = self.check_fixed(f, e.write);
             let flags = self.state();
             let (start, end) = (n, e.end);
-            self.group = Some(Group { slot, start, end, miss, flags, still, aligned: None });
+            let (spared, aligned) = (None, None);
+            self.group =
+                Some(Group { slot, start, end, miss, flags, lives, spared, still, aligned });
             return;
         }
         let (start, slot) = (self.a.here(), self.slots.slot(&mem, e.write));
         let span = e.max - e.min;
-        let base = self.get(mem.base, W64, RAX);
-        self.a.op(W64, 0x8d, RAX, Rm::M(base, min));
+        self.sum(&Mem { disp: min, ..mem }, RAX);
         self.a.op(W64, 0x2b, RAX, slot.page());
         self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - span);
         let miss = self.a.jcc(cc::A);
         let bytes = (span as u64).next_power_of_two();
         self.tries.push(Try { miss, start, slot, write: e.write, n: bytes, fixed: None });
         let flags = self.state();
-        self.group = Some(Group { slot, start: n, end: e.end, miss, flags, still, aligned: None });
+        let (start, end) = (n, e.end);
+        let (spared, aligned) = (None, None);
+        self.group = Some(Group { slot, start, end, miss, flags, lives, spared, still, aligned });
+    }
+
+    /// Flags live after micro-op `n`.
+    pub(super) fn live_after(&self, n: usize) -> u32 {
+        let group = self.group.as_ref().and_then(|g| g.lives.get(n.checked_sub(g.start)?));
+        group.copied().unwrap_or(self.lives[n])
     }
 
     /// Micro-op `n` is next: ends the group if it is behind it.
@@ -187,6 +215,6 @@ impl Compiler<'_> {
         let Some(g) = self.group.take_if(|g| g.end <= n) else { return };
         let (resume, from, count) = (self.a.here(), g.start, n - g.start);
         self.settled = g.flags;
-        self.later(Cold::Replay { miss: g.miss, resume, from, count });
+        self.later(Cold::Replay { miss: g.miss, resume, from, count, spared: g.spared });
     }
 }

@@ -333,7 +333,7 @@ impl Loop {
         let pinned = (0..PINNED.len() as u8).map(Reg::gpr);
         let idle = pinned.filter(|r| !uops().any(|u| mentions(u, *r))).collect();
         let insns = cycle.iter().map(|&n| pieces[n].block.insns.len() as i64).sum();
-        let lives = cycle.iter().map(|&n| liveness(&pieces[n].block, true, true)).collect();
+        let lives = cycle.iter().map(|&n| liveness(&pieces[n].block, true, true).0).collect();
         Some(Loop { cycle, lives, insns, forms, operands, idle })
     }
 

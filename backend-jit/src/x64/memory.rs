@@ -262,6 +262,11 @@ impl Compiler<'_> {
                 self.a.mov(W64, RDX, slot.host());
                 return (Rm::M(RDX, f.offset), 0);
             }
+            if m.index != Reg::ZERO {
+                self.sum(&m, RAX);
+                self.a.mov(W64, RDX, slot.addend());
+                return (Rm::X(RDX, RAX, 0, 0), 0);
+            }
             let base = self.get(m.base, W64, RAX);
             self.a.mov(W64, RDX, slot.addend());
             return (Rm::X(RDX, base, 0, m.disp), 0);

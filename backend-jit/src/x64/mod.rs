@@ -22,6 +22,7 @@ mod ends;
 mod flags;
 mod fuse;
 mod group;
+mod homes;
 mod listing;
 mod loops;
 mod memory;
@@ -45,14 +46,16 @@ use emu_core::width::Width::{self, W8, W16, W32, W64};
 use ends::Routines;
 use flags::{Recipe, State};
 use group::Group;
+use homes::Homes;
 use listing::Marks;
 use loops::Loop;
 use memory::{Kind, RegionSlots, Try};
-use region::{Exits, Later, Piece, Version};
+use region::{Exits, Later, Owed, Piece, Version};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use strips::Stage;
+use vector::Tail;
 
 /// Bytes of the code buffer.
 pub const BUFFER: usize = 32 << 20;
@@ -112,7 +115,7 @@ enum Cold {
     /// An x87 instruction that the host cannot execute now.
     X87(x87::Rare),
     /// Micro-ops that were fused and must be run one by one.
-    Replay { miss: usize, resume: usize, from: usize, count: usize },
+    Replay { miss: usize, resume: usize, from: usize, count: usize, spared: Option<(usize, Reg)> },
     /// A fused return, from its micro-op `from` on: RSP += `by`, RIP = `target`.
     Return { miss: usize, other: usize, from: usize, by: Option<i32>, target: Reg },
     /// To the block at RAX, which the table for this mode and mapping does not know.
@@ -122,9 +125,9 @@ enum Cold {
     /// A strip that the budget does not suffice for.
     ShortStrip { jump: usize, resume: usize, insns: i64, plain: usize },
     /// One way of a conditional end.
-    Way { jump: usize, w: Width, delta: i64, taken: bool },
+    Way { jump: usize, w: Width, delta: i64, taken: bool, redo: Option<Tail>, owed: Option<Owed> },
     /// The budget is used up on the way to another block of the region.
-    Stop { jump: usize, w: Width, delta: i64 },
+    Stop { jump: usize, w: Width, delta: i64, redo: Option<Tail>, owed: Option<Owed> },
     /// Leaves for good.
     Leave { jump: usize, word: u32 },
     /// Leaves to be linked.
@@ -182,6 +185,7 @@ struct Compiler<'a> {
     stage: Stage,
     routines: Routines,
     host_has: HostHas,
+    homes: Homes,
     /// Flags live after the current micro-op.
     live: u32,
     // Where the flags are: see `flags::State`.
@@ -189,6 +193,18 @@ struct Compiler<'a> {
     memory: bool,
     af_zero: bool,
     recipe: Option<Recipe>,
+    /// Registers, by their numbers' bits, whose upper halves are known to be zero.
+    short: u32,
+    /// The recipe of what is emitted as one, which has all that it reads in memory.
+    fused_recipe: Option<Recipe>,
+    /// The last comparison of vector registers and where it ended; at a block end: an instruction
+    /// that computes EFLAGS again.
+    tested: (usize, Tail),
+    redo: Option<Tail>,
+    /// What is still to be charged.
+    owed: Option<Owed>,
+    /// Out of line: where a register is to be copied to the spare one.
+    spared: Option<(usize, Reg)>,
     /// Where they were when EFLAGS were given up last.
     settled: State,
     insn: usize,
@@ -216,7 +232,7 @@ impl Compiler<'_> {
     /// The micro-ops of the current block.
     fn block_code(&mut self, live: bool) {
         let block = self.block;
-        (self.insn, self.insn_record) = (0, None);
+        (self.insn, self.insn_record, self.short) = (0, None, 0);
         self.vector = vector::State::entry(live);
         self.vector_start();
         self.x87_start();
@@ -242,7 +258,7 @@ impl Compiler<'_> {
                 count => count,
             };
             if fused == 0 {
-                self.live = self.lives[n];
+                self.live = self.live_after(n);
                 self.before(n, 1);
                 self.uop(u);
                 self.after(n, 1);
@@ -341,9 +357,9 @@ impl Compiler<'_> {
     }
 }
 
-/// Flags live after each micro-op; `masked`: floating point does not fault; `checked`: nor do
-/// accesses.
-fn liveness(block: &Block, masked: bool, checked: bool) -> Vec<u32> {
+/// Flags live after each micro-op, and before the first; `masked`: floating point does not fault;
+/// `checked`: nor do accesses.
+fn liveness(block: &Block, masked: bool, checked: bool) -> (Vec<u32>, u32) {
     let mut out = vec![0; block.uops.len()];
     let mut live = OSZAPC;
     for (u, out) in block.uops.iter().zip(&mut out).rev() {
@@ -356,7 +372,7 @@ fn liveness(block: &Block, masked: bool, checked: bool) -> Vec<u32> {
             live = OSZAPC;
         }
     }
-    out
+    (out, live)
 }
 
 /// An entry of the table of indirect targets; compare [`Jump`].
@@ -553,7 +569,9 @@ impl Translator for X64 {
         let start = Instant::now();
         let at = self.buffer.here().next_multiple_of(16);
         let pad = vec![0xcc; at - self.buffer.here()];
-        let pieces = Piece::all(parts);
+        let mut pieces = Piece::all(parts);
+        let homes = Homes::of(&pieces);
+        pieces.iter_mut().for_each(|p| p.rename(&homes));
         let masked = parts[0].place.mode & mode::XM == 0;
         let has_vectors = self.host_has.vector & vector::table::feature::AVX2 != 0;
         let loops = Loop::all(&pieces, masked && has_vectors);
@@ -570,11 +588,18 @@ impl Translator for X64 {
             stage: Stage::Plain,
             routines: self.routines,
             host_has: self.host_has,
+            homes,
             live: 0,
             host: false,
             memory: true,
             af_zero: false,
             recipe: None,
+            short: 0,
+            fused_recipe: None,
+            tested: (0, Tail::default()),
+            redo: None,
+            owed: None,
+            spared: None,
             settled: State::MEMORY,
             insn: 0,
             next: 0,

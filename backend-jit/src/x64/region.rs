@@ -7,8 +7,9 @@
 //! Between blocks of a region flags are in memory, or known by a recipe. What a block may take for
 //! granted is part of what it is compiled for: a block may be there in several versions.
 
-use super::asm::{Rm, cc};
+use super::asm::{RCX, Rm, cc};
 use super::flags::{Recipe, State};
+use super::homes::Homes;
 use super::strips::Stage;
 use super::{Cold, Compiler, RIP, Site, liveness, vector, x87};
 use crate::enter::BUDGET;
@@ -28,8 +29,9 @@ pub(super) struct Piece<'a> {
     pub place: Place<'a>,
     /// Distance from the head's first byte.
     pub delta: i64,
-    /// Flags live after each micro-op.
+    /// Flags live after each micro-op, and before the first.
     pub lives: Vec<u32>,
+    pub wanted: u32,
     /// Number of its first guest instruction, counted through the region.
     pub first_insn: usize,
 }
@@ -55,8 +57,17 @@ impl<'a> Piece<'a> {
                 *u = based(u, delta)?;
             }
         }
-        let lives = liveness(p.block, p.place.mode & mode::XM == 0, false);
-        Some(Piece { block, place: p.place, delta, lives, first_insn: 0 })
+        let (lives, wanted) = liveness(p.block, p.place.mode & mode::XM == 0, false);
+        Some(Piece { block, place: p.place, delta, lives, wanted, first_insn: 0 })
+    }
+}
+
+impl Piece<'_> {
+    /// Its micro-ops with the names of `homes`.
+    pub fn rename(&mut self, homes: &Homes) {
+        if !homes.none() {
+            self.block.to_mut().uops.iter_mut().for_each(|u| *u = homes.renamed(u));
+        }
     }
 }
 
@@ -92,6 +103,7 @@ pub(super) struct Version {
 impl Compiler<'_> {
     /// Compiles the region.
     pub(super) fn run(&mut self) {
+        self.swap_homes(RCX);
         self.version(0, Stage::Plain, None, false);
         self.check_second_page();
         let mut done = 0;
@@ -129,7 +141,7 @@ impl Compiler<'_> {
         }
         let Version { piece, stage, recipe, live, .. } = self.versions[v];
         self.select(piece, stage);
-        self.set_state(State::entry(recipe));
+        self.set_state(State::entry(recipe, self.pieces[piece].wanted));
         if stage == Stage::SetUp {
             self.vector = vector::State::entry(live);
             self.set_up();
@@ -176,6 +188,11 @@ impl Compiler<'_> {
         (w == width).then(|| self.pieces.iter().position(|p| p.delta == to)).flatten()
     }
 
+    /// Whether that is one that does not want the flags.
+    pub(super) fn unwanted(&self, w: Width, delta: i64) -> bool {
+        self.inside(w, delta).is_some_and(|to| self.pieces[to].wanted == 0)
+    }
+
     /// Whether that block is there already: the way is a loop's.
     pub(super) fn loops(&self, w: Width, delta: i64) -> bool {
         let to = self.inside(w, delta);
@@ -185,23 +202,42 @@ impl Compiler<'_> {
     /// One way out of the block. `last`: nothing of the block follows it.
     pub(super) fn way(&mut self, w: Width, delta: i64, taken: bool, last: bool) {
         let Some(to) = self.inside(w, delta) else { return self.way_out(w, delta, taken) };
-        let version = self.target(to, self.stage_of_way(to));
+        let stage = self.stage_of_way(to);
+        let ordinary = matches!(stage, Stage::Plain | Stage::Again) && !self.in_strip();
+        let ready = self.host && !self.af_zero && self.owed.is_none();
+        if ordinary && ready && self.tests_only(to) {
+            let (from, as_it_is) = (self.piece, self.stage);
+            self.owed = Some(Owed { piece: from, w, delta });
+            self.select(to, stage);
+            self.marks.insn(self.a.here(), self.pieces[to].first_insn);
+            let u = self.block.uops[0];
+            self.fork(&u, u.w, u.k & 15, last);
+            self.select(from, as_it_is);
+            self.owed = None;
+            return;
+        }
+        let version = self.target(to, stage);
         self.host = false;
         self.settled = self.state();
+        let redo = self.redo.take();
         self.charge();
         if !self.in_strip() {
             let jump = self.a.jcc(cc::S);
-            self.later(Cold::Stop { jump, w, delta });
+            self.later(Cold::Stop { jump, w, delta, redo, owed: self.owed });
         }
         self.go_to(version, last);
     }
 
     /// The version of block `to` for what is known here. Flags are then where it wants them.
     pub(super) fn target(&mut self, to: usize, stage: Stage) -> usize {
-        if !self.memory && self.recipe.is_none() {
+        // Where nobody wants the flags, only who stops here does.
+        let wanted = self.pieces[to].wanted != 0;
+        let again = self.recipe.is_some_and(|r| !wanted || r.lasts());
+        let nobody = !wanted && (self.redo.is_some() || self.in_strip());
+        if !self.memory && !again && !nobody {
             self.save();
         }
-        let recipe = self.recipe.filter(|_| !self.memory);
+        let recipe = self.recipe.filter(|_| wanted && !self.memory);
         let live = self.vectors_known();
         let version = self.version(to, stage, recipe, live).or_else(|| {
             self.save();
@@ -230,9 +266,19 @@ impl Compiler<'_> {
 
     /// A way out of the region.
     fn way_out(&mut self, w: Width, delta: i64, taken: bool) {
+        self.redo = None;
         self.save();
+        if let Some(o) = self.owed.take() {
+            let here = self.piece;
+            self.select(o.piece, self.stage);
+            self.charge();
+            let jump = self.a.jcc(cc::S);
+            self.settled = self.state();
+            self.later(Cold::Stop { jump, w: o.w, delta: o.delta, redo: None, owed: None });
+            self.select(here, self.stage);
+        }
         self.advance(w, delta);
-        self.charge_or_leave();
+        self.charge_or_leave(RCX);
         let why = if taken { Leave::LinkTaken } else { Leave::LinkFall };
         let word = why.at(self.place.last as usize) as u32;
         let jump = self.a.jmp();
@@ -244,8 +290,16 @@ impl Compiler<'_> {
         if self.in_strip() {
             return self.charge_exit();
         }
-        let n = self.block.insns.len() as i64;
-        self.a.alu_imm(W64, 5, Rm::R(BUDGET), n);
+        let owed = self.owed.map_or(0, |o| self.pieces[o.piece].block.insns.len());
+        let n = self.block.insns.len() + owed;
+        self.a.alu_imm(W64, 5, Rm::R(BUDGET), n as i64);
+    }
+
+    /// Whether block `n` is a conditional jump and nothing else: it is made part of the block that
+    /// leads to it, as long as EFLAGS are up to date. Where the budget ends, it may be undone.
+    fn tests_only(&self, n: usize) -> bool {
+        let uops = &self.pieces[n].block.uops;
+        uops.len() == 1 && uops[0].op == Op::Jcc
     }
 
     /// RIP of this block where it is that of the head (`sign` = 1), or back (-1). Destroys the
@@ -264,6 +318,14 @@ impl Compiler<'_> {
         let (note, live) = (self.x87_pending(), self.vectors_known());
         self.cold.push(Later { piece, stage: self.stage, start, end, note, live, cold });
     }
+}
+
+/// A block that was run and not charged yet, and the way from it to the current one.
+#[derive(Clone, Copy)]
+pub(super) struct Owed {
+    pub piece: usize,
+    pub w: Width,
+    pub delta: i64,
 }
 
 /// Code out of line: of which block, and where the flags are when it begins and when it is left

@@ -193,7 +193,8 @@ impl<'a> Compiler<'a> {
             let (c, delta) = if on_taken { (c ^ 1, fall) } else { (c, u.imm) };
             let jump = self.a.jcc(c);
             self.settled = self.state();
-            self.later(Cold::Way { jump, w: u.w, delta, taken: !on_taken });
+            let (redo, owed) = (None, None);
+            self.later(Cold::Way { jump, w: u.w, delta, taken: !on_taken, redo, owed });
         }
         if at + 1 < l.cycle.len() {
             let first = &self.pieces[next].block.uops[0];

@@ -63,8 +63,9 @@ impl Compiler<'_> {
         }
         self.save();
         self.move_rip(1);
+        self.swap_homes(RCX);
         let system = Box::new(System {
-            helper: helper.copied(),
+            helper: helper.map(|u| self.homes.renamed(u)),
             advance: (end.op == Op::Leave).then_some((end.w, end.imm)),
             insns: self.block.insns.len() as i64,
             record: self.record(),

@@ -94,12 +94,16 @@ pub(super) struct Miss {
 
 /// An instruction on registers.
 #[derive(Clone, Copy, Default)]
-struct Tail {
+pub(super) struct Tail {
     bytes: [u8; 15],
     len: u8,
 }
 
 impl Tail {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
     fn of(f: impl FnOnce(&mut Asm)) -> Tail {
         let mut a = Asm::default();
         f(&mut a);
@@ -429,7 +433,7 @@ impl Compiler<'_> {
         if let (Some(x), Some(u)) = (m.after, m.uops[0]) {
             self.a.vex(LOAD, u.k & 127 == 32, x, 0, slot(u.d));
         }
-        self.a.bytes(&m.tail.bytes[..usize::from(m.tail.len)]);
+        self.a.bytes(m.tail.bytes());
         self.resume(m.resume);
     }
 }

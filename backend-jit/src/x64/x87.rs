@@ -263,7 +263,7 @@ impl Compiler<'_> {
             }
             (Operand::Ax, _) => {
                 self.x87_data();
-                if self.lives[n + i.count - 1] != 0 {
+                if self.live_after(n + i.count - 1) != 0 {
                     self.save();
                 }
                 (self.host, self.recipe) = (false, None);
@@ -434,7 +434,7 @@ impl Compiler<'_> {
             Some(&next) if r.insn + 1 < self.block.insns.len() => {
                 self.save();
                 self.move_rip(1);
-                super::ends::leave(&mut self.a, Leave::Next.at(next as usize) as u32);
+                self.leave(Leave::Next.at(next as usize) as u32);
             }
             _ => {
                 self.restore(end);

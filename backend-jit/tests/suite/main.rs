@@ -13,5 +13,6 @@ mod toy;
 mod blocks;
 mod links;
 mod quick;
+mod regions;
 mod vectors;
 mod x87;

@@ -91,7 +91,8 @@ pub fn reference_from(mut cpu: Cpu, block: &Block, from: usize) -> Seen {
     seen(&cpu, None)
 }
 
-fn end(cpu: &mut Cpu, u: &Uop) -> Result<(), Fault> {
+/// Ends a block.
+pub fn end(cpu: &mut Cpu, u: &Uop) -> Result<(), Fault> {
     let rip = cpu.rip();
     let jump = |to: i64, w: Width| w.zext(rip.wrapping_add(to as u64));
     let way = |taken: bool| if taken { u.imm } else { i64::from(u.fall) };

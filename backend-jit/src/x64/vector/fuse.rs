@@ -78,7 +78,7 @@ impl Compiler<'_> {
         if i == 1 || shared {
             return 0;
         }
-        self.live = self.lives[n + i - 1];
+        self.live = self.live_after(n + i - 1);
         let done = match (u.op, load, before) {
             (Op::Vx, Some(l), None) => b(u) == l.d && self.vector_int(u, Some(l)),
             (Op::Vx, ..) => false,
@@ -135,7 +135,7 @@ impl Compiler<'_> {
             && (s.d, s.a, s.k & 1) == (v.d, v.d, 0)
             && b(m) == v.d
             && !self.vector_read_from(n + 3, v.d);
-        self.live = self.lives[n];
+        self.live = self.live_after(n);
         whole && self.vector_set(&Uop { d: m.d, a: b(v), ..*s }, true)
     }
 
@@ -151,7 +151,7 @@ impl Compiler<'_> {
         if !whole {
             return 0;
         }
-        self.live = self.lives[n + 1];
+        self.live = self.live_after(n + 1);
         let converts = |r: &&Row| r.shape == Shape::FromGpr && r.code.w == (s.w == W64);
         let done = match self.row(v) {
             Some(row) if row.shape == Shape::Move => self.move_integer(v, s),
@@ -201,7 +201,7 @@ impl Compiler<'_> {
             && home(g.a).is_some()
             && !self.read_from(n + 2, g.d);
         let (true, Some(x)) = (whole, home(g.a)) else { return 0 };
-        self.live = self.lives[n + 1];
+        self.live = self.live_after(n + 1);
         self.vectors();
         let c = self.checked(Kind::Store, s.w.bytes() as u8, &s.mem);
         self.store_lane(s.w.bytes() as u8, g.imm as u8, x, c.at);
@@ -219,7 +219,7 @@ impl Compiler<'_> {
             && s.k == 16
             && !self.vector_read_from(n + 2, v.d);
         let (true, Some(x)) = (whole, home(b(v))) else { return 0 };
-        self.live = self.lives[n + 1];
+        self.live = self.live_after(n + 1);
         self.vectors();
         let c = self.checked(Kind::Store, s.k, &s.mem);
         if v.imm & 1 == 0 {

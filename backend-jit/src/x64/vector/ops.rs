@@ -448,6 +448,9 @@ impl Compiler<'_> {
             let tail = Tail::of(|a| insn(a, Rm::R(x)));
             self.later_miss(Miss { after: Some(x), tail, ..miss });
         }
+        if load.is_none() && row.shape == Shape::Flags {
+            self.tested = (self.a.here(), Tail::of(|a| insn(a, rm)));
+        }
         match row.shape {
             Shape::Flags => self.put_imm(u.d, u.w, 0),
             Shape::Index => self.put(u.d, u.w, RCX),
