@@ -83,7 +83,8 @@ fn native(mut x: X64, mut cpu: Cpu, blocks: &[Block]) -> End {
         let first = RECORDS * n as u32;
         // Not at an address where it stores.
         let off = (!4095) + (address(n) & 4095);
-        let place = Place { first, last: first + 999, insns: &insns[n], off, mode: cpu.mode };
+        let place =
+            Place { second: None, first, last: first + 999, insns: &insns[n], off, mode: cpu.mode };
         Part { block: &blocks[n], place }
     };
     let parts: Vec<Part> = (0..blocks.len()).map(part).collect();
