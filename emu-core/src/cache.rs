@@ -105,7 +105,7 @@ struct InPage {
 }
 
 impl InPage {
-    fn granules(&self) -> u64 {
+    fn granules(self) -> u64 {
         CodeMap::mask(self.start.into(), u64::from(self.end - self.start))
     }
 }
@@ -179,14 +179,13 @@ impl Cache {
         if counts {
             recs.insert(0, thread::count(n));
         }
-        match again {
-            Some(_) => self.code[ip as usize..][..recs.len()].copy_from_slice(&recs),
-            None => {
-                self.code.extend_from_slice(&recs);
-                self.counted += usize::from(counts);
-                if let Some(last) = last {
-                    self.code[self.entries[last as usize].ip as usize] = thread::forward(ip);
-                }
+        if again.is_some() {
+            self.code[ip as usize..][..recs.len()].copy_from_slice(&recs);
+        } else {
+            self.code.extend_from_slice(&recs);
+            self.counted += usize::from(counts);
+            if let Some(last) = last {
+                self.code[self.entries[last as usize].ip as usize] = thread::forward(ip);
             }
         }
         if let Some(warm) = &self.warm {

@@ -7,12 +7,12 @@ use super::flags::State;
 use super::memory::{Kind, PAGES, PLACES, SIZES};
 use super::region::{Later, based};
 use super::{
-    Cold, Compiler, JumpEntry, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE, NATIVE_TLB,
-    RIP, Site, vector, x87,
+    Cold, Compiler, JUMPS, JumpEntry, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE,
+    NATIVE_TLB, RIP, Site, vector, x87,
 };
 use crate::enter::{self, BIAS, BUDGET, PINNED};
 use core::mem::offset_of;
-use emu_core::cpu::{Cpu, JUMPS, Reg, mode};
+use emu_core::cpu::{Cpu, Reg, mode};
 use emu_core::interp::Leave;
 use emu_core::mem::tlb::{Entry, FETCHES, Fetch, L1, SlotPlace};
 use emu_core::native::{HostTarget, TARGETS};

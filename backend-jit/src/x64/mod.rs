@@ -37,7 +37,7 @@ use crate::code_buffer::CodeBuffer;
 use crate::enter::{self, BIAS, PINNED};
 use asm::{Asm, RBP, RCX, Rm};
 use core::mem::offset_of;
-use emu_core::cpu::{Cpu, JUMPS, Jump, Reg, mode};
+use emu_core::cpu::{Cpu, Reg, mode};
 use emu_core::flags::OSZAPC;
 use emu_core::interp::Leave;
 use emu_core::native::{Enter, HostInsn, Native, NativeStats, Part, Place, Target, Translator};
@@ -375,7 +375,11 @@ fn liveness(block: &Block, masked: bool, checked: bool) -> (Vec<u32>, u32) {
     (out, live)
 }
 
-/// An entry of the table of indirect targets; compare [`Jump`].
+/// Entries of the table of indirect targets: more than the interpreter's [`emu_core::cpu::Jump`]s,
+/// because what is not there leaves host code.
+const JUMPS: usize = 1 << 16;
+
+/// An entry of it.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct JumpEntry {
@@ -391,6 +395,13 @@ struct JumpEntry {
 const GUARDS: usize = 1 << 16;
 
 const NO_JUMP: JumpEntry = JumpEntry { off: u64::MAX, mode: 0, at: 0 };
+
+impl JumpEntry {
+    /// Index of the entry for the block at RAM offset `off`.
+    const fn index(off: u64) -> usize {
+        (off ^ off >> 12) as usize & (JUMPS - 1)
+    }
+}
 
 /// A translated region.
 struct Region {
@@ -436,7 +447,7 @@ pub struct X64 {
     exits: FxHashMap<u32, Vec<Exit>>,
     /// By the first record of a block, head of a region or not: the exits that lead there.
     incoming: FxHashMap<u32, Vec<Link>>,
-    jumps: Box<[JumpEntry; JUMPS]>,
+    jumps: Box<[JumpEntry]>,
     /// By guard: the RIP and the epoch for which it has last held.
     held: Box<[[AtomicU64; 2]]>,
     /// How many have been used, which of these are free again, and those of each segment.
@@ -456,7 +467,7 @@ impl X64 {
     pub fn new(size: usize) -> std::io::Result<X64> {
         let mut buffer = CodeBuffer::new(size)?;
         let mut a = Asm { origin: buffer.base(), ..Asm::default() };
-        let jumps = Box::new([NO_JUMP; JUMPS]);
+        let jumps = vec![NO_JUMP; JUMPS].into_boxed_slice();
         let routines = ends::routines(&mut a, jumps.as_ptr() as u64);
         if !buffer.append(&a.code) {
             return Err(std::io::ErrorKind::OutOfMemory.into());
@@ -545,7 +556,7 @@ impl X64 {
         for (i, &byte) in a.code.iter().enumerate() {
             self.buffer.patch_byte(r.at + i, byte);
         }
-        let j = &mut self.jumps[Jump::index(r.off)];
+        let j = &mut self.jumps[JumpEntry::index(r.off)];
         if (j.off, j.mode, j.at) == (r.off, r.mode, r.at as u32) {
             *j = NO_JUMP;
         }
@@ -651,7 +662,7 @@ impl Translator for X64 {
         let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
         let checked = in_page || place.second.is_some();
         if checked && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
-            self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };
+            self.jumps[JumpEntry::index(off)] = JumpEntry { off, mode: m, at: at as u32 };
         }
         for link in self.incoming.get(&head).cloned().unwrap_or_default() {
             self.connect(link, head);
@@ -707,7 +718,7 @@ impl Translator for X64 {
 
     fn found(&mut self, first: u32) {
         if let Some(b) = self.regions.get(&first) {
-            self.jumps[Jump::index(b.off)] =
+            self.jumps[JumpEntry::index(b.off)] =
                 JumpEntry { off: b.off, mode: b.mode, at: b.at as u32 };
         }
     }

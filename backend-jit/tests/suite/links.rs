@@ -120,9 +120,9 @@ fn a_guarded_exit_looks_where_rip_is_mapped() {
     let mut s = Setup::new();
     s.block(10, 0x1000, |b| b.goto(W64, 0x1010));
     s.x.link(10, true, Target::Guarded { guard: 50, off: 0x2010, first: 20 });
-    assert_eq!(s.go(10, 0x1000), (Leave::Lookup, 50), "not in the TLB");
-    s.cpu.probe(0x2010, 1, Access::Exec).unwrap();
+    assert_eq!(s.cpu.tlb.exec(0x2010), None);
     assert_eq!(s.go(10, 0x1000), (Leave::Next, 50), "not translated");
+    assert_eq!(s.cpu.tlb.exec(0x2010), Some(0x2010));
     s.block(20, 0x2010, |b| b.exit());
     assert_eq!(s.go(10, 0x1000), (Leave::Exit, 21));
     // The same block runs at another address, where its target is another page.
@@ -140,8 +140,7 @@ fn indirect_jumps_find_translated_blocks_of_their_mode() {
     s.block(10, 0x1000, |b| b.jmpi(W64, Reg::RSI));
     s.block(20, 0x2020, |b| b.exit());
     s.cpu.regs[6] = 0x2020;
-    assert_eq!(s.go(10, 0x1000), (Leave::Lookup, 11));
-    s.cpu.probe(0x2020, 1, Access::Exec).unwrap();
+    assert_eq!(s.cpu.tlb.exec(0x2020), None);
     assert_eq!(s.go(10, 0x1000), (Leave::Exit, 21));
     assert_eq!((s.cpu.rip(), s.ran()), (0x2020, 2));
     s.x.kill(20);
@@ -156,11 +155,11 @@ fn indirect_jumps_find_translated_blocks_of_their_mode() {
 #[test]
 fn indirect_jumps_to_any_address_find_nothing_in_an_empty_table() {
     let mut s = Setup::new();
-    s.block(10, 0x1000, |b| b.jmpi(W64, Reg::RSI));
+    s.block(10, 0x3000, |b| b.jmpi(W64, Reg::RSI));
     let low = 0..2 * TARGETS as u64;
     for to in low.chain((0..64).map(|n| 1 << n)).chain((0..64).map(|n| u64::MAX << n)) {
         s.cpu.regs[6] = to;
-        assert_eq!(s.go(10, 0x1000), (Leave::Lookup, 11), "{to:#x}");
+        assert_eq!(s.go(10, 0x3000), (Leave::Lookup, 11), "{to:#x}");
     }
 }
 
@@ -301,5 +300,30 @@ fn segments_are_emptied_in_turn() {
         live.iter().map(|at| s.go(*at, at_of(u64::from(at - 10) / 10)).0).collect();
     for why in [Leave::Budget, Leave::Next] {
         assert!(ends.contains(&why), "{why:?} not in {ends:?}");
+    }
+}
+
+/// After an end that may change the mode, host code goes on at RIP, unless there is anything to be
+/// done first.
+#[test]
+fn ends_that_may_change_the_mode_go_on_in_host_code() {
+    let mut s = Setup::new();
+    s.block(10, 0x1000, |b| b.leave(W64));
+    s.block(20, 0x1004, |b| b.goto(W64, 0x10));
+    assert_eq!(s.go(10, 0x1000), (Leave::LinkTaken, 21));
+    assert_eq!((s.cpu.rip(), s.ran()), (0x1014, 2));
+    let due: [fn(&mut Cpu); 4] = [
+        |cpu| cpu.shadow = true,
+        |cpu| cpu.halted = true,
+        |cpu| cpu.smc.push((0x5000, 1)),
+        |cpu| cpu.native.traced = true,
+    ];
+    for due in due {
+        let mut s = Setup::new();
+        s.block(10, 0x1000, |b| b.leave(W64));
+        s.block(20, 0x1004, |b| b.goto(W64, 0x10));
+        due(&mut s.cpu);
+        assert_eq!(s.go(10, 0x1000), (Leave::Exit, 11));
+        assert_eq!((s.cpu.rip(), s.ran()), (0x1004, 1));
     }
 }

@@ -222,8 +222,9 @@ impl GuestRam {
 
     /// Copies `n` elements of width `w` from `src` to `dst`, one by one, from the first to the last,
     /// or if `down` from the last to the first: where the ranges overlap it makes a difference.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub fn movs(&self, w: Width, down: bool, dst: u64, src: u64, n: u64) {
-        let (Some(_to), Some(_from)) = (self.elements(dst, n, w), self.elements(src, n, w)) else {
+        let (Some(to), Some(from)) = (self.elements(dst, n, w), self.elements(src, n, w)) else {
             return;
         };
         #[cfg(target_arch = "x86_64")]
@@ -232,7 +233,7 @@ impl GuestRam {
             let apart = gap == 0 || gap >= bytes && (!down || gap.wrapping_neg() >= bytes);
             let (w, down, n) = if apart { (Width::W8, false, bytes) } else { (w, down, n) };
             // SAFETY: both ranges are in the mapping, which lives as long as self.
-            unsafe { host::movs(w, down, _to, _from, n) }
+            unsafe { host::movs(w, down, to, from, n) }
         }
         #[cfg(not(target_arch = "x86_64"))]
         for i in (0..n).map(|i| w.bytes() * if down { n - 1 - i } else { i }) {
@@ -241,12 +242,13 @@ impl GuestRam {
     }
 
     /// Stores the low `w` bytes of `v` into `n` elements from `dst` on.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub fn stos(&self, w: Width, dst: u64, n: u64, v: u64) {
-        let Some(_to) = self.elements(dst, n, w) else { return };
+        let Some(to) = self.elements(dst, n, w) else { return };
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the range is in the mapping, which lives as long as self.
         unsafe {
-            host::stos(w, _to, n, v);
+            host::stos(w, to, n, v);
         }
         #[cfg(not(target_arch = "x86_64"))]
         (0..n).for_each(|i| self.write(dst + i * w.bytes(), w, v));

@@ -758,6 +758,7 @@ impl Tlb {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Privilege::{Supervisor, SupervisorAc, User};
 
     const RW: Rights = Rights { read: true, write: true, code: false };
     const SMALL: Kind = Kind { global: false, large: false };
@@ -883,7 +884,6 @@ mod tests {
         }
         let mut t = Tlb::new();
         // CPL 3, back, and SMAP suspended for a while.
-        use Privilege::{Supervisor, SupervisorAc, User};
         for (to, kept) in [
             (Supervisor, false),
             (User, false),
