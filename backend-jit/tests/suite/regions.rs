@@ -179,14 +179,16 @@ fn chosen_regions_do_what_the_op_table_says() {
         ],
         // A comparison with memory that only who stops wants.
         &[
-            "+0 len 4\n ldz.8 t0, [rsi]\n sub.8 zero, t0, rcx !oszapc\n jcc.64 ne, +0x100, +0x200\n",
+            "+0 len 4\n ldz.8 t0, [rsi]\n sub.8 zero, t0, rcx !oszapc\n \
+             jcc.64 ne, +0x100, +0x200\n",
             "+0 len 4\n add.64 rsi, rsi, 1 !oszapc\n goto.64 -0x100\n",
             "+0 len 4\n and.64 rax, rsi, 7 !oszapc\n+4 len 1\n goto.64 -0x200\n",
         ],
         // In a group of accesses: a comparison one of whose registers is changed.
         &[
             "+0 len 4\n st.64 [rsi], rax\n+4 len 4\n sub.32 zero, rdx, 2 !oszapc\n+8 len 4\n \
-             mov.32 rdx, rbx\n+12 len 4\n st.64 [rsi - 8], rcx\n+16 len 4\n add.64 rsi, rsi, -0x10\n\
+             mov.32 rdx, rbx\n+12 len 4\n st.64 [rsi - 8], rcx\n+16 len 4\n \
+             add.64 rsi, rsi, -0x10\n\
              goto.64 +0x100\n",
             "+0 len 4\n sub.32 zero, rdx, 2 !oszapc\n jcc.64 be, -0x100, +0x100\n",
             "+0 len 2\n mov.64 rdx, rsi\n goto.64 -0x200\n",
