@@ -12,6 +12,7 @@
 
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, St, X87, mode};
+use emu_core::flags::rflags::RF;
 use emu_core::flags::{AF, CF, Flags, OF, PF, SF, ZF};
 use emu_core::interp::{Leave, handlers::slow};
 use emu_core::native::Native;
@@ -309,6 +310,55 @@ pub extern "sysv64" fn store(cpu: &mut Cpu, va: u64, packed: u64, v: u64) {
     let r = slow::store(cpu, va, w, v, stack);
     sync(cpu);
     leave(cpu, r);
+}
+
+/// The end of a block after which mode, mapping or interrupt window may be another.
+#[derive(Debug)]
+pub struct System {
+    /// The helper of its instruction.
+    pub helper: Option<Uop>,
+    /// How RIP moves after it, cut to the width; `None`: the helper has assigned it.
+    pub advance: Option<(Width, i64)>,
+    /// Instructions of the block.
+    pub insns: i64,
+    /// Record to leave at with a fault.
+    pub record: u32,
+    /// The exit word of the end.
+    pub exit: u32,
+}
+
+/// Where to go on after it: at linear address `to`, in host code if there is some, else leaving with
+/// the exit word `word`; or, if that is 0, leaving with the exit word `to`.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Onward {
+    to: u64,
+    word: u64,
+}
+
+/// Does what `s` says. The pinned registers are in [`Cpu`], and flags in [`Native::flags`].
+pub extern "sysv64" fn system(cpu: &mut Cpu, s: *const System) -> Onward {
+    // SAFETY: as in `run`.
+    let s = unsafe { &*s };
+    if let Some(u) = &s.helper {
+        cpu.flags = unpack(cpu.native.flags);
+        let r = slow::run(cpu, u);
+        cpu.mxcsr &= MXCSR_MASK;
+        cpu.native.flags = pack(cpu.flags);
+        if let Err(why) = r {
+            return Onward { to: why.at(s.record as usize), word: 0 };
+        }
+    }
+    if let Some((w, delta)) = s.advance {
+        cpu.set_rip(w.zext(cpu.rip().wrapping_add(delta as u64)));
+    }
+    cpu.budget -= s.insns;
+    if cpu.native.traced || !cpu.is_quiet() {
+        return Onward { to: s.exit.into(), word: 0 };
+    }
+    cpu.sysflags &= !RF;
+    sync(cpu);
+    Onward { to: cpu.linear_rip(), word: s.exit.into() }
 }
 
 /// The micro-op `u` from its canonical form. The pinned registers are in [`Cpu`].

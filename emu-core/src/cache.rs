@@ -329,6 +329,8 @@ impl Cache {
     /// first is its head. Gives where to go on. When there is no room in the generator's buffer,
     /// some translations are dropped.
     pub fn translate(&mut self, cpu: &mut Cpu, parts: &[(usize, Block)]) -> usize {
+        // What code that was here before has left in its slots means something else to this one.
+        cpu.tlb.forget_slots();
         let entry = self.host_code(parts).or_else(|| {
             self.evict(cpu);
             self.host_code(parts)

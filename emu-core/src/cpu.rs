@@ -565,6 +565,16 @@ impl Cpu {
         }
     }
 
+    /// Whether nothing is to be done before the next instruction but to find its block.
+    pub fn is_quiet(&self) -> bool {
+        let waits = self.shutdown || self.halted || self.shadow;
+        let w = &self.watch;
+        let debugged = w.armed || w.shadow || w.pending != 0 || self.sysflags & rflags::TF != 0;
+        let stored = !self.smc.is_empty() || self.mem.code.is_dirty();
+        let due = self.budget < 0 || self.held != 0;
+        !(due || waits || debugged || stored || self.wants_interrupt())
+    }
+
     /// Whether an interrupt or NMI is requested and not masked.
     pub fn wants_interrupt(&self) -> bool {
         let board = &self.mem.platform;

@@ -45,6 +45,8 @@ pub struct Native {
     /// What of the guest's state is in host registers only (owned by the generator, 0 whenever it
     /// does not run): bit 0: vector registers; bit 1: the x87.
     pub live: u64,
+    /// The run loop writes a trace: what it must see is not to be gone on after without it.
+    pub traced: bool,
     /// What a strip of a loop's iterations has been found to need (owned by the generator).
     pub strip: [u64; STRIP],
     /// For loops, by a hash of their place: ways back that are to be taken before the next strip is

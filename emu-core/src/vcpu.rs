@@ -145,6 +145,7 @@ impl Vcpu {
     /// Writes what `what` says to `out` from now on.
     pub fn trace(&mut self, what: Trace, out: Box<dyn Write + Send>) {
         self.tracer = Some(Tracer { what, out });
+        self.cpu.native.traced = true;
     }
 
     /// Writes a line to `out` for each block that is translated from now on, and for what the
@@ -264,16 +265,7 @@ impl Vcpu {
     /// Whether all that is left to do before the next instruction is to find its block: a whole
     /// turn would do nothing else.
     fn is_quiet(&self) -> bool {
-        let cpu = &self.cpu;
-        let waits = cpu.shutdown || cpu.halted || cpu.shadow || self.step_over;
-        let w = &cpu.watch;
-        let debugged = w.armed || w.shadow || w.pending != 0 || cpu.sysflags & rflags::TF != 0;
-        let stored = !cpu.smc.is_empty() || cpu.mem.code.is_dirty();
-        cpu.budget >= 0
-            && cpu.held == 0
-            && !(waits || debugged || stored)
-            && self.tracer.is_none()
-            && !cpu.wants_interrupt()
+        !self.step_over && self.tracer.is_none() && self.cpu.is_quiet()
     }
 
     /// Finds the block at RIP, and lets indirect jumps find it: gives where to go on.

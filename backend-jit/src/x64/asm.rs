@@ -41,7 +41,6 @@ pub mod cc {
     pub const BE: u8 = 6;
     pub const A: u8 = 7;
     pub const S: u8 = 8;
-    pub const LE: u8 = 14;
 }
 
 /// Code under construction.

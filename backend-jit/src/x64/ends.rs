@@ -32,6 +32,8 @@ pub(super) struct Routines {
     pub rcp: u64,
     pub rsqrt: u64,
     indirect: u64,
+    /// See [`super::system`].
+    pub system: u64,
     /// By read or write and the place of the bytes in [`SIZES`].
     pub(super) fill: [[u64; SIZES.len()]; 2],
     /// By read or write.
@@ -42,7 +44,7 @@ impl Routines {
     /// Their addresses and names, for listings.
     pub(super) fn names(&self) -> impl Iterator<Item = (u64, &'static str)> {
         let &Routines { load, load_rmw, store, call, call_kept, vectors, .. } = self;
-        let &Routines { rcp, rsqrt, indirect, fill, fill_fixed, .. } = self;
+        let &Routines { rcp, rsqrt, indirect, system, fill, fill_fixed, .. } = self;
         let others = [
             (load, "load"),
             (load_rmw, "load_rmw"),
@@ -53,6 +55,7 @@ impl Routines {
             (rcp, "rcp"),
             (rsqrt, "rsqrt"),
             (indirect, "indirect"),
+            (system, "system"),
         ];
         let fills = fill.into_iter().flatten().map(|a| (a, "fill"));
         others.into_iter().chain(fills).chain(fill_fixed.map(|a| (a, "fill_fixed")))
@@ -132,6 +135,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     let call_kept = at(&mut |a| run(a, true));
     let vectors = at(&mut vector::routine);
     let indirect = at(&mut |a| indirect_routine(a, jumps));
+    let system = at(&mut |a| super::system::routine(a, indirect));
     let mut fill = [[0; SIZES.len()]; 2];
     for (write, row) in fill.iter_mut().enumerate() {
         for (n, to) in SIZES.iter().zip(row) {
@@ -144,7 +148,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
         at(&mut |a| vector::approximate::routine(a, root, constants))
     });
     let rest = Routines { load, load_rmw, store, call, call_kept, vectors, ..Routines::default() };
-    Routines { rcp, rsqrt, indirect, fill, fill_fixed, ..rest }
+    Routines { rcp, rsqrt, indirect, system, fill, fill_fixed, ..rest }
 }
 
 /// Address of the level-1 entry for the linear address in EAX, in RCX.
@@ -197,7 +201,7 @@ fn fill_fixed_routine(a: &mut Asm, write: bool) {
 
 /// The entry of [`Targets`](emu_core::native::Targets) for the address in `va`: its own address is
 /// `RDX + RCX`.
-fn target(a: &mut Asm, va: u8) {
+pub(super) fn target(a: &mut Asm, va: u8) {
     const SIZE: u32 = size_of::<HostTarget>().trailing_zeros();
     a.mov(W32, RCX, Rm::R(va));
     a.ext(W32, 0xc1, 4, Rm::R(RCX));
@@ -246,7 +250,7 @@ fn indirect_routine(a: &mut Asm, jumps: u64) {
 }
 
 /// The budget and, if they are live, the guest's vector registers to [`Cpu`].
-fn to_rust(a: &mut Asm) {
+pub(super) fn to_rust(a: &mut Asm) {
     vector::save(a);
     a.store(W64, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32), BUDGET);
 }
@@ -257,7 +261,7 @@ fn from_rust(a: &mut Asm) {
     a.mov(W64, BUDGET, Rm::M(RBP, offset_of!(Cpu, budget) as i32 - BIAS as i32));
 }
 
-fn pinned() -> impl Iterator<Item = (i32, u8)> {
+pub(super) fn pinned() -> impl Iterator<Item = (i32, u8)> {
     PINNED.iter().enumerate().map(|(i, &h)| (8 * i as i32 - 128, h))
 }
 
@@ -385,7 +389,6 @@ impl Compiler<'_> {
         if !matches!(u.op, Op::Goto | Op::Jcc | Op::Jrnz) {
             self.save();
         }
-        let last = self.place.last as usize;
         match u.op {
             Op::Goto => self.way(u.w, u.imm, true, true),
             Op::Jcc => {
@@ -408,16 +411,7 @@ impl Compiler<'_> {
             Op::Raise => {
                 self.call(u);
             }
-            Op::Leave => {
-                self.advance(u.w, u.imm);
-                self.charge();
-                leave(&mut self.a, Leave::Exit.at(last) as u32);
-            }
-            _ => {
-                self.move_rip(1);
-                self.charge();
-                leave(&mut self.a, Leave::Exit.at(last) as u32);
-            }
+            _ => self.system(None, u),
         }
     }
 

@@ -30,7 +30,10 @@ impl Compiler<'_> {
         let at = |i: usize| block.uops.get(n + i).filter(|_| n + i < next).copied();
         let (Some(l), Some(o)) = (at(0), at(1)) else { return 0 };
         let vectors = self.fused_vector(n);
-        let count = if vectors != 0 {
+        let count = if l.op == Op::Helper && matches!(o.op, Op::Leave | Op::Exit) {
+            self.system(Some(&l), &o);
+            2
+        } else if vectors != 0 {
             vectors
         } else if self.fuse_push(n, &l, &o) {
             2

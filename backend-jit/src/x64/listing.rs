@@ -175,7 +175,8 @@ impl X64 {
             (enter::x87_from_cpu as *const () as u64, "x87_from_cpu"),
         ];
         let called = b.called.iter().map(|u| (&raw const **u as u64, "uop"));
-        tables.into_iter().chain(self.routines.names()).chain(called).collect()
+        let systems = b.systems.iter().map(|s| (&raw const **s as u64, "system"));
+        tables.into_iter().chain(self.routines.names()).chain(called).chain(systems).collect()
     }
 }
 

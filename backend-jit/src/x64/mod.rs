@@ -28,6 +28,7 @@ mod memory;
 mod quick;
 mod region;
 mod strips;
+mod system;
 mod vector;
 mod x87;
 
@@ -55,6 +56,8 @@ use strips::Stage;
 
 /// Bytes of the code buffer.
 pub const BUFFER: usize = 32 << 20;
+/// What a region's code is aligned at.
+const ALIGN: usize = 32;
 /// Segments of it that are emptied at a time, and how long they are at least.
 const SEGMENTS: usize = 8;
 const SEGMENT_MIN: usize = 64 << 10;
@@ -160,6 +163,10 @@ struct HostHas {
 #[allow(clippy::vec_box)]
 type Called = Vec<Box<Uop>>;
 
+/// Likewise what ends of blocks do.
+#[allow(clippy::vec_box)]
+type Systems = Vec<Box<enter::System>>;
+
 /// Compiles one region.
 struct Compiler<'a> {
     a: Asm,
@@ -202,6 +209,8 @@ struct Compiler<'a> {
     /// Micro-ops that are called, out of line too; and how many are in line.
     called: Called,
     called_in_line: u64,
+    /// What the ends of its blocks do that may change the mode.
+    systems: Systems,
     marks: Marks,
 }
 
@@ -378,6 +387,7 @@ struct Region {
     blocks: Vec<u32>,
     /// What its code calls.
     called: Called,
+    systems: Systems,
     marks: Marks,
 }
 
@@ -543,7 +553,7 @@ impl Translator for X64 {
 
     fn translate(&mut self, parts: &[Part]) -> Option<u64> {
         let start = Instant::now();
-        let at = self.buffer.here().next_multiple_of(16);
+        let at = self.buffer.here().next_multiple_of(ALIGN);
         let pad = vec![0xcc; at - self.buffer.here()];
         let pieces = Piece::all(parts);
         let masked = parts[0].place.mode & mode::XM == 0;
@@ -581,10 +591,11 @@ impl Translator for X64 {
             exits: Vec::new(),
             called: Vec::new(),
             called_in_line: 0,
+            systems: Vec::new(),
             marks: Marks::default(),
         };
         c.run();
-        let Compiler { a, exits, called, called_in_line, marks, slots, .. } = c;
+        let Compiler { a, exits, called, called_in_line, systems, marks, slots, .. } = c;
         let (room, segment) = self.buffer.room();
         let needed = pad.len() + a.code.len() + segment / FOR_GUARDS;
         if room < needed {
@@ -613,7 +624,7 @@ impl Translator for X64 {
         }
         self.stats.called += called_in_line;
         self.stats.bytes += a.code.len() as u64;
-        self.regions.insert(head, Region { at, off, mode: m, blocks, called, marks });
+        self.regions.insert(head, Region { at, off, mode: m, blocks, called, systems, marks });
         let in_page = (off & 4095) + u64::from(parts[0].block.len) <= 4096;
         if in_page && m & (mode::SINGLE | mode::CS_LIMIT) == 0 {
             self.jumps[Jump::index(off)] = JumpEntry { off, mode: m, at: at as u32 };

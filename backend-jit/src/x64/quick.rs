@@ -244,9 +244,6 @@ impl Compiler<'_> {
         self.a.ext(W32, 0xf7, 0, SYSFLAGS);
         self.a.dword((DF | RF) as i32);
         misses.other(self.a.jcc(cc::NE));
-        // Code was stored into before: the run loop is to see to it.
-        self.a.op(W64, 0x85, BUDGET, Rm::R(BUDGET));
-        misses.other(self.a.jcc(cc::LE));
         let count = self.get(Reg::RCX, W64, RCX);
         self.a.alu_imm(W64, 7, Rm::R(count), 4096 >> scale);
         misses.other(self.a.jcc(cc::A));

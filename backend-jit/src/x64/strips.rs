@@ -20,7 +20,8 @@ use super::asm::{RAX, RBP, RCX, RDX, Rm, cc};
 use super::flags::State;
 use super::loops::{Form, Loop};
 use super::memory::Try;
-use super::{Cold, Compiler, Loc, NATIVE_STRIP, NATIVE_WAITS, loc};
+use super::region::Version;
+use super::{ALIGN, Cold, Compiler, Loc, NATIVE_STRIP, NATIVE_WAITS, loc};
 use crate::enter::BUDGET;
 use emu_core::cpu::Reg;
 use emu_core::native::{STRIP, WAITS};
@@ -84,6 +85,26 @@ impl<'a> Compiler<'a> {
 
     pub(super) fn in_strip(&self) -> bool {
         self.stage == Stage::Strip
+    }
+
+    /// Aligns a version, if it is where a strip's iterations begin: hosts like it.
+    pub(super) fn align(&mut self, version: usize) {
+        let Version { piece, stage, .. } = self.versions[version];
+        if stage != Stage::Strip || self.loop_of(piece).is_none_or(|(_, at)| at != 0) {
+            return;
+        }
+        let mut pad = self.a.here().next_multiple_of(ALIGN) - self.a.here();
+        while pad != 0 {
+            const NOPS: [&[u8]; 4] = [
+                &[0x90],
+                &[0x66, 0x90],
+                &[0x0f, 0x1f, 0x40, 0],
+                &[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+            ];
+            let nop = NOPS[(pad.ilog2() as usize).min(3)];
+            self.a.bytes(nop);
+            pad -= nop.len();
+        }
     }
 
     /// How what follows is run.

@@ -134,6 +134,8 @@ fn a_guarded_exit_looks_where_rip_is_mapped() {
 #[test]
 fn indirect_jumps_find_translated_blocks_of_their_mode() {
     let mut s = Setup::new();
+    // So that no end is gone on after.
+    s.cpu.native.traced = true;
     s.block(10, 0x1000, |b| b.jmpi(W64, Reg::RSI));
     s.block(20, 0x2020, |b| b.exit());
     s.cpu.regs[6] = 0x2020;

@@ -502,6 +502,11 @@ impl Tlb {
         self.current & 1
     }
 
+    /// Empties the slots before host code runs again.
+    pub fn forget_slots(&mut self) {
+        self.slots_of = [NO_TABLE; 2];
+    }
+
     /// Empties the slots of code at the current privilege unless they are valid for the current
     /// table. Before host code runs, and again after all that it calls.
     #[inline]

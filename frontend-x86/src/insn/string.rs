@@ -7,7 +7,9 @@
 //!
 //! What lies in one page that level 1 of the TLB knows is done at once, by the host's own string
 //! instructions ([`GuestRam::movs`](emu_core::mem::GuestRam::movs) and its kin); all else element by
-//! element. A store into code ends the helper, and the run loop invalidates the code.
+//! element. A store into code ends the block behind the instruction, and the run loop invalidates the
+//! code: it does not end the helper, because which stores look as if they hit code is not the same on
+//! all engines.
 
 use super::system;
 use crate::lift::Lift;
@@ -199,13 +201,6 @@ impl Step {
         if self.down { va - (n - 1) * self.w.bytes() } else { va }
     }
 
-    /// Lets level 1 of the TLB know the page of the element at `va`, if it may: how many elements
-    /// are stored before a store into code ends the helper must not depend on what it knew before.
-    fn touch(&self, cpu: &mut Cpu, va: u64, access: Access) -> Guest<()> {
-        cpu.check_alignment(va, self.w.bytes())?;
-        cpu.probe(va, self.w.bytes(), access)
-    }
-
     /// RAM offset of `n` elements to read, if the TLB knows it.
     fn readable(&self, cpu: &Cpu, va: u64, n: u64) -> Option<u64> {
         (n > 0).then(|| cpu.tlb.read(self.lowest(va, n), n * self.w.bytes()))?
@@ -268,8 +263,7 @@ fn run(
     cpu.sysflags &= !RF;
     let mut more = false;
     while s.offset(cpu, Reg::RCX) != 0 {
-        // A store into translated code: let the run loop see to it.
-        if left == 0 || cpu.watch.hits != 0 || !cpu.smc.is_empty() {
+        if left == 0 || cpu.watch.hits != 0 {
             more = true;
             break;
         }
@@ -299,19 +293,13 @@ fn movs_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
     };
     let n = s.in_page(cpu, s.source, Reg::RSI, from, false, count);
     let n = s.in_page(cpu, Seg::Es, Reg::RDI, to, true, n);
-    let mut places = (s.readable(cpu, from, n), s.writable(cpu, to, n));
-    if places.0.is_none() || places.1.is_none() {
-        s.touch(cpu, from, Access::Read)?;
-        s.touch(cpu, to, Access::Write)?;
-        places = (s.readable(cpu, from, n), s.writable(cpu, to, n));
-    }
-    let n = match places {
+    let n = match (s.readable(cpu, from, n), s.writable(cpu, to, n)) {
         (Some(src), Some(dst)) => {
             cpu.mem.ram.movs(s.w, s.down, dst, src, n);
             cpu.stored(dst, n * s.w.bytes());
             n
         }
-        // A device, or what lies across a border.
+        // The first touch of a page, a device, or what lies across a border.
         _ => {
             let v = cpu.read(from, s.w)?;
             cpu.write(to, s.w, v)?;
@@ -328,12 +316,7 @@ fn stos_step(cpu: &mut Cpu, s: &Step, count: u64) -> Guest<u64> {
     let to = s.linear(cpu, Seg::Es, Reg::RDI, true)?;
     let v = cpu.reg(Reg::RAX);
     let n = s.in_page(cpu, Seg::Es, Reg::RDI, to, true, count);
-    let mut place = s.writable(cpu, to, n);
-    if place.is_none() {
-        s.touch(cpu, to, Access::Write)?;
-        place = s.writable(cpu, to, n);
-    }
-    let n = match place {
+    let n = match s.writable(cpu, to, n) {
         Some(dst) => {
             cpu.mem.ram.stos(s.w, dst, n, v);
             cpu.stored(dst, n * s.w.bytes());
