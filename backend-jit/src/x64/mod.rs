@@ -59,6 +59,8 @@ use vector::Tail;
 
 /// Bytes of the code buffer.
 pub const BUFFER: usize = 32 << 20;
+/// What a region's code is aligned at.
+const ALIGN: usize = 32;
 /// Segments of it that are emptied at a time, and how long they are at least.
 const SEGMENTS: usize = 8;
 const SEGMENT_MIN: usize = 64 << 10;
@@ -578,7 +580,7 @@ impl Translator for X64 {
 
     fn translate(&mut self, parts: &[Part]) -> Option<u64> {
         let start = Instant::now();
-        let at = self.buffer.here().next_multiple_of(16);
+        let at = self.buffer.here().next_multiple_of(ALIGN);
         let pad = vec![0xcc; at - self.buffer.here()];
         let mut pieces = Piece::all(parts);
         let homes = Homes::of(&pieces);

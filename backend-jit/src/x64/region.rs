@@ -89,8 +89,8 @@ pub(super) fn based(u: &Uop, delta: i64) -> Option<Uop> {
 
 /// A block as it was compiled for what is known where it begins.
 pub(super) struct Version {
-    piece: usize,
-    stage: Stage,
+    pub piece: usize,
+    pub stage: Stage,
     recipe: Option<Recipe>,
     /// The vector registers are live.
     live: bool,
@@ -134,6 +134,7 @@ impl Compiler<'_> {
     }
 
     fn emit_version(&mut self, v: usize) {
+        self.align(v);
         let here = self.a.here();
         self.versions[v].at = Some(here);
         for jump in std::mem::take(&mut self.versions[v].jumps) {

@@ -3,16 +3,16 @@
 //! On a loop's way back a *set-up* finds out how many iterations touch nothing but the pages that
 //! the first of them touches, and have the budget for: a strip. Its iterations run in versions of
 //! their own of the blocks (see [`Stage`]), in which accesses are plain instructions of the host,
-//! and nothing can fault or leave but by the loop's exits. Where there is no such iteration (a page's
-//! edge, a page that level 1 of the TLB does not know, an address that must be aligned and is not,
-//! the end of the budget), the ordinary version runs one, and its way back leads to the set-up
-//! again. So a loop's first iteration is always an ordinary one: what iterates once pays nothing;
-//! and a loop that was left soon after a set-up has to wait for the next one.
+//! and nothing can fault or leave but by the loop's exits. Where there is no such iteration (the
+//! edge of a page, a page that level 1 of the TLB does not know, an address that must be aligned
+//! and is not, the end of the budget), the ordinary version runs one, and its way back leads to the
+//! set-up again. So a loop's first iteration is always an ordinary one: what iterates once pays
+//! nothing; and a loop that was left soon after a set-up has to wait for the next one.
 //!
 //! In a strip the budget's register holds what the strip may use, less one: it becomes negative at
 //! the end of the last iteration. The rest of the budget, and for each operand what is to be added
-//! to its registers, are in [`Native::strip`](emu_core::native::Native). Iterations are charged as a
-//! whole; an exit charges its part and adds the rest. Registers that the loop has no use for give
+//! to its registers, are in [`Native::strip`](emu_core::native::Native). Iterations are charged as
+//! a whole; an exit charges its part and adds the rest. Registers that the loop has no use for give
 //! their host registers to operands; their values are in memory meanwhile, and come back at exits.
 
 use super::alu::rm;
@@ -20,7 +20,8 @@ use super::asm::{RAX, RBP, RCX, RDX, Rm, cc};
 use super::flags::State;
 use super::loops::{Form, Loop};
 use super::memory::Try;
-use super::{Cold, Compiler, Loc, NATIVE_STRIP, NATIVE_WAITS, loc};
+use super::region::Version;
+use super::{ALIGN, Cold, Compiler, Loc, NATIVE_STRIP, NATIVE_WAITS, loc};
 use crate::enter::BUDGET;
 use emu_core::cpu::Reg;
 use emu_core::native::{STRIP, WAITS};
@@ -84,6 +85,26 @@ impl<'a> Compiler<'a> {
 
     pub(super) fn in_strip(&self) -> bool {
         self.stage == Stage::Strip
+    }
+
+    /// Aligns a version, if it is where a strip's iterations begin: hosts like it.
+    pub(super) fn align(&mut self, version: usize) {
+        let Version { piece, stage, .. } = self.versions[version];
+        if stage != Stage::Strip || self.loop_of(piece).is_none_or(|(_, at)| at != 0) {
+            return;
+        }
+        let mut pad = self.a.here().next_multiple_of(ALIGN) - self.a.here();
+        while pad != 0 {
+            const NOPS: [&[u8]; 4] = [
+                &[0x90],
+                &[0x66, 0x90],
+                &[0x0f, 0x1f, 0x40, 0],
+                &[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+            ];
+            let nop = NOPS[(pad.ilog2() as usize).min(3)];
+            self.a.bytes(nop);
+            pad -= nop.len();
+        }
     }
 
     /// How what follows is run.
