@@ -73,6 +73,7 @@ fn sync(cpu: &mut Cpu) {
     let epoch = cpu.tlb.epoch();
     cpu.tlb.sync_slots();
     cpu.native.tlb = cpu.tlb.table_address();
+    cpu.native.fetches = cpu.tlb.fetch_table_address();
     cpu.native.epoch = epoch.into();
     cpu.native.table = cpu.native.targets.select(cpu.mode, epoch);
 }

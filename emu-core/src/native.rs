@@ -30,6 +30,8 @@ pub struct Native {
     /// Address of the level-1 table of the soft TLB for ordinary accesses at the current privilege;
     /// see [`Tlb::table_address`](crate::mem::tlb::Tlb::table_address).
     pub tlb: u64,
+    /// Address of the one for fetches.
+    pub fetches: u64,
     /// Address of guest RAM.
     pub ram: u64,
     /// Not 0 when the slow path of an access, or a helper, has made host code leave: the low byte

@@ -7,14 +7,14 @@ use super::flags::State;
 use super::memory::{Kind, PAGES, PLACES, SIZES};
 use super::region::{Later, based};
 use super::{
-    Cold, Compiler, JUMPS, JumpEntry, NATIVE_EPOCH, NATIVE_LEFT, NATIVE_RAM, NATIVE_TABLE,
-    NATIVE_TLB, RIP, Site, vector, x87,
+    Cold, Compiler, JUMPS, JumpEntry, NATIVE_EPOCH, NATIVE_FETCHES, NATIVE_LEFT, NATIVE_RAM,
+    NATIVE_TABLE, NATIVE_TLB, RIP, Site, vector, x87,
 };
 use crate::enter::{self, BIAS, BUDGET, PINNED};
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, Reg, mode};
 use emu_core::interp::Leave;
-use emu_core::mem::tlb::{Entry, FETCHES, Fetch, L1, SlotPlace};
+use emu_core::mem::tlb::{Entry, Fetch, L1, SlotPlace};
 use emu_core::native::{HostTarget, TARGETS};
 use emu_core::uop::{Op, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
@@ -314,12 +314,12 @@ fn executable(a: &mut Asm) -> usize {
     a.ext(W32, 0xc1, 5, Rm::R(RCX));
     a.byte(12 - FETCH as u8);
     a.alu_imm(W32, 4, Rm::R(RCX), ((L1 - 1) << FETCH) as i64);
-    a.op(W64, 0x03, RCX, Rm::M(RBP, NATIVE_TLB));
+    a.op(W64, 0x03, RCX, Rm::M(RBP, NATIVE_FETCHES));
     a.mov(W64, RDX, Rm::R(RAX));
-    a.op(W64, 0x2b, RDX, Rm::M(RCX, (FETCHES + offset_of!(Fetch, tag)) as i32));
+    a.op(W64, 0x2b, RDX, Rm::M(RCX, offset_of!(Fetch, tag) as i32));
     a.alu_imm(W64, 7, Rm::R(RDX), 4095);
     let miss = a.jcc(cc::A);
-    a.op(W64, 0x03, RAX, Rm::M(RCX, (FETCHES + offset_of!(Fetch, addend)) as i32));
+    a.op(W64, 0x03, RAX, Rm::M(RCX, offset_of!(Fetch, addend) as i32));
     miss
 }
 

@@ -50,6 +50,7 @@ const FIELDS: &[(usize, usize, usize, &str)] = &[
     (offset_of!(Cpu, x87.full), 1, 1, "x87.full"),
     (offset_of!(Cpu, native) + offset_of!(Native, flags), 8, 1, "native.flags"),
     (offset_of!(Cpu, native) + offset_of!(Native, tlb), 8, 1, "native.tlb"),
+    (offset_of!(Cpu, native) + offset_of!(Native, fetches), 8, 1, "native.fetches"),
     (offset_of!(Cpu, native) + offset_of!(Native, ram), 8, 1, "native.ram"),
     (offset_of!(Cpu, native) + offset_of!(Native, left), 8, 1, "native.left"),
     (offset_of!(Cpu, native) + offset_of!(Native, epoch), 8, 1, "native.epoch"),

@@ -72,6 +72,7 @@ const fn native(field: usize) -> i32 {
 }
 const NATIVE_FLAGS: i32 = native(offset_of!(Native, flags));
 const NATIVE_TLB: i32 = native(offset_of!(Native, tlb));
+const NATIVE_FETCHES: i32 = native(offset_of!(Native, fetches));
 const NATIVE_RAM: i32 = native(offset_of!(Native, ram));
 const NATIVE_LEFT: i32 = native(offset_of!(Native, left));
 const NATIVE_PENDING: i32 = native(offset_of!(Native, pending));

@@ -22,7 +22,6 @@
 //! The layout of [`Entry`], [`Fetch`] and [`Slots`] is `repr(C)`: host code uses them as they are.
 
 use std::hash::{BuildHasher, RandomState};
-use std::mem::offset_of;
 use std::sync::atomic::AtomicU64;
 
 /// log2 of the entries per level-1 table.
@@ -161,9 +160,8 @@ pub struct Kind {
 
 /// The entries of one kind in a level-1 table, and what must be known to clear them at a cost by
 /// what was filled.
-#[repr(C)]
 struct Part<E> {
-    entries: [E; L1],
+    entries: Box<[E; L1]>,
     /// Indices filled since the last flush that took them: `[0]` by pages of the address space,
     /// `[1]` by global ones. An index may be in both.
     filled: [Vec<u16>; 2],
@@ -180,7 +178,8 @@ struct Part<E> {
 impl<E: Tagged> Part<E> {
     fn new() -> Part<E> {
         let none = [0; L1 / 64];
-        let entries = std::array::from_fn(E::empty);
+        let entries: Vec<E> = (0..L1).map(E::empty).collect();
+        let Ok(entries) = entries.try_into() else { unreachable!("as many as there are") };
         let filled = Default::default();
         Part { entries, filled, listed: [none; 2], global: none, large: none, large_in: 0 }
     }
@@ -256,7 +255,6 @@ impl<E: Tagged> Part<E> {
 }
 
 /// A level-1 table: what is known in one address space at one privilege.
-#[repr(C)]
 struct Level1 {
     data: Part<Entry>,
     fetches: Part<Fetch>,
@@ -302,9 +300,6 @@ impl Level1 {
         self.fetches.invalidate(va) || self.replaced.iter().any(hit)
     }
 }
-
-/// Distance of the first [`Fetch`] from [`Tlb::table_address`].
-pub const FETCHES: usize = offset_of!(Level1, fetches) + offset_of!(Part<Fetch>, entries);
 
 /// The result of an architectural page walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -490,10 +485,15 @@ impl Tlb {
     }
 
     /// Address of the table of [`Entry`]s that [`entry`](Self::entry) looks into at the current
-    /// privilege, for host code; that of [`Fetch`]es is [`FETCHES`] further on. The entry for a
+    /// privilege, for host code. The entry for a
     /// page is at its number modulo [`L1`]; a table stays where it is as long as the TLB lives.
     pub fn table_address(&self) -> u64 {
         self.table.data.entries.as_ptr() as u64
+    }
+
+    /// The same for the table of [`Fetch`]es.
+    pub fn fetch_table_address(&self) -> u64 {
+        self.table.fetches.entries.as_ptr() as u64
     }
 
     /// Which set of slots belongs to the current privilege.
