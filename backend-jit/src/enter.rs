@@ -336,8 +336,8 @@ pub struct System {
     pub exit: u32,
 }
 
-/// Where to go on after it: at linear address `to`, in host code if there is some, else leaving with
-/// the exit word `word`; or, if that is 0, leaving with the exit word `to`.
+/// Where to go on after it: at linear address `to`, in host code if there is some, else leaving
+/// with the exit word `word`; or, if that is 0, leaving with the exit word `to`.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Onward {

@@ -3,8 +3,8 @@
 //!
 //! - Records live in one arena that only grows; when it is full everything is dropped at once.
 //! - A block that dies keeps its records, but the first becomes `stale` (back to the dispatcher).
-//!   When the same key has a block again it is made of the same records if it can be, else the first
-//!   becomes `forward`: links into it need no bookkeeping.
+//!   When the same key has a block again it is made of the same records if it can be, else the
+//!   first becomes `forward`: links into it need no bookkeeping.
 //! - With a translator the first record of a block counts its runs (`count`); when it is warm the
 //!   block is lifted once more where it is being run, and its first record becomes `native`. To
 //!   lift it again is cheap and happens to one block in many; to keep the micro-ops of all would
@@ -276,8 +276,8 @@ impl Cache {
         }
     }
 
-    /// Takes block `n`, which is dead, from the lists of its pages. Their granules stay marked until
-    /// a store hits one.
+    /// Takes block `n`, which is dead, from the lists of its pages. Their granules stay marked
+    /// until a store hits one.
     fn forget(&mut self, n: u32) {
         let e = &self.entries[n as usize];
         for (at, _) in pages(e.off, e.second, e.len.into()) {

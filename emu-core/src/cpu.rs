@@ -805,8 +805,8 @@ impl Cpu {
         Ok(())
     }
 
-    /// A store at `va`, RAM offset `off`, was to a watched page without code. That it had code is no
-    /// reason to watch it for ever, but there may be new code at once.
+    /// A store at `va`, RAM offset `off`, was to a watched page without code. That it had code is
+    /// no reason to watch it for ever, but there may be new code at once.
     fn without_code(&mut self, va: u64, off: u64) {
         self.vain_looks = self.vain_looks.wrapping_add(1);
         if self.vain_looks.is_multiple_of(16) {

@@ -70,7 +70,8 @@ macro_rules! rows {
     };
 }
 
-/// Writes a family's helpers: `NAME = "name" function;`, or `NAME = "name" function, Quick;`, as statics and as the list `HELPERS`.
+/// Writes a family's helpers: `NAME = "name" function;`, or `NAME = "name" function, Quick;`, as
+/// statics and as the list `HELPERS`.
 #[macro_export]
 macro_rules! helpers {
     ($($n:ident = $name:literal $f:path $(, $quick:ident)?;)*) => {

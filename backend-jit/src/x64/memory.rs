@@ -1,13 +1,13 @@
 //! Emitters of loads and stores: the address, the check against a slot of the soft TLB, and the way
 //! out of line where that has no answer.
 //!
-//! Each base register of a region has a slot (see [`Slots`]) for reads and one for writes, the stack
-//! pointer and FS and GS one for all regions: the page that an access by it has last found, and
-//! where that is in host memory. An access of `n` bytes at `va` hits when `va -
-//! page <= 4096 - n`; the load of the slot does not wait for the address, so a hit costs latency
-//! only for a subtraction. Where a slot misses, a routine (see `ends`) looks into level 1 of the
-//! TLB, fills the slot, and the check is made again; where level 1 misses too, or the access
-//! crosses pages, the slow path does the access.
+//! Each base register of a region has a slot (see [`Slots`]) for reads and one for writes, the
+//! stack pointer and FS and GS one for all regions: the page that an access by it has last found,
+//! and where that is in host memory. An access of `n` bytes at `va` hits when `va - page <= 4096 -
+//! n`; the load of the slot does not wait for the address, so a hit costs latency only for a
+//! subtraction. Where a slot misses, a routine (see `ends`) looks into level 1 of the TLB, fills
+//! the slot, and the check is made again; where level 1 misses too, or the access crosses pages,
+//! the slow path does the access.
 //!
 //! An operand by RIP, or at an absolute address, is in a page that RIP alone decides, and wholly in
 //! it or not. Each such page of a region has slots of its own, and only the page is compared.
@@ -249,8 +249,9 @@ impl Compiler<'_> {
         (slot, miss)
     }
 
-    /// Checks the access of `n` bytes that [`address`](Self::address) has begun; gives where its bytes are, and the jump that is taken when it misses. What is bound to
-    /// that jump out of line does not find the address in RAX.
+    /// Checks the access of `n` bytes that [`address`](Self::address) has begun; gives where its
+    /// bytes are, and the jump that is taken when it misses. What is bound to that jump out of line
+    /// does not find the address in RAX.
     pub(super) fn check(&mut self, kind: Kind, n: u64) -> (Rm, usize) {
         let (start, m) = self.tried;
         if let Some(at) = self.strip_access(&m) {

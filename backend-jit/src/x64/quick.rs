@@ -1,10 +1,10 @@
 //! Helpers whose usual case host code does itself: division, string instructions within a page, and
 //! what a kernel does at every turn (interrupts off and on, SWAPGS, PUSHF).
 //!
-//! A helper tells by its [`Quick`] which it is; what it means is written in the helper. Here is what
-//! is left of it in the usual case: memory that a slot holds, a CPU mode that the code was lifted
-//! for, nothing to be raised. Where the case is another one, the micro-op is called out of line, from
-//! the start: nothing has been changed before.
+//! A helper tells by its [`Quick`] which it is; what it means is written in the helper. Here is
+//! what is left of it in the usual case: memory that a slot holds, a CPU mode that the code was
+//! lifted for, nothing to be raised. Where the case is another one, the micro-op is called out of
+//! line, from the start: nothing has been changed before.
 
 use super::alu::rm;
 use super::asm::{RAX, RBP, RCX, RDX, Rm, cc};

@@ -7,6 +7,7 @@
 
 use super::asm::{Asm, RAX, RBP, RCX, RDX, Rm, cc};
 use super::ends::{Routines, pinned, target, to_rust};
+use super::region::based;
 use super::{Compiler, vector, x87};
 use crate::enter::{self, BIAS, BUDGET, System};
 use core::mem::offset_of;
@@ -64,8 +65,13 @@ impl Compiler<'_> {
         self.save();
         self.move_rip(1);
         self.swap_homes(RCX);
+        // The helper finds RIP as it should be.
+        let called = |u: &Uop| {
+            let u = self.homes.renamed(u);
+            based(&u, -self.delta()).unwrap_or(u)
+        };
         let system = Box::new(System {
-            helper: helper.map(|u| self.homes.renamed(u)),
+            helper: helper.map(called),
             advance: (end.op == Op::Leave).then_some((end.w, end.imm)),
             insns: self.block.insns.len() as i64,
             record: self.record(),

@@ -220,8 +220,9 @@ impl GuestRam {
         (end <= self.len).then(|| self.map.as_mut_ptr().wrapping_add(off as usize))
     }
 
-    /// Copies `n` elements of width `w` from `src` to `dst`, one by one, from the first to the last,
-    /// or if `down` from the last to the first: where the ranges overlap it makes a difference.
+    /// Copies `n` elements of width `w` from `src` to `dst`, one by one, from the first to the
+    /// last, or if `down` from the last to the first: where the ranges overlap it makes a
+    /// difference.
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub fn movs(&self, w: Width, down: bool, dst: u64, src: u64, n: u64) {
         let (Some(to), Some(from)) = (self.elements(dst, n, w), self.elements(src, n, w)) else {

@@ -15,9 +15,9 @@
 //! giving it a new id, and clearing what its tables of level 1 hold but global pages.
 //!
 //! **Slots** are the innermost level, of host code alone: the page that an access has last found at
-//! level 1, and where that is in host memory. There is a set for code at CPL 3 and one for the rest.
-//! A set belongs to one table, and is emptied when code runs with another one or a translation is
-//! dropped.
+//! level 1, and where that is in host memory. There is a set for code at CPL 3 and one for the
+//! rest. A set belongs to one table, and is emptied when code runs with another one or a
+//! translation is dropped.
 //!
 //! The layout of [`Entry`], [`Fetch`] and [`Slots`] is `repr(C)`: host code uses them as they are.
 

@@ -1,15 +1,15 @@
 //! String instructions with and without REP (SDM Vol. 1, 5.1.8; Vol. 2, REP).
 //!
-//! One helper runs up to [`CHUNK`] iterations and says whether some are left: then the instruction is
-//! run again, so that interrupts come through. A fault leaves the registers as after the last whole
-//! iteration: the instruction is restartable. Eight iterations are charged to the budget as one
-//! instruction.
+//! One helper runs up to [`CHUNK`] iterations and says whether some are left: then the instruction
+//! is run again, so that interrupts come through. A fault leaves the registers as after the last
+//! whole iteration: the instruction is restartable. Eight iterations are charged to the budget as
+//! one instruction.
 //!
 //! What lies in one page that level 1 of the TLB knows is done at once, by the host's own string
-//! instructions ([`GuestRam::movs`](emu_core::mem::GuestRam::movs) and its kin); all else element by
-//! element. A store into code ends the block behind the instruction, and the run loop invalidates the
-//! code: it does not end the helper, because which stores look as if they hit code is not the same on
-//! all engines.
+//! instructions ([`GuestRam::movs`](emu_core::mem::GuestRam::movs) and its kin); all else element
+//! by element. A store into code ends the block behind the instruction, and the run loop
+//! invalidates the code: it does not end the helper, because which stores look as if they hit code
+//! is not the same on all engines.
 
 use super::system;
 use crate::lift::Lift;
@@ -453,7 +453,7 @@ mod tests {
         fn random(r: &mut Random) -> Case {
             let level = r.of(&[Level::Long, Level::Long, Level::Protected, Level::Real]);
             let opcode = r.of(&[0xa4, 0xaa, 0xac, 0xa6, 0xae]) | r.of(&[0, 1, 1, 1]);
-            let repne = r.next() % 3 == 0;
+            let repne = r.next().is_multiple_of(3);
             let mut insn = vec![if repne { 0xf2 } else { 0xf3 }];
             let size = match level {
                 Level::Long => r.of(&[&[][..], &[0x66], &[0x48], &[0x67], &[0x67, 0x48]]),

@@ -74,7 +74,8 @@ const ARCH_CAPS: u64 = {
 };
 
 /// Bits of `IA32_SPEC_CTRL` that may be set: IBRS, BHI_DIS_S. Linux defends itself against branch
-/// history injection by a loop at each system call unless there is the latter, whatever BHI_NO says.
+/// history injection by a loop at each system call unless there is the latter, whatever BHI_NO
+/// says.
 fn spec_ctrl_bits(cpu: &Cpu) -> u64 {
     1 | if Features::BHI_CTRL.in_cpu(cpu) { 1 << 10 } else { 0 }
 }
