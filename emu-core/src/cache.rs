@@ -125,7 +125,13 @@ pub struct Cache {
     pub stats: CacheStats,
 }
 
+/// Fills of a slot of the TLB within [`Cache::RELIEF`] instructions that are too many.
+const BUSY: u64 = 1 << 15;
+
 impl Cache {
+    /// How many instructions apart [`relieve`](Self::relieve) is worth its while.
+    pub const RELIEF: u64 = 1 << 18;
+
     /// The live block for this key.
     pub fn get(&self, off: u64, mode: u32) -> Option<&Entry> {
         self.live(off, mode).map(|n| &self.entries[n as usize])
@@ -189,8 +195,9 @@ impl Cache {
             }
         }
         if let Some(warm) = &self.warm {
-            // What is overwritten again and again is not worth translating.
-            let runs = warm.runs.saturating_mul(1 << killed.min(6));
+            // What is overwritten again and again is not worth translating, unless all is to be.
+            let patience = if warm.runs > 1 { killed.min(6) } else { 0 };
+            let runs = warm.runs.saturating_mul(1 << patience);
             cpu.heat.resize(self.entries.len().max(n as usize + 1), runs);
             cpu.heat[n as usize] = runs;
         }
@@ -386,6 +393,20 @@ impl Cache {
         let heads = warm.translator.evict();
         cpu.native.targets.clear();
         self.unhead(cpu, &heads);
+    }
+
+    /// Lets the generator do without slots of the TLB that did not help.
+    pub fn relieve(&mut self, cpu: &mut Cpu) {
+        let Some(warm) = &mut self.warm else { return };
+        let busy = cpu.tlb.busy_slots(BUSY);
+        if busy.is_empty() {
+            return;
+        }
+        let heads = warm.translator.without_slots(&busy);
+        if !heads.is_empty() {
+            cpu.native.targets.clear();
+            self.unhead(cpu, &heads);
+        }
     }
 
     /// The regions of these heads are dropped: the runs of the blocks are counted anew.

@@ -277,6 +277,13 @@ pub trait Translator: Send {
     /// Drops regions, those that were translated first; gives their heads.
     fn evict(&mut self) -> Vec<u32>;
 
+    /// Slots of the TLB, counted through both sets, that have been filled very often: their
+    /// accesses are better off without. Gives the heads of the regions that are dropped for it, to
+    /// be translated anew.
+    fn without_slots(&mut self, _slots: &[usize]) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// Drops everything.
     fn clear(&mut self);
 

@@ -77,6 +77,8 @@ pub struct Vcpu {
     pub cache: Cache,
     /// Counters.
     pub stats: RunStats,
+    /// When [`Cache::relieve`] was called last, by the instruction count.
+    relieved: u64,
     /// Step over the instruction at RIP: its store hits translated code.
     step_over: bool,
     last: Dispatched,
@@ -132,6 +134,7 @@ impl Vcpu {
             cpu,
             cache: Cache::default(),
             stats: RunStats::default(),
+            relieved: 0,
             step_over: false,
             last: Dispatched::default(),
             traced_tlb: TlbStats::default(),
@@ -397,7 +400,13 @@ impl Vcpu {
                 self.rewind(at);
                 self.step_over = true;
             }
-            Leave::Budget => self.stats.budget += 1,
+            Leave::Budget => {
+                self.stats.budget += 1;
+                if self.cpu.icount().wrapping_sub(self.relieved) >= Cache::RELIEF {
+                    self.relieved = self.cpu.icount();
+                    self.cache.relieve(&mut self.cpu);
+                }
+            }
             Leave::Exit => self.stats.exits += 1,
             Leave::Next | Leave::Lookup | Leave::LinkTaken | Leave::LinkFall | Leave::Warm => {}
         }

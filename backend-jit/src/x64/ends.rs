@@ -4,7 +4,7 @@
 use super::alu::rm;
 use super::asm::{Asm, RAX, RBP, RCX, RDX, RSP, Rm, cc};
 use super::flags::State;
-use super::memory::{Kind, PAGES, PLACES, SIZES};
+use super::memory::{FILLS, Kind, PAGES, PLACES, SIZES};
 use super::region::{Later, based};
 use super::{
     Cold, Compiler, JUMPS, JumpEntry, NATIVE_EPOCH, NATIVE_FETCHES, NATIVE_LEFT, NATIVE_RAM,
@@ -156,7 +156,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
 }
 
 /// Address of the level-1 entry for the linear address in EAX, in RCX.
-fn entry(a: &mut Asm, to: u8) {
+pub(super) fn entry(a: &mut Asm, to: u8) {
     const SIZE: u32 = size_of::<Entry>().trailing_zeros();
     a.mov(W32, to, Rm::R(RAX));
     a.ext(W32, 0xc1, 5, Rm::R(to));
@@ -187,6 +187,7 @@ fn fill_page(a: &mut Asm, write: bool, unable: &[usize]) {
     a.op(W64, 0x3b, RAX, Rm::M(RDX, tag as i32));
     let unknown = a.jcc(cc::NE);
     a.store(W64, Rm::X(RBP, RCX, 0, PAGES), RAX);
+    a.alu_imm(W64, 0, Rm::X(RBP, RCX, 0, FILLS), 1);
     a.mov(W64, RDX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
     a.op(W64, 0x03, RDX, Rm::M(RBP, NATIVE_RAM));
     a.store(W64, place(offset_of!(SlotPlace, addend)), RDX);

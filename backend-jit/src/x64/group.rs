@@ -172,6 +172,9 @@ impl Compiler<'_> {
         let mem = uops[n].mem;
         let still = uops[n..e.end].iter().all(|u| moves(u, mem.base) == Some(0));
         let Ok(min) = i32::try_from(e.min) else { return };
+        if self.fixed(&mem).is_none() && self.slots.without(&mem, e.write) {
+            return;
+        }
         let mut lives = self.lives[n..e.end].to_vec();
         for i in (1..lives.len()).rev() {
             let u = &uops[n + i];

@@ -12,24 +12,28 @@
 //! An operand by RIP, or at an absolute address, is in a page that RIP alone decides, and wholly in
 //! it or not. Each such page of a region has slots of its own, and only the page is compared.
 //!
+//! Where a slot is filled again and again, its accesses are compiled anew without one: they look
+//! into level 1 themselves.
+//!
 //! The check destroys the host's flags: they are in memory then, where a fault wants them too.
 
 use super::alu::rm;
 use super::asm::{RAX, RBP, RCX, RDX, Rm, cc};
-use super::{Cold, Compiler, Loc, loc};
+use super::{Cold, Compiler, Loc, NATIVE_RAM, loc};
 use crate::enter::BIAS;
 use core::mem::offset_of;
 use emu_core::cpu::{Cpu, Reg, Seg, mode};
-use emu_core::mem::tlb::{SLOTS, SlotPlace, Slots, Tlb};
+use emu_core::mem::tlb::{Entry, SLOTS, SlotPlace, Slots, Tlb};
 use emu_core::uop::{Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 
 /// Sizes of accesses, in bytes.
 pub(super) const SIZES: [u64; 10] = [1, 2, 4, 8, 10, 16, 32, 64, 128, 256];
 
-/// The slots' pages, and where they are, from `rbp`.
+/// The slots' pages, where they are, and how often they were filled, from `rbp`.
 pub(super) const PAGES: i32 = slots(offset_of!(Slots, pages));
 pub(super) const PLACES: i32 = slots(offset_of!(Slots, at));
+pub(super) const FILLS: i32 = slots(offset_of!(Slots, fills));
 
 const fn slots(field: usize) -> i32 {
     (offset_of!(Cpu, tlb) + offset_of!(Tlb, slots) + field) as i32 - BIAS as i32
@@ -76,37 +80,75 @@ pub(super) struct RegionSlots {
     first: usize,
     /// How many have been taken for reads and writes.
     pub taken: [usize; 2],
+    /// Those that did not help.
+    without: Without,
+}
+
+/// Accesses that do without a slot.
+#[derive(Clone, Debug)]
+pub(super) enum Without {
+    /// Of tests.
+    All,
+    /// By base register, with the page where it is known; writes or not.
+    Some(Vec<((Reg, i64), bool)>),
+}
+
+impl Default for Without {
+    fn default() -> Without {
+        Without::Some(Vec::new())
+    }
 }
 
 impl RegionSlots {
     /// For a region of mode `m`, where others have taken `taken` slots.
-    pub fn new(m: u32, taken: [usize; 2]) -> RegionSlots {
+    pub fn new(m: u32, taken: [usize; 2], without: Without) -> RegionSlots {
         let first = if m & mode::USER != 0 { SLOTS } else { 0 };
-        RegionSlots { own: Vec::new(), first, taken }
+        RegionSlots { own: Vec::new(), first, taken, without }
+    }
+
+    /// The slots that are the region's own, and for which accesses.
+    pub fn own(&self) -> impl Iterator<Item = (usize, ((Reg, i64), bool))> {
+        self.own.iter().map(|&(by, write, slot)| (slot.0, (by, write)))
+    }
+
+    /// What accesses at `m` that have a slot of their own have it by.
+    fn by(m: &Mem) -> Option<(Reg, i64)> {
+        let by = if m.seg != Reg::ZERO { m.seg } else { m.base };
+        let common = by == Reg::RSP || by == Seg::Fs.base() || by == Seg::Gs.base();
+        // Of tables at absolute addresses, each has its own.
+        let page = if by == Reg::ZERO { i64::from(m.disp) & !4095 | 1 } else { 0 };
+        (!common).then_some((by, page))
+    }
+
+    /// Whether accesses at `m` do without a slot.
+    pub fn without(&self, m: &Mem, write: bool) -> bool {
+        match (&self.without, Self::by(m)) {
+            (_, None) => false,
+            (Without::All, _) => true,
+            (Without::Some(these), Some(by)) => these.contains(&(by, write)),
+        }
     }
 
     /// The slot for accesses at `m`.
     pub fn slot(&mut self, m: &Mem, write: bool) -> Slot {
+        if let Some(by) = Self::by(m) {
+            return self.take(by, write);
+        }
         let by = if m.seg != Reg::ZERO { m.seg } else { m.base };
         let common = match by {
             Reg::RSP => 0,
             by if by == Seg::Fs.base() => 1,
-            by if by == Seg::Gs.base() => 2,
-            _ => {
-                // Of tables at absolute addresses, each has its own.
-                let page = if by == Reg::ZERO { i64::from(m.disp) & !4095 | 1 } else { 0 };
-                return self.own((by, page), write);
-            }
+            _ => 2,
         };
         Slot(self.first + 2 * common + usize::from(write))
     }
 
     /// The slot of a fixed page.
     pub fn fixed(&mut self, f: Fixed, write: bool) -> Slot {
-        self.own((f.by, f.page.into()), write)
+        self.take((f.by, f.page.into()), write)
     }
 
-    fn own(&mut self, by: (Reg, i64), write: bool) -> Slot {
+    fn take(&mut self, by: (Reg, i64), write: bool) -> Slot {
         if let Some(own) = self.own.iter().find(|own| (own.0, own.1) == (by, write)) {
             return own.2;
         }
@@ -280,12 +322,29 @@ impl Compiler<'_> {
             }
             self.linear(&m);
         }
+        if self.slots.without(&m, write) {
+            return self.look_up(write, n);
+        }
         let slot = self.slots.slot(&m, write);
         self.a.op(W64, 0x2b, RAX, slot.page());
         self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - n as i64);
         let miss = self.a.jcc(cc::A);
         self.a.mov(W64, RDX, slot.host());
         self.tries.push(Try { miss, start, slot, write, n, fixed: None });
+        (Rm::X(RDX, RAX, 0, 0), miss)
+    }
+
+    /// Checks the access of `n` bytes at RAX by level 1 of the TLB.
+    fn look_up(&mut self, write: bool, n: u64) -> (Rm, usize) {
+        let field = |at: usize| Rm::M(RDX, at as i32);
+        let tag = field(if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) });
+        super::ends::entry(&mut self.a, RDX);
+        self.a.mov(W64, RCX, Rm::R(RAX));
+        self.a.op(W64, 0x2b, RCX, tag);
+        self.a.alu_imm(W64, 7, Rm::R(RCX), 4096 - n as i64);
+        let miss = self.a.jcc(cc::A);
+        self.a.op(W64, 0x03, RAX, field(offset_of!(Entry, addend)));
+        self.a.mov(W64, RDX, Rm::M(RBP, NATIVE_RAM));
         (Rm::X(RDX, RAX, 0, 0), miss)
     }
 

@@ -40,6 +40,7 @@ use core::mem::offset_of;
 use emu_core::cpu::{Cpu, Reg, mode};
 use emu_core::flags::OSZAPC;
 use emu_core::interp::Leave;
+use emu_core::mem::tlb::SLOTS;
 use emu_core::native::{Enter, HostInsn, Native, NativeStats, Part, Place, Target, Translator};
 use emu_core::uop::{Block, Effect, Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
@@ -49,7 +50,7 @@ use group::Group;
 use homes::Homes;
 use listing::Marks;
 use loops::Loop;
-use memory::{Kind, RegionSlots, Try};
+use memory::{Kind, RegionSlots, Try, Without};
 use region::{Exits, Later, Owed, Piece, Version};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -435,6 +436,10 @@ struct Link {
     guard: Option<u32>,
 }
 
+/// The head of the region that a slot belongs to, and its accesses: the base register, with the
+/// page where it is known; writes or not.
+type Owner = Option<(u32, ((Reg, i64), bool))>;
+
 /// The generator for x86-64 hosts.
 pub struct X64 {
     buffer: CodeBuffer,
@@ -459,6 +464,12 @@ pub struct X64 {
     guards_of: [Vec<usize>; SEGMENTS],
     /// How many slots of the TLB the regions so far have taken, for reads and writes.
     slots_taken: [usize; 2],
+    /// By slot: the head of the region that took it last, and for which accesses.
+    owners: Box<[Owner]>,
+    /// By head: what is to do without slots.
+    without: FxHashMap<u32, Without>,
+    /// For tests: all accesses are.
+    all_without: bool,
     stats: NativeStats,
 }
 
@@ -499,6 +510,9 @@ impl X64 {
             free_guards: Vec::new(),
             guards_of: Default::default(),
             slots_taken: [0; 2],
+            owners: vec![None; 2 * SLOTS].into(),
+            without: FxHashMap::default(),
+            all_without: false,
             stats: NativeStats::default(),
         })
     }
@@ -511,6 +525,12 @@ impl X64 {
     /// The same on a host without vector instructions: for tests.
     pub fn without_vectors(mut self) -> X64 {
         self.host_has.vector = 0;
+        self
+    }
+
+    /// The same without slots of the soft TLB: for tests.
+    pub fn without_any_slots(mut self) -> X64 {
+        self.all_without = true;
         self
     }
 
@@ -589,6 +609,10 @@ impl Translator for X64 {
         let masked = parts[0].place.mode & mode::XM == 0;
         let has_vectors = self.host_has.vector & vector::table::feature::AVX2 != 0;
         let loops = Loop::all(&pieces, masked && has_vectors);
+        let without = match self.all_without {
+            true => Without::All,
+            false => self.without.get(&parts[0].place.first).cloned().unwrap_or_default(),
+        };
         let mut c = Compiler {
             a: Asm { origin: self.buffer.base() + at as u64, code: Vec::with_capacity(1024) },
             pieces: &pieces,
@@ -620,7 +644,7 @@ impl Translator for X64 {
             insn_record: None,
             tried: (0, Mem::at(Reg::ZERO, 0)),
             tries: Vec::new(),
-            slots: RegionSlots::new(parts[0].place.mode, self.slots_taken),
+            slots: RegionSlots::new(parts[0].place.mode, self.slots_taken, without),
             group: None,
             vector: vector::State::default(),
             x87: x87::State::default(),
@@ -642,6 +666,9 @@ impl Translator for X64 {
         self.buffer.append(&pad);
         self.buffer.append(&a.code);
         self.slots_taken = slots.taken;
+        for (n, accesses) in slots.own() {
+            self.owners[n] = Some((parts[0].place.first, accesses));
+        }
         let place = &parts[0].place;
         let (head, off, m) = (place.first, place.off, place.mode);
         self.drop_region(head);
@@ -731,6 +758,7 @@ impl Translator for X64 {
         for link in self.incoming.remove(&first).unwrap_or_default() {
             self.leave_with(link.exit, link.exit.word);
         }
+        self.without.remove(&first);
         let mut heads = self.members.remove(&first).unwrap_or_default();
         for &head in &heads {
             self.drop_region(head);
@@ -772,8 +800,34 @@ impl Translator for X64 {
         heads
     }
 
+    fn without_slots(&mut self, slots: &[usize]) -> Vec<u32> {
+        let mut heads = Vec::new();
+        for &n in slots {
+            let Some((head, accesses)) = self.owners.get_mut(n).and_then(Option::take) else {
+                continue;
+            };
+            if !self.regions.contains_key(&head) {
+                continue;
+            }
+            if let Without::Some(these) = self.without.entry(head).or_default()
+                && !these.contains(&accesses)
+            {
+                these.push(accesses);
+                heads.push(head);
+            }
+        }
+        heads.sort_unstable();
+        heads.dedup();
+        for &head in &heads {
+            self.drop_region(head);
+        }
+        self.disconnect(&heads);
+        heads
+    }
+
     fn clear(&mut self) {
         self.buffer.clear();
+        self.without.clear();
         self.regions.clear();
         self.members.clear();
         self.exits.clear();

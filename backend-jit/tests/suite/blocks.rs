@@ -65,6 +65,9 @@ pub fn check_from(make: impl Fn() -> Cpu, block: &Block) {
     let want = reference(make(), block);
     same(block, &native(make(), block), &want, "host code");
     same(block, &native(warm(make()), block), &want, "host code with a warm TLB");
+    let without = || X64::new(1 << 20).unwrap().without_any_slots();
+    same(block, &native_on(without(), make(), block), &want, "without slots");
+    same(block, &native_on(without(), warm(make()), block), &want, "without slots, warm TLB");
 }
 
 fn check(seed: u64, block: &Block) {

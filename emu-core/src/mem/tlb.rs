@@ -94,6 +94,8 @@ pub struct Slots {
     pub pages: [[u64; SLOTS]; 2],
     /// Where they are.
     pub at: [[SlotPlace; SLOTS]; 2],
+    /// How often each has been filled since [`Tlb::busy_slots`] was asked.
+    pub fills: [[u64; SLOTS]; 2],
 }
 
 /// Where the page of a slot is.
@@ -425,7 +427,8 @@ impl Tlb {
         let random = RandomState::new().hash_one(0) & !4095;
         let (nowhere, host) = (random & !(1 << 56) | 1 << 63, void.as_ptr() as u64);
         let place = SlotPlace { host, addend: host.wrapping_sub(nowhere) };
-        let slots = Slots { pages: [[nowhere; SLOTS]; 2], at: [[place; SLOTS]; 2] };
+        let slots =
+            Slots { pages: [[nowhere; SLOTS]; 2], at: [[place; SLOTS]; 2], fills: [[0; SLOTS]; 2] };
         Tlb {
             table: Level1::new(1),
             current: 0,
@@ -516,6 +519,15 @@ impl Tlb {
             self.slots.pages[set] = [self.nowhere; SLOTS];
         }
         self.slots_of[set] = current;
+    }
+
+    /// Which slots, counted through both sets, have been filled at least `least` times since the
+    /// last call.
+    pub fn busy_slots(&mut self, least: u64) -> Vec<usize> {
+        let fills = self.slots.fills.as_flattened_mut();
+        let busy = (0..fills.len()).filter(|&n| fills[n] >= least).collect();
+        fills.fill(0);
+        busy
     }
 
     /// A number that stands for what the current table translates fetches to: as long as it stays

@@ -44,7 +44,7 @@ fn a_long_loop_needs_no_stack() {
     cpu.regs[1] = turns;
     cpu.regs[4] = 0x1000;
     cpu.regs[7] = 0x2000;
-    let mut vcpu = Vcpu::new(cpu);
+    let mut vcpu = Box::new(Vcpu::new(cpu));
     let run = move || {
         let stop = vcpu.run(i64::MAX / 2);
         (stop, vcpu.cpu.regs[1], vcpu.cpu.regs[5], vcpu.cpu.icount())
