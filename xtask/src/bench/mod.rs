@@ -36,7 +36,7 @@ pub struct Bench {
     rounds: u32,
 
     /// Engines of ring3
-    #[arg(long, alias = "engine", value_delimiter = ',', default_value = "jit,interp")]
+    #[arg(long, alias = "engine", value_delimiter = ',', default_value = "auto,jit,interp")]
     engines: Vec<String>,
 
     /// CPU models of QEMU
