@@ -211,6 +211,36 @@ fn most_ops_have_an_emitter() {
     assert!(called.len() <= 20, "{called:?}");
 }
 
+/// A slot that loads at ever other pages fill again and again: the region is dropped, once, and made
+/// anew without it.
+#[test]
+fn an_access_whose_slot_does_not_help_does_without() {
+    let text = "+0 len 1\n  ld.64 rax, [rbx]\n  st.64 [rdi], rax\n  goto.64 +0x9";
+    let block = parse(text, &[]).unwrap();
+    let insns = [FIRST];
+    let mut cpu = warm(start(1));
+    let place =
+        Place { second: None, first: FIRST, last: LAST, insns: &insns, off: !4095, mode: cpu.mode };
+    let mut x = X64::new(1 << 20).unwrap();
+    let mut run = |x: &mut X64, turns: u64| {
+        let entry = x.translate(&[Part { block: &block, place }]).unwrap();
+        for n in 0..turns {
+            (cpu.regs[3], cpu.regs[7]) = (0x1008 + n % 2 * 0x1000, 0x3000);
+            cpu.mem.ram.write_u64(cpu.regs[3], n);
+            cpu.budget = 1;
+            x.enter()(&mut cpu, entry);
+            assert_eq!((cpu.regs[0], cpu.mem.ram.read_u64(0x3000)), (n, n));
+        }
+        cpu.tlb.busy_slots(turns / 2)
+    };
+    let busy = run(&mut x, 100);
+    assert_eq!(busy.len(), 1, "the load's; the store's page is the same: {busy:?}");
+    assert_eq!(x.without_slots(&busy), [FIRST]);
+    assert_eq!(x.entry(FIRST), None);
+    assert!(run(&mut x, 100).is_empty());
+    assert!(x.without_slots(&busy).is_empty(), "nobody has it");
+}
+
 /// Calls, returns and jumps through memory as lifters make them: to canonical addresses and others.
 #[test]
 fn calls_and_returns_are_exact() {
