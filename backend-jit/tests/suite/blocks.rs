@@ -211,8 +211,8 @@ fn most_ops_have_an_emitter() {
     assert!(called.len() <= 20, "{called:?}");
 }
 
-/// A slot that loads at ever other pages fill again and again: the region is dropped, once, and made
-/// anew without it.
+/// A slot that loads at ever other pages fill again and again: the region is dropped, once, and
+/// made anew without it.
 #[test]
 fn an_access_whose_slot_does_not_help_does_without() {
     let text = "+0 len 1\n  ld.64 rax, [rbx]\n  st.64 [rdi], rax\n  goto.64 +0x9";
