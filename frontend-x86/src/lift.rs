@@ -13,6 +13,7 @@ use crate::sys::cpuid::Features;
 use emu_core::build::Builder;
 use emu_core::cpu::{Cpu, Reg, mode};
 use emu_core::fault::{Fault, Guest, vector};
+use emu_core::interp::handlers::BLOCK_MAX;
 use emu_core::mem::tlb::Access;
 use emu_core::uop::Block;
 use emu_core::width::Width::{self, W16, W32, W64};
@@ -24,6 +25,7 @@ pub const MAX_INSNS: usize = 64;
 const WINDOW: usize = 512;
 /// Longest x86 instruction.
 const MAX_LEN: usize = 15;
+const _: () = assert!((MAX_INSNS * MAX_LEN) as u64 <= BLOCK_MAX);
 
 /// One instruction being lifted: what its row's lifter sees.
 pub struct Lift<'a> {

@@ -107,13 +107,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     // RAX: address of the micro-op.
     let run = |a: &mut Asm, keep: bool| {
         a.push(RDX);
-        for (slot, host) in pinned() {
-            a.store(W64, Rm::M(RBP, slot), host);
-        }
-        a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
-        a.mov(W64, 6, Rm::R(RAX));
-        to_rust(a);
-        x87::save(a);
+        to_function(a);
         if !keep {
             vector::dead(a);
             x87::dead(a);
@@ -146,7 +140,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
             *to = at(&mut |a| fill_routine(a, write != 0, *n as i64));
         }
     }
-    let fill_fixed = [false, true].map(|write| at(&mut |a| fill_fixed_routine(a, write)));
+    let fill_fixed = [false, true].map(|write| at(&mut |a| fill_page(a, write, &[])));
     let [rcp, rsqrt] = [false, true].map(|root| {
         let constants = at(&mut |a| vector::approximate::constants(a, root));
         at(&mut |a| vector::approximate::routine(a, root, constants))
@@ -155,7 +149,7 @@ pub(super) fn routines(a: &mut Asm, jumps: u64) -> Routines {
     Routines { rcp, rsqrt, indirect, fetch, system, fill, fill_fixed, ..rest }
 }
 
-/// Address of the level-1 entry for the linear address in EAX, in RCX.
+/// Address of the level-1 entry for the linear address in EAX, in `to`.
 pub(super) fn entry(a: &mut Asm, to: u8) {
     const SIZE: u32 = size_of::<Entry>().trailing_zeros();
     a.mov(W32, to, Rm::R(RAX));
@@ -197,11 +191,6 @@ fn fill_page(a: &mut Asm, write: bool, unable: &[usize]) {
     unable.iter().chain(&[unknown]).for_each(|&jump| a.bind(jump));
     a.alu_imm(W64, 0, Rm::M(RSP, 0), 5);
     a.ret();
-}
-
-/// The same for the page at the linear address in RAX.
-fn fill_fixed_routine(a: &mut Asm, write: bool) {
-    fill_page(a, write, &[]);
 }
 
 /// The entry of [`Targets`](emu_core::native::Targets) for the address in `va`: its own address is
@@ -278,6 +267,17 @@ fn fetch_routine(a: &mut Asm) {
     a.pop(RAX);
     SAVED.iter().rev().for_each(|&r| a.pop(r));
     a.ret();
+}
+
+/// All to [`Cpu`], before a function is called that takes it and what RAX is.
+pub(super) fn to_function(a: &mut Asm) {
+    for (slot, host) in pinned() {
+        a.store(W64, Rm::M(RBP, slot), host);
+    }
+    a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
+    a.mov(W64, 6, Rm::R(RAX));
+    to_rust(a);
+    x87::save(a);
 }
 
 /// The budget and, if they are live, the guest's vector registers to [`Cpu`].

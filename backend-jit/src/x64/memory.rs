@@ -84,18 +84,21 @@ pub(super) struct RegionSlots {
     without: Without,
 }
 
+/// Accesses that share a slot: by which base register, with the page where it is known; writes or
+/// not.
+pub(super) type Accesses = ((Reg, i64), bool);
+
 /// Accesses that do without a slot.
 #[derive(Clone, Debug)]
 pub(super) enum Without {
     /// Of tests.
     All,
-    /// By base register, with the page where it is known; writes or not.
-    Some(Vec<((Reg, i64), bool)>),
+    These(Vec<Accesses>),
 }
 
 impl Default for Without {
     fn default() -> Without {
-        Without::Some(Vec::new())
+        Without::These(Vec::new())
     }
 }
 
@@ -106,9 +109,11 @@ impl RegionSlots {
         RegionSlots { own: Vec::new(), first, taken, without }
     }
 
-    /// The slots that are the region's own, and for which accesses.
-    pub fn own(&self) -> impl Iterator<Item = (usize, ((Reg, i64), bool))> {
-        self.own.iter().map(|&(by, write, slot)| (slot.0, (by, write)))
+    /// The slots that are the region's own, and for which accesses; `None`: for a fixed page, which
+    /// nothing can do without.
+    pub fn own(&self) -> impl Iterator<Item = (usize, Option<Accesses>)> {
+        let fixed = |(by, page): (Reg, i64)| by == Reg::RIP || by == Reg::ZERO && page & 1 == 0;
+        self.own.iter().map(move |&(by, write, slot)| (slot.0, (!fixed(by)).then_some((by, write))))
     }
 
     /// What accesses at `m` that have a slot of their own have it by.
@@ -125,7 +130,7 @@ impl RegionSlots {
         match (&self.without, Self::by(m)) {
             (_, None) => false,
             (Without::All, _) => true,
-            (Without::Some(these), Some(by)) => these.contains(&(by, write)),
+            (Without::These(these), Some(by)) => these.contains(&(by, write)),
         }
     }
 

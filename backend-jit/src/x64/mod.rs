@@ -50,7 +50,7 @@ use group::Group;
 use homes::Homes;
 use listing::Marks;
 use loops::Loop;
-use memory::{Kind, RegionSlots, Try, Without};
+use memory::{Accesses, Kind, RegionSlots, Try, Without};
 use region::{Exits, Later, Owed, Piece, Version};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -436,9 +436,8 @@ struct Link {
     guard: Option<u32>,
 }
 
-/// The head of the region that a slot belongs to, and its accesses: the base register, with the
-/// page where it is known; writes or not.
-type Owner = Option<(u32, ((Reg, i64), bool))>;
+/// The head of the region that a slot belongs to, and its accesses.
+type Owner = Option<(u32, Accesses)>;
 
 /// The generator for x86-64 hosts.
 pub struct X64 {
@@ -667,7 +666,7 @@ impl Translator for X64 {
         self.buffer.append(&a.code);
         self.slots_taken = slots.taken;
         for (n, accesses) in slots.own() {
-            self.owners[n] = Some((parts[0].place.first, accesses));
+            self.owners[n] = accesses.map(|these| (parts[0].place.first, these));
         }
         let place = &parts[0].place;
         let (head, off, m) = (place.first, place.off, place.mode);
@@ -809,7 +808,7 @@ impl Translator for X64 {
             if !self.regions.contains_key(&head) {
                 continue;
             }
-            if let Without::Some(these) = self.without.entry(head).or_default()
+            if let Without::These(these) = self.without.entry(head).or_default()
                 && !these.contains(&accesses)
             {
                 these.push(accesses);

@@ -6,7 +6,7 @@
 //! block at RIP by the table of indirect targets for the new mode and mapping; else it is left.
 
 use super::asm::{Asm, RAX, RBP, RCX, RDX, Rm, cc};
-use super::ends::{Routines, pinned, target, to_rust};
+use super::ends::{Routines, pinned, target, to_function};
 use super::region::based;
 use super::{Compiler, vector, x87};
 use crate::enter::{self, BIAS, BUDGET, System};
@@ -24,13 +24,7 @@ const fn field(at: usize) -> Rm {
 /// Does what the [`System`] at RAX says. Jumped to; `indirect` is the routine of that name.
 pub(super) fn routine(a: &mut Asm, indirect: u64) {
     const SPARE: Rm = field(offset_of!(Cpu, regs) + 8 * Cpu::DROP as usize);
-    for (slot, host) in pinned() {
-        a.store(W64, Rm::M(RBP, slot), host);
-    }
-    a.op(W64, 0x8d, 7, Rm::M(RBP, -(BIAS as i32)));
-    a.mov(W64, 6, Rm::R(RAX));
-    to_rust(a);
-    x87::save(a);
+    to_function(a);
     vector::dead(a);
     x87::dead(a);
     a.call_far(enter::system as *const () as usize as u64);

@@ -163,13 +163,14 @@ fn indirect_jumps_to_any_address_find_nothing_in_an_empty_table() {
     }
 }
 
-/// A store into translated code leaves before it, with the flags of the instruction before.
+/// A store into the block that is in progress leaves before it, with the flags of the instruction
+/// before.
 #[test]
 fn a_store_into_code_is_left_to_the_run_loop() {
     let mut s = Setup::new();
-    s.cpu.mem.code.mark(0x5000, 64);
-    s.cpu.regs[6] = 0x5008;
-    let before = s.cpu.mem.ram.read_u64(0x5008);
+    s.cpu.mem.code.mark(0x1000, 64);
+    s.cpu.regs[6] = 0x1008;
+    let before = s.cpu.mem.ram.read_u64(0x1008);
     for op in [Op::St, Op::Ldw] {
         s.block(10, 0x1000, |b| {
             b.op(Op::Sub, W64, Reg::RDX, Reg::RDX, Reg::RDX);
@@ -186,7 +187,7 @@ fn a_store_into_code_is_left_to_the_run_loop() {
         s.cpu.regs[2] = 5;
         assert_eq!(s.go(10, 0x1000).0, Leave::Smc);
         assert_eq!((s.cpu.flags.bits() & ZF, s.cpu.regs[2], s.ran()), (ZF, 0, 0));
-        assert_eq!(s.cpu.mem.ram.read_u64(0x5008), before);
+        assert_eq!(s.cpu.mem.ram.read_u64(0x1008), before);
     }
 }
 
@@ -194,9 +195,9 @@ fn a_store_into_code_is_left_to_the_run_loop() {
 #[test]
 fn a_fused_store_into_code_is_left_to_the_run_loop() {
     let mut s = Setup::new();
-    s.cpu.mem.code.mark(0x5000, 64);
-    (s.cpu.regs[6], s.cpu.v[7]) = (0x5008, [1, 2, 3, 4]);
-    let before = s.cpu.mem.ram.read_u64(0x5008);
+    s.cpu.mem.code.mark(0x1000, 64);
+    (s.cpu.regs[6], s.cpu.v[7]) = (0x1008, [1, 2, 3, 4]);
+    let before = s.cpu.mem.ram.read_u64(0x1008);
     for lane in 0..2 {
         let text = format!("+0 len 4\n vget.64 t0, v7[{lane}]\n st.64 [rsi], t0\n goto.64 +0x4");
         let block = parse(&text, &[]).unwrap();
@@ -210,7 +211,7 @@ fn a_fused_store_into_code_is_left_to_the_run_loop() {
         };
         s.x.translate(&[Part { block: &block, place }]).unwrap();
         assert_eq!(s.go(10, 0x1000), (Leave::Smc, 10));
-        assert_eq!((s.cpu.mem.ram.read_u64(0x5008), s.ran()), (before, 0));
+        assert_eq!((s.cpu.mem.ram.read_u64(0x1008), s.ran()), (before, 0));
     }
 }
 

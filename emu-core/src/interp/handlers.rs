@@ -130,14 +130,22 @@ enum Slow {
     Smc,
 }
 
-/// No block has more bytes in one page.
-const BLOCK_MAX: u64 = 1024;
+/// No block has more bytes.
+pub const BLOCK_MAX: u64 = 1024;
 
 /// Whether a store of `n` bytes at RAM offset `off` hits translated code that may be that of the
 /// block in progress. Other code may be stored into at once: the block ends before any of it runs.
-fn hits_own_code(cpu: &Cpu, off: u64, n: u64) -> bool {
-    let own = |at: u64| off < at + BLOCK_MAX && at < off + n;
-    cpu.mem.code.hit(off, n) && cpu.tlb.exec(cpu.linear_rip()).is_none_or(own)
+fn hits_own_code(cpu: &mut Cpu, off: u64, n: u64) -> bool {
+    if !cpu.mem.code.hit(off, n) {
+        return false;
+    }
+    let rip = cpu.linear_rip();
+    // Not by what the TLB happens to know: all engines have to end the block here, or none.
+    let at = cpu.tlb.exec(rip).or_else(|| {
+        let pa = (cpu.frontend.translate)(cpu, rip, Access::Exec).ok()?;
+        Some(cpu.mem.lookup(pa)?.0)
+    });
+    at.is_none_or(|at| off < at + BLOCK_MAX && at < off + n)
 }
 
 /// Whether a store of `n` bytes at `va` would hit translated code and must be stepped over.
@@ -153,8 +161,9 @@ fn hits_code(cpu: &mut Cpu, va: u64, n: u64) -> Result<bool, Fault> {
         cpu.probe(va, n, Access::Write)?;
     }
     let first = (cpu.frontend.translate)(cpu, va, Access::Write)?;
-    let hit = |cpu: &Cpu, pa: u64, n: u64| {
-        cpu.mem.lookup(pa).is_some_and(|(off, writable)| writable && hits_own_code(cpu, off, n))
+    let hit = |cpu: &mut Cpu, pa: u64, n: u64| {
+        let ram = cpu.mem.lookup(pa).filter(|&(_, writable)| writable);
+        ram.is_some_and(|(off, _)| hits_own_code(cpu, off, n))
     };
     let in_page = 4096 - (va & 4095);
     if n <= in_page {

@@ -228,7 +228,7 @@ impl GuestRam {
         let (Some(to), Some(from)) = (self.elements(dst, n, w), self.elements(src, n, w)) else {
             return;
         };
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
             let (bytes, gap) = (n * w.bytes(), dst.wrapping_sub(src));
             let apart = gap == 0 || gap >= bytes && (!down || gap.wrapping_neg() >= bytes);
@@ -236,7 +236,7 @@ impl GuestRam {
             // SAFETY: both ranges are in the mapping, which lives as long as self.
             unsafe { host::movs(w, down, to, from, n) }
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
         for i in (0..n).map(|i| w.bytes() * if down { n - 1 - i } else { i }) {
             self.write(dst + i, w, self.read(src + i, w));
         }
@@ -246,19 +246,19 @@ impl GuestRam {
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub fn stos(&self, w: Width, dst: u64, n: u64, v: u64) {
         let Some(to) = self.elements(dst, n, w) else { return };
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         // SAFETY: the range is in the mapping, which lives as long as self.
         unsafe {
             host::stos(w, to, n, v);
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
         (0..n).for_each(|i| self.write(dst + i * w.bytes(), w, v));
     }
 
     /// Compares `n` elements of width `w` from `a` and `b` on, one after the other (if `down` from
     /// the last one), as long as they are equal, or not `equal`. Gives how many it has looked at.
     pub fn cmps(&self, w: Width, down: bool, equal: bool, a: u64, b: u64, n: u64) -> u64 {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         if !down && let (Some(a), Some(b)) = (self.elements(a, n, w), self.elements(b, n, w)) {
             // SAFETY: both ranges are in the mapping, which lives as long as self.
             return unsafe { host::cmps(w, equal, a, b, n) };
@@ -270,7 +270,7 @@ impl GuestRam {
 
     /// The same for the low `w` bytes of `v` and the elements from `at` on.
     pub fn scas(&self, w: Width, down: bool, equal: bool, v: u64, at: u64, n: u64) -> u64 {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         if !down && let Some(at) = self.elements(at, n, w) {
             // SAFETY: the range is in the mapping, which lives as long as self.
             return unsafe { host::scas(w, equal, v, at, n) };
@@ -282,7 +282,7 @@ impl GuestRam {
 }
 
 /// The host's own string instructions: what other threads do meanwhile is seen as on a CPU.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 mod host {
     use crate::width::Width;
     use core::arch::asm;
