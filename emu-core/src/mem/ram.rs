@@ -1,5 +1,7 @@
-//! Guest RAM: one shared, lazily populated mapping of the host (memfd, so that other processes
-//! may map it later).
+//! Guest RAM: one private, lazily populated mapping of the host, in huge pages where the host has
+//! them to give. A guest's accesses are spread over all of its RAM, and a miss of the host's own
+//! TLB costs a walk, in a VM of two dimensions. (A memfd would let other processes map the RAM, but
+//! by default hosts have small pages only for these.)
 //!
 //! Two rules make it sound: nobody ever holds a Rust reference into guest memory, and every
 //! access is either a relaxed atomic of its own width (aligned) or is made from such accesses
@@ -10,9 +12,10 @@
 
 use crate::width::Width;
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{SeekFrom, seek};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Guest RAM; offsets are bytes from its start (not guest-physical addresses: see
@@ -20,9 +23,13 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Rel
 #[derive(Debug)]
 pub struct GuestRam {
     map: MmapRaw,
-    file: File,
+    /// Where in the mapping it begins.
+    first: usize,
     len: u64,
 }
+
+/// What the mapping is aligned to: a huge page of x86-64, and of aarch64 with pages of 4 KiB.
+const HUGE: usize = 2 << 20;
 
 macro_rules! accessors {
     ($($read:ident $write:ident $t:ty, $atomic:ty;)*) => {$(
@@ -37,7 +44,7 @@ macro_rules! accessors {
                 // SAFETY: off + N <= len, so the pointer is inside the mapping, which lives as
                 // long as self; it is aligned (mapping is page-aligned, off is a multiple of N);
                 // all accesses to the mapping are atomic.
-                unsafe { <$atomic>::from_ptr(self.map.as_mut_ptr().add(off as usize).cast()) }
+                unsafe { <$atomic>::from_ptr(self.start().add(off as usize).cast()) }
                     .load(Relaxed)
                     .to_le()
             } else {
@@ -54,7 +61,7 @@ macro_rules! accessors {
             }
             if off.is_multiple_of(N) {
                 // SAFETY: as in the read above.
-                unsafe { <$atomic>::from_ptr(self.map.as_mut_ptr().add(off as usize).cast()) }
+                unsafe { <$atomic>::from_ptr(self.start().add(off as usize).cast()) }
                     .store(value.to_le(), Relaxed);
             } else {
                 self.write_unaligned::<N>(off, value as u64);
@@ -66,7 +73,12 @@ macro_rules! accessors {
 impl GuestRam {
     /// Address of its first byte in this process, for host code.
     pub fn address(&self) -> u64 {
-        self.map.as_ptr() as u64
+        self.start() as u64
+    }
+
+    #[inline(always)]
+    fn start(&self) -> *mut u8 {
+        self.map.as_mut_ptr().wrapping_add(self.first)
     }
 
     /// RAM of `len` bytes (a multiple of 4096, at least one page), all zero, not yet populated.
@@ -78,11 +90,13 @@ impl GuestRam {
     /// When `len` is not in pages: a wiring bug.
     pub fn new(len: u64) -> std::io::Result<GuestRam> {
         assert!(len >= 4096 && len.is_multiple_of(4096), "RAM size {len:#x} is not in pages");
-        let fd = rustix::fs::memfd_create("ring3-ram", rustix::fs::MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&fd, len)?;
-        let file = File::from(fd);
-        let map = MmapOptions::new().len(len as usize).no_reserve_swap().map_raw(&file)?;
-        Ok(GuestRam { map, file, len })
+        let whole = (len as usize).checked_add(HUGE).ok_or(ErrorKind::OutOfMemory)?;
+        let map = MmapRaw::from(MmapOptions::new().len(whole).no_reserve_swap().map_anon()?);
+        // Not all hosts have huge pages: small ones do, too.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        let first = map.as_ptr().align_offset(HUGE);
+        Ok(GuestRam { map, first, len })
     }
 
     /// Size in bytes.
@@ -141,16 +155,14 @@ impl GuestRam {
         debug_assert!(off & 7 == 0 && off + 8 <= self.len);
         // SAFETY: the callers give offsets of words that contain a byte below `len`, which is a
         // multiple of 8; aligned, atomic, and the mapping lives as long as self.
-        unsafe { AtomicU64::from_ptr(self.map.as_mut_ptr().add(off as usize).cast()) }
-            .load(Relaxed)
-            .to_le()
+        unsafe { AtomicU64::from_ptr(self.start().add(off as usize).cast()) }.load(Relaxed).to_le()
     }
 
     #[inline(always)]
     fn write_unaligned<const N: u64>(&self, off: u64, value: u64) {
         for i in 0..N {
             // SAFETY: the caller has checked that off + N <= len; a byte is always aligned.
-            unsafe { AtomicU8::from_ptr(self.map.as_mut_ptr().add((off + i) as usize)) }
+            unsafe { AtomicU8::from_ptr(self.start().add((off + i) as usize)) }
                 .store((value >> (8 * i)) as u8, Relaxed);
         }
     }
@@ -192,19 +204,30 @@ impl GuestRam {
     /// The parts of it that have been touched, in whole pages; all else is zero. What the host
     /// cannot tell is taken as touched.
     pub fn touched(&self) -> impl Iterator<Item = Range<u64>> {
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            let start = match seek(&self.file, SeekFrom::Data(at)) {
-                Ok(start) => start,
-                Err(rustix::io::Errno::NXIO) => self.len,
-                Err(_) => at,
-            };
-            if start >= self.len {
-                return None;
+        // An entry of 64 bits for each page (Linux, Documentation/admin-guide/mm/pagemap.rst).
+        const THERE: u64 = 0b11 << 62;
+        let pages = File::open("/proc/self/pagemap").ok();
+        let size = rustix::param::page_size() as u64;
+        let (mut at, mut read, mut entries) = (0, 0..0, vec![0; 1 << 15]);
+        let mut there = move |at: u64| {
+            if !read.contains(&at) {
+                let page = (self.address() + at) / size;
+                let got = pages.as_ref().map(|f| f.read_at(&mut entries, 8 * page));
+                let got = got.and_then(Result::ok).unwrap_or(0);
+                read = at..at + got as u64 / 8 * size;
             }
-            let end = seek(&self.file, SeekFrom::Hole(start)).unwrap_or(self.len);
-            at = end.max(start + 4096);
-            Some(start..at.min(self.len))
+            let (n, known) = ((at - read.start) / size, read.contains(&at));
+            !known || u64::from_ne_bytes(entries.as_chunks().0[n as usize]) & THERE != 0
+        };
+        std::iter::from_fn(move || {
+            while at < self.len && !there(at) {
+                at += size;
+            }
+            let start = at;
+            while at < self.len && there(at) {
+                at += size;
+            }
+            (start < at).then(|| start..at.min(self.len))
         })
     }
 
@@ -217,7 +240,7 @@ impl GuestRam {
     fn elements(&self, off: u64, n: u64, w: Width) -> Option<*mut u8> {
         let end = off.checked_add(n.checked_mul(w.bytes())?)?;
         // The offset is at most the mapping's length.
-        (end <= self.len).then(|| self.map.as_mut_ptr().wrapping_add(off as usize))
+        (end <= self.len).then(|| self.start().wrapping_add(off as usize))
     }
 
     /// Copies `n` elements of width `w` from `src` to `dst`, one by one, from the first to the
