@@ -126,7 +126,7 @@ pub struct Cache {
 }
 
 /// Fills of a slot of the TLB within [`Cache::RELIEF`] instructions that are too many.
-const BUSY: u64 = 1 << 15;
+const BUSY: u64 = 1 << 12;
 
 impl Cache {
     /// How many instructions apart [`relieve`](Self::relieve) is worth its while.

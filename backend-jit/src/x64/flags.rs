@@ -15,7 +15,7 @@ use super::homes::named;
 use super::{Compiler, NATIVE_FLAGS};
 use emu_core::cpu::Reg;
 use emu_core::flags::{AF, CF, OSZAPC, PF, SF, ZF};
-use emu_core::uop::{Effect, Form, Op, Src, Uop};
+use emu_core::uop::{Effect, Form, Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 
 /// How the flags are computed again.
@@ -187,8 +187,8 @@ impl Compiler<'_> {
     }
 
     /// Before an access by moves alone: once checked it neither faults nor destroys EFLAGS.
-    pub(super) fn settle_to_move(&mut self) {
-        if !self.checked_ahead() {
+    pub(super) fn settle_to_move(&mut self, m: &Mem) {
+        if !self.checked_ahead(m) {
             self.settle();
         }
     }

@@ -11,7 +11,7 @@ use super::memory::Kind;
 use super::{Cold, Compiler, Loc, RIP, loc};
 use emu_core::cpu::Reg;
 use emu_core::flags::{CF, OSZAPC};
-use emu_core::uop::{Op, Src, Uop};
+use emu_core::uop::{Mem, Op, Src, Uop};
 use emu_core::width::Width::{W8, W32, W64};
 
 /// The number of an ALU op whose flags all come from its operands.
@@ -128,7 +128,7 @@ impl Compiler<'_> {
                 Src::Reg(b) => self.a.op(w, if test { 0x85 } else { 0x3b }, RCX, rm(b)),
             }
             self.flags_done(need);
-            self.replay(miss, n, 2);
+            self.replay(miss, n, 2, &l.mem);
             self.fused_recipe = Recipe::of(o).filter(|_| o.fl == OSZAPC);
             return true;
         }
@@ -154,7 +154,7 @@ impl Compiler<'_> {
             self.reached(o.d, w, d);
         }
         self.flags_done(need);
-        self.replay(miss, n, 2);
+        self.replay(miss, n, 2, &l.mem);
         true
     }
 
@@ -204,7 +204,7 @@ impl Compiler<'_> {
             }
         }
         self.flags_done(need);
-        self.replay(miss, n, 3);
+        self.replay(miss, n, 3, &l.mem);
         true
     }
 
@@ -224,13 +224,13 @@ impl Compiler<'_> {
             && !self.read_from(n + 2, l.d);
         let (true, Ok(by)) = (whole, i32::try_from(by)) else { return false };
         self.before(n, 2);
-        self.settle_to_move();
+        self.settle_to_move(&s.mem);
         self.address(&s.mem);
         let (m, miss) = self.check(Kind::Store, s.w.bytes());
         self.a.mov(W64, RCX, Rm::M(RBP, RIP));
         self.a.op(W64, 0x8d, RCX, Rm::M(RCX, by));
         self.a.store(s.w, m, RCX);
-        self.replay(miss, n, 2);
+        self.replay(miss, n, 2, &s.mem);
         true
     }
 
@@ -297,8 +297,9 @@ impl Compiler<'_> {
         }
     }
 
-    pub(super) fn replay(&mut self, miss: usize, from: usize, count: usize) {
-        if !self.checked_ahead() {
+    /// An access at `m`, one of the `count` micro-ops from `from` on, which are emitted as one.
+    pub(super) fn replay(&mut self, miss: usize, from: usize, count: usize, m: &Mem) {
+        if !self.checked_ahead(m) {
             let resume = self.a.here();
             self.later(Cold::Replay { miss, resume, from, count, spared: None });
         }

@@ -4,12 +4,15 @@
 //! constants at most (a run of pushes, the fields of a structure), mostly lie in one page. One
 //! check of all that they touch goes before the first; then each costs a load of the slot's addend.
 //! Where the check fails, the group is run out of line, each access with a check of its own.
-//! Nothing in a group can leave it, and nothing in it changes a slot: so there are no other
-//! accesses in it, and no helpers.
+//!
+//! Other accesses may stand between those of a group, and are checked as ever. They fill other
+//! slots than the group's; nor can the slow path of one change what that holds: mappings change by
+//! privileged instructions, and memory moves by ports and MSRs, all of them helpers, at which a
+//! group ends.
 
 use super::asm::{RAX, Rm, cc};
 use super::flags::State;
-use super::memory::{Slot, Try};
+use super::memory::{RegionSlots, Slot, Try};
 use super::{Cold, Compiler};
 use emu_core::cpu::Reg;
 use emu_core::flags::OSZAPC;
@@ -21,7 +24,9 @@ const SPAN: i64 = 256;
 
 /// A group that is being emitted.
 pub(super) struct Group {
-    pub slot: Slot,
+    slot: Slot,
+    /// Base and index register of its accesses, and the scale.
+    by: By,
     start: usize,
     end: usize,
     miss: usize,
@@ -37,7 +42,18 @@ pub(super) struct Group {
     aligned: Option<(i32, u8)>,
 }
 
+type By = (Reg, Reg, u8);
+
+fn by(m: &Mem) -> By {
+    (m.base, m.index, m.scale)
+}
+
 impl Group {
+    /// Whether an access at `m`, while the group is being emitted, is one of its own.
+    pub fn has(&self, m: &Mem) -> bool {
+        by(m) == self.by && plain(m)
+    }
+
     /// Whether an access at displacement `disp` is known to be aligned at `n`; if not, it is when
     /// the next one asks.
     pub fn aligned(&mut self, disp: i32, n: u8) -> bool {
@@ -72,13 +88,23 @@ fn access(u: &Uop) -> Option<(&Mem, i64, bool)> {
         _ => return None,
     };
     let m = &u.mem;
-    let plain = m.seg == Reg::ZERO && m.addr == W64;
     let base = match (m.base, m.index) {
         (Reg::RIP | Reg::ZERO, x) => x == Reg::ZERO,
         (_, Reg::ZERO) => m.base.ix() < 16,
         (_, x) => m.base.ix() < 16 && x.ix() < 16 && !matches!(u.op, Op::Vld | Op::Vst),
     };
-    (plain && base).then_some((m, bytes, write))
+    (plain(m) && base).then_some((m, bytes, write))
+}
+
+fn plain(m: &Mem) -> bool {
+    m.seg == Reg::ZERO && m.addr == W64
+}
+
+/// An access that may stand between those of a group with the first one at `first`: it fills
+/// another slot.
+fn guest(u: &Uop, first: &Mem) -> bool {
+    let access = matches!(u.op, Op::Ld | Op::Ldz | Op::Lds | Op::St);
+    access && !RegionSlots::may_share(&u.mem, first)
 }
 
 /// How `u` moves register `base`: by nothing, by a constant, or (`None`) otherwise.
@@ -119,24 +145,25 @@ impl Compiler<'_> {
         // With a vector access in it, an instruction belongs to it as a whole: its temporaries do
         // not outlive the way out of line.
         let (mut open, mut whole) = (all, false);
-        let mut insn = self.insn;
+        let (mut insn, mut guests) = (self.insn, 0);
+        let most = self.slots.unshared();
         for (i, u) in uops.iter().enumerate().skip(n) {
             let mark = |insn: usize| self.block.insns.get(insn).map(|m| m.uop as usize);
             if mark(insn + 1).is_some_and(|m| m <= i) {
                 all = open;
                 (whole, insn) = (false, insn + 1);
             }
-            let by = |m: &Mem| (m.base, m.index, m.scale);
+            // Returns have a form of their own, and so have operands of helpers.
+            let own = |u: &Uop| u.checks_rip() || u.op == Op::Helper;
+            let own_form = uops.get(i + 1).is_some_and(own);
             if let Some((m, bytes, write)) = access(u).filter(|(m, ..)| by(m) == by(first)) {
                 let low = at + i64::from(m.disp);
                 let (min, max) = (open.min.min(low), open.max.max(low + bytes));
-                // Returns have a form of their own, and so have operands of helpers.
-                let own = |u: &Uop| u.checks_rip() || u.op == Op::Helper;
                 let far = match fixed {
                     Some(f) => f.moved(first.disp, m.disp).is_none_or(|f| !f.holds(bytes)),
                     None => max - min > SPAN,
                 };
-                if far || uops.get(i + 1).is_some_and(own) {
+                if far || own_form {
                     break;
                 }
                 let (count, write) = (open.count + 1, open.write | write);
@@ -145,6 +172,8 @@ impl Compiler<'_> {
                 if whole && (!self.has_vectors() || self.with_helper(i)) {
                     break;
                 }
+            } else if guest(u, first) && !whole && !own_form && guests < most {
+                guests += 1;
             } else if !self.stands_in_group(u) {
                 break;
             }
@@ -164,7 +193,7 @@ impl Compiler<'_> {
     /// Begins a group with micro-op `n`, if there is one.
     pub(super) fn open_group(&mut self, n: usize) {
         // Out of line temporaries are not known to be in registers.
-        if self.checked_ahead() || self.holds_temporaries() {
+        if self.in_strip() || self.group.is_some() || self.holds_temporaries() {
             return;
         }
         let Some(e) = self.extent(n) else { return };
@@ -179,7 +208,13 @@ impl Compiler<'_> {
         for i in (1..lives.len()).rev() {
             let u = &uops[n + i];
             // What must be aligned is still to be checked for that.
-            let faults = matches!(u.op, Op::Vld | Op::Vst) && u.k & 128 != 0;
+            let faults = match u.op {
+                Op::Vld | Op::Vst => u.k & 128 != 0,
+                Op::Ld | Op::Ldz | Op::Lds | Op::Ldw | Op::St | Op::Stw => {
+                    by(&u.mem) != by(&mem) || !plain(&u.mem)
+                }
+                _ => false,
+            };
             let before = if faults { OSZAPC } else { lives[i] & !u.fl };
             lives[i - 1] = before | u.flags_read();
         }
@@ -189,8 +224,18 @@ impl Compiler<'_> {
             let flags = self.state();
             let (start, end) = (n, e.end);
             let (spared, aligned) = (None, None);
-            self.group =
-                Some(Group { slot, start, end, miss, flags, lives, spared, still, aligned });
+            self.group = Some(Group {
+                slot,
+                by: by(&mem),
+                start,
+                end,
+                miss,
+                flags,
+                lives,
+                spared,
+                still,
+                aligned,
+            });
             return;
         }
         let (start, slot) = (self.a.here(), self.slots.slot(&mem, e.write));
@@ -204,7 +249,23 @@ impl Compiler<'_> {
         let flags = self.state();
         let (start, end) = (n, e.end);
         let (spared, aligned) = (None, None);
-        self.group = Some(Group { slot, start, end, miss, flags, lives, spared, still, aligned });
+        self.group = Some(Group {
+            slot,
+            by: by(&mem),
+            start,
+            end,
+            miss,
+            flags,
+            lives,
+            spared,
+            still,
+            aligned,
+        });
+    }
+
+    /// The slot of the group that an access at `m` is part of.
+    pub(super) fn member_of(&self, m: &Mem) -> Option<Slot> {
+        self.group.as_ref().filter(|g| g.has(m)).map(|g| g.slot)
     }
 
     /// Flags live after micro-op `n`.

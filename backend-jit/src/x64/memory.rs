@@ -125,6 +125,22 @@ impl RegionSlots {
         (!common).then_some((by, page))
     }
 
+    /// How many more there may be of which none is shared.
+    pub fn unshared(&self) -> usize {
+        ROOM[1].saturating_sub(self.own.len())
+    }
+
+    /// Whether accesses at `m` and at `n` may have the same slot, although none is shared.
+    pub fn may_share(m: &Mem, n: &Mem) -> bool {
+        let common = |m: &Mem| if m.seg != Reg::ZERO { m.seg } else { m.base };
+        match (Self::by(m), Self::by(n)) {
+            (None, None) => common(m) == common(n),
+            // Those in fixed pages have one for each page.
+            (Some((Reg::RIP | Reg::ZERO, _)), Some((by, _))) => matches!(by, Reg::RIP | Reg::ZERO),
+            (m, n) => m == n,
+        }
+    }
+
     /// Whether accesses at `m` do without a slot.
     pub fn without(&self, m: &Mem, write: bool) -> bool {
         match (&self.without, Self::by(m)) {
@@ -261,7 +277,7 @@ impl Compiler<'_> {
     /// Begins an access at `m`.
     pub(super) fn address(&mut self, m: &Mem) {
         self.tried = (self.a.here(), *m);
-        if !self.checked_ahead() && self.fixed(m).is_none() {
+        if !self.checked_ahead(m) && self.fixed(m).is_none() {
             self.linear(m);
         }
     }
@@ -305,7 +321,7 @@ impl Compiler<'_> {
             return (at, 0);
         }
         let (fixed, write) = (self.fixed(&m), kind != Kind::Load);
-        if let Some(slot) = self.group.as_ref().map(|g| g.slot) {
+        if let Some(slot) = self.member_of(&m) {
             if let Some(f) = fixed {
                 self.a.mov(W64, RDX, slot.host());
                 return (Rm::M(RDX, f.offset), 0);
@@ -390,13 +406,13 @@ impl Compiler<'_> {
         }
     }
 
-    /// Whether accesses have been checked.
-    pub(super) fn checked_ahead(&self) -> bool {
-        self.in_strip() || self.group.is_some()
+    /// Whether an access at `m` has been checked.
+    pub(super) fn checked_ahead(&self, m: &Mem) -> bool {
+        self.in_strip() || self.member_of(m).is_some()
     }
 
     fn cold(&mut self, u: &Uop, kind: Kind, miss: usize) {
-        if self.checked_ahead() {
+        if self.checked_ahead(&u.mem) {
             return;
         }
         let packed = u.w as u32 | u32::from(u.mem.stack) << 4;
@@ -406,7 +422,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn load(&mut self, u: &Uop) {
-        self.settle_to_move();
+        self.settle_to_move(&u.mem);
         self.address(&u.mem);
         let kind = if u.op == Op::Ldw { Kind::LoadRmw } else { Kind::Load };
         let (at, miss) = self.check(kind, u.w.bytes());
@@ -460,7 +476,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn store(&mut self, u: &Uop) {
-        self.settle_to_move();
+        self.settle_to_move(&u.mem);
         self.address(&u.mem);
         let (at, miss) = self.check(Kind::Store, u.w.bytes());
         match u.b {

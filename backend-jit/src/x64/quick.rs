@@ -62,7 +62,7 @@ impl Compiler<'_> {
         let code64 = m & mode::CODE64 != 0;
         // 64-bit code cannot be virtual-8086 mode.
         let kernel = code64 && m & (mode::USER | mode::CPL12) == 0;
-        if self.vector.cold || self.checked_ahead() {
+        if self.vector.cold || self.in_strip() {
             return false;
         }
         // What it writes: flags are not computed again from that.

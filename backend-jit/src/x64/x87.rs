@@ -329,7 +329,7 @@ impl Compiler<'_> {
         self.address(m);
         let (at, miss) = self.check(kind, bytes);
         self.a.ext(W32, i.opcode[0], i.opcode[1] >> 3 & 7, at);
-        self.replay(miss, n, i.count);
+        self.replay(miss, n, i.count, m);
     }
 
     // ---- the last instruction ---------------------------------------------------------------------

@@ -54,16 +54,16 @@ impl Compiler<'_> {
         let must = k & 128 != 0;
         let known = must
             && (self.fixed(mem).is_some_and(|f| f.aligned(n))
-                || self.group.as_mut().is_some_and(|g| g.aligned(mem.disp, n)));
+                || self.group.as_mut().is_some_and(|g| g.has(mem) && g.aligned(mem.disp, n)));
         let tests = must && !known && !self.in_strip();
         if tests {
             self.settle();
         } else {
-            self.settle_to_move();
+            self.settle_to_move(mem);
         }
         self.address(mem);
         let odd = tests.then(|| {
-            if self.group.is_some() || self.fixed(mem).is_some() {
+            if self.member_of(mem).is_some() || self.fixed(mem).is_some() {
                 self.linear(mem);
             }
             // test al, n - 1
@@ -71,7 +71,7 @@ impl Compiler<'_> {
             self.a.jcc(cc::NE)
         });
         let (at, miss) = self.check(kind, n.into());
-        let miss = Some(miss).filter(|_| !self.checked_ahead());
+        let miss = Some(miss).filter(|_| !self.checked_ahead(mem));
         Checked { at, jumps: [odd, miss] }
     }
 
