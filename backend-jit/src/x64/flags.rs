@@ -367,12 +367,10 @@ impl Compiler<'_> {
         let names = |u: &Uop| named(&mut u.clone()).any(|r| *r == SPARE);
         let free = !self.block.uops.iter().any(names) && !recipe.reads(SPARE);
         let free = free && !self.vector.cold;
-        let free = free && self.group.as_ref().is_none_or(|g| g.spared.is_none());
+        let free = free && self.may_spare();
         match lost {
             Some(r) if unread && free && !self.memory && count == 1 => {
-                if let Some(g) = &mut self.group {
-                    g.spared = Some((n, r));
-                }
+                self.spare_in_groups(n, r);
                 self.copy(SPARE, W64, r);
                 self.recipe = Some(recipe.moved(r, SPARE));
             }

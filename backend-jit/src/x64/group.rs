@@ -22,18 +22,23 @@ use emu_core::width::Width::W64;
 /// Bytes that a group covers at most.
 const SPAN: i64 = 256;
 
+/// Groups at most that overlap.
+const MOST: usize = 4;
+
 /// A group that is being emitted.
 pub(super) struct Group {
     slot: Slot,
     /// Base and index register of its accesses, and the scale.
     by: By,
     start: usize,
+    /// Behind its last access.
     end: usize,
+    /// Where its way out of line comes back: behind all groups that begin in this one, because
+    /// there they are not checked.
+    until: usize,
     miss: usize,
     /// Where the flags are before it.
     flags: State,
-    /// Flags live after each of its micro-ops.
-    lives: Vec<u32>,
     /// The micro-op before which a register was copied to the spare one.
     pub spared: Option<(usize, Reg)>,
     /// Nothing in it moves the base register.
@@ -48,10 +53,16 @@ fn by(m: &Mem) -> By {
     (m.base, m.index, m.scale)
 }
 
+/// Flags live after each micro-op from `start` on, where some are in groups.
+pub(super) struct Lives {
+    start: usize,
+    after: Vec<u32>,
+}
+
 impl Group {
-    /// Whether an access at `m`, while the group is being emitted, is one of its own.
-    pub fn has(&self, m: &Mem) -> bool {
-        by(m) == self.by && plain(m)
+    /// Whether micro-op `n`, an access at `m`, is one of its own.
+    fn has(&self, m: &Mem, n: usize) -> bool {
+        n < self.end && by(m) == self.by && plain(m)
     }
 
     /// Whether an access at displacement `disp` is known to be aligned at `n`; if not, it is when
@@ -193,92 +204,118 @@ impl Compiler<'_> {
     /// Begins a group with micro-op `n`, if there is one.
     pub(super) fn open_group(&mut self, n: usize) {
         // Out of line temporaries are not known to be in registers.
-        if self.in_strip() || self.group.is_some() || self.holds_temporaries() {
+        let uops = &self.block.uops;
+        let mem = uops[n].mem;
+        let grouped = access(&uops[n]).is_some() && self.member_of(&mem).is_some();
+        let full = self.groups.len() == MOST;
+        if self.in_strip() || grouped || full || self.holds_temporaries() {
             return;
         }
         let Some(e) = self.extent(n) else { return };
-        let uops = &self.block.uops;
-        let mem = uops[n].mem;
         let still = uops[n..e.end].iter().all(|u| moves(u, mem.base) == Some(0));
         let Ok(min) = i32::try_from(e.min) else { return };
         if self.fixed(&mem).is_none() && self.slots.without(&mem, e.write) {
             return;
         }
-        let mut lives = self.lives[n..e.end].to_vec();
-        for i in (1..lives.len()).rev() {
-            let u = &uops[n + i];
-            // What must be aligned is still to be checked for that.
-            let faults = match u.op {
-                Op::Vld | Op::Vst => u.k & 128 != 0,
-                Op::Ld | Op::Ldz | Op::Lds | Op::Ldw | Op::St | Op::Stw => {
-                    by(&u.mem) != by(&mem) || !plain(&u.mem)
-                }
-                _ => false,
-            };
-            let before = if faults { OSZAPC } else { lives[i] & !u.fl };
-            lives[i - 1] = before | u.flags_read();
-        }
         self.settle();
-        if let Some(f) = self.fixed(&mem) {
-            let (slot, miss) = self.check_fixed(f, e.write);
-            let flags = self.state();
-            let (start, end) = (n, e.end);
-            let (spared, aligned) = (None, None);
-            self.group = Some(Group {
-                slot,
-                by: by(&mem),
-                start,
-                end,
-                miss,
-                flags,
-                lives,
-                spared,
-                still,
-                aligned,
-            });
-            return;
-        }
-        let (start, slot) = (self.a.here(), self.slots.slot(&mem, e.write));
-        let span = e.max - e.min;
-        self.sum(&Mem { disp: min, ..mem }, RAX);
-        self.a.op(W64, 0x2b, RAX, slot.page());
-        self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - span);
-        let miss = self.a.jcc(cc::A);
-        let bytes = (span as u64).next_power_of_two();
-        self.tries.push(Try { miss, start, slot, write: e.write, n: bytes, fixed: None });
-        let flags = self.state();
-        let (start, end) = (n, e.end);
+        let (start, write) = (self.a.here(), e.write);
+        let (slot, miss) = if let Some(f) = self.fixed(&mem) {
+            self.check_fixed(f, write)
+        } else {
+            let slot = self.slots.slot(&mem, write);
+            let span = e.max - e.min;
+            self.sum(&Mem { disp: min, ..mem }, RAX);
+            self.a.op(W64, 0x2b, RAX, slot.page());
+            self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - span);
+            let miss = self.a.jcc(cc::A);
+            let n = (span as u64).next_power_of_two();
+            self.tries.push(Try { miss, start, slot, write, n, fixed: None });
+            (slot, miss)
+        };
+        let (by, flags, end) = (by(&mem), self.state(), e.end);
         let (spared, aligned) = (None, None);
-        self.group = Some(Group {
+        self.groups.iter_mut().for_each(|g| g.until = g.until.max(end));
+        let until = end;
+        self.groups.push(Group {
             slot,
-            by: by(&mem),
-            start,
+            by,
+            start: n,
             end,
+            until,
             miss,
             flags,
-            lives,
             spared,
             still,
             aligned,
         });
+        self.group_lives = Some(self.lives_in_groups(n));
     }
 
-    /// The slot of the group that an access at `m` is part of.
+    /// Flags live from micro-op `n` on: what is checked does not fault.
+    fn lives_in_groups(&self, n: usize) -> Lives {
+        let uops = &self.block.uops;
+        let end = self.groups.iter().map(|g| g.until).max().unwrap_or(n);
+        let mut after = self.lives[n..end].to_vec();
+        for i in (n + 1..end).rev() {
+            let u = &uops[i];
+            let faults = match u.op {
+                // What must be aligned is still to be checked for that.
+                Op::Vld | Op::Vst => u.k & 128 != 0,
+                Op::Ld | Op::Ldz | Op::Lds | Op::Ldw | Op::St | Op::Stw => {
+                    !self.groups.iter().any(|g| g.has(&u.mem, i))
+                }
+                _ => false,
+            };
+            let before = if faults { OSZAPC } else { after[i - n] & !u.fl };
+            after[i - n - 1] = before | u.flags_read();
+        }
+        Lives { start: n, after }
+    }
+
+    /// The group that the access at `m`, of the current micro-ops, is part of.
+    fn group_of(&self, m: &Mem) -> Option<usize> {
+        self.groups.iter().position(|g| g.has(m, self.at))
+    }
+
+    /// Whether that group knows an access to be aligned at `n`.
+    pub(super) fn aligned_in_group(&mut self, m: &Mem, n: u8) -> bool {
+        let group = self.group_of(m);
+        group.is_some_and(|g| self.groups[g].aligned(m.disp, n))
+    }
+
+    /// The slot of that group.
     pub(super) fn member_of(&self, m: &Mem) -> Option<Slot> {
-        self.group.as_ref().filter(|g| g.has(m)).map(|g| g.slot)
+        self.group_of(m).map(|g| self.groups[g].slot)
     }
 
     /// Flags live after micro-op `n`.
     pub(super) fn live_after(&self, n: usize) -> u32 {
-        let group = self.group.as_ref().and_then(|g| g.lives.get(n.checked_sub(g.start)?));
-        group.copied().unwrap_or(self.lives[n])
+        let in_groups = self.group_lives.as_ref();
+        let lives = in_groups.and_then(|l| l.after.get(n.checked_sub(l.start)?).copied());
+        lives.unwrap_or(self.lives[n])
     }
 
-    /// Micro-op `n` is next: ends the group if it is behind it.
+    /// Micro-op `n` is next: ends the groups that it is behind.
     pub(super) fn close_group(&mut self, n: usize) {
-        let Some(g) = self.group.take_if(|g| g.end <= n) else { return };
-        let (resume, from, count) = (self.a.here(), g.start, n - g.start);
-        self.settled = g.flags;
-        self.later(Cold::Replay { miss: g.miss, resume, from, count, spared: g.spared });
+        while let Some(i) = self.groups.iter().position(|g| g.until <= n) {
+            let g = self.groups.remove(i);
+            let (resume, from, count) = (self.a.here(), g.start, n - g.start);
+            self.settled = g.flags;
+            self.later(Cold::Replay { miss: g.miss, resume, from, count, spared: g.spared });
+        }
+        if self.groups.is_empty() {
+            self.group_lives = None;
+        }
+    }
+
+    /// Whether a register may be copied to the spare one, as far as groups are concerned.
+    pub(super) fn may_spare(&self) -> bool {
+        self.groups.iter().all(|g| g.spared.is_none())
+    }
+
+    /// Before micro-op `n` register `r` is copied to the spare one, also where groups are run out
+    /// of line.
+    pub(super) fn spare_in_groups(&mut self, n: usize, r: Reg) {
+        self.groups.iter_mut().for_each(|g| g.spared = Some((n, r)));
     }
 }

@@ -46,7 +46,7 @@ use emu_core::uop::{Block, Effect, Mem, Op, Src, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 use ends::Routines;
 use flags::{Recipe, State};
-use group::Group;
+use group::{Group, Lives};
 use homes::Homes;
 use listing::Marks;
 use loops::Loop;
@@ -219,7 +219,11 @@ struct Compiler<'a> {
     tried: (usize, Mem),
     tries: Vec<Try>,
     slots: RegionSlots,
-    group: Option<Group>,
+    /// Those that are being emitted, and what is live in them.
+    groups: Vec<Group>,
+    group_lives: Option<Lives>,
+    /// The current micro-op.
+    at: usize,
     vector: vector::State,
     x87: x87::State,
     cold: Vec<Later>,
@@ -256,6 +260,7 @@ impl Compiler<'_> {
             if self.recipe.is_some() && block.uops[n..self.next].iter().any(kinds) {
                 self.before(n, self.next - n);
             }
+            self.at = n;
             self.open_group(n);
             let fused = match self.x87(n) {
                 0 => self.fused(n),
@@ -644,7 +649,9 @@ impl Translator for X64 {
             tried: (0, Mem::at(Reg::ZERO, 0)),
             tries: Vec::new(),
             slots: RegionSlots::new(parts[0].place.mode, self.slots_taken, without),
-            group: None,
+            groups: Vec::new(),
+            group_lives: None,
+            at: 0,
             vector: vector::State::default(),
             x87: x87::State::default(),
             cold: Vec::new(),

@@ -53,8 +53,7 @@ impl Compiler<'_> {
         let n = k & 127;
         let must = k & 128 != 0;
         let known = must
-            && (self.fixed(mem).is_some_and(|f| f.aligned(n))
-                || self.group.as_mut().is_some_and(|g| g.has(mem) && g.aligned(mem.disp, n)));
+            && (self.fixed(mem).is_some_and(|f| f.aligned(n)) || self.aligned_in_group(mem, n));
         let tests = must && !known && !self.in_strip();
         if tests {
             self.settle();
