@@ -155,6 +155,10 @@ impl Compiler<'_> {
         }
         self.flags_done(need);
         self.replay(miss, n, 2, &l.mem);
+        if need != 0 && matches!(o.op, Op::And | Op::Or | Op::Xor) && !compares {
+            // All that is wanted of the operand is in the result.
+            self.fused_recipe = Recipe::of(o).filter(|_| o.fl == OSZAPC);
+        }
         true
     }
 

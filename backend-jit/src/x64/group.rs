@@ -214,9 +214,6 @@ impl Compiler<'_> {
         let Some(e) = self.extent(n) else { return };
         let still = uops[n..e.end].iter().all(|u| moves(u, mem.base) == Some(0));
         let Ok(min) = i32::try_from(e.min) else { return };
-        if self.fixed(&mem).is_none() && self.slots.without(&mem, e.write) {
-            return;
-        }
         self.settle();
         let (start, write) = (self.a.here(), e.write);
         let (slot, miss) = if let Some(f) = self.fixed(&mem) {
@@ -224,12 +221,18 @@ impl Compiler<'_> {
         } else {
             let slot = self.slots.slot(&mem, write);
             let span = e.max - e.min;
+            let fills = self.slots.without(&mem, write);
             self.sum(&Mem { disp: min, ..mem }, RAX);
-            self.a.op(W64, 0x2b, RAX, slot.page());
-            self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - span);
-            let miss = self.a.jcc(cc::A);
-            let n = (span as u64).next_power_of_two();
-            self.tries.push(Try { miss, start, slot, write, n, fixed: None });
+            let miss = if fills {
+                self.look_up_slot(slot, write, span as u64)
+            } else {
+                self.a.op(W64, 0x2b, RAX, slot.page());
+                self.a.alu_imm(W64, 7, Rm::R(RAX), 4096 - span);
+                let miss = self.a.jcc(cc::A);
+                let n = (span as u64).next_power_of_two();
+                self.tries.push(Try { miss, start, slot, write, n, fixed: None });
+                miss
+            };
             (slot, miss)
         };
         let (by, flags, end) = (by(&mem), self.state(), e.end);

@@ -355,18 +355,37 @@ impl Compiler<'_> {
         (Rm::X(RDX, RAX, 0, 0), miss)
     }
 
-    /// Checks the access of `n` bytes at RAX by level 1 of the TLB.
-    fn look_up(&mut self, write: bool, n: u64) -> (Rm, usize) {
-        let field = |at: usize| Rm::M(RDX, at as i32);
-        let tag = field(if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) });
+    /// Checks the access of `n` bytes at RAX by level 1 of the TLB: its entry is at RDX. Gives the
+    /// place of its tag, and the jump that is taken when it misses.
+    fn in_level_1(&mut self, write: bool, n: u64) -> (Rm, usize) {
+        let tag = if write { offset_of!(Entry, write) } else { offset_of!(Entry, read) };
+        let tag = Rm::M(RDX, tag as i32);
         super::ends::entry(&mut self.a, RDX);
         self.a.mov(W64, RCX, Rm::R(RAX));
         self.a.op(W64, 0x2b, RCX, tag);
         self.a.alu_imm(W64, 7, Rm::R(RCX), 4096 - n as i64);
-        let miss = self.a.jcc(cc::A);
-        self.a.op(W64, 0x03, RAX, field(offset_of!(Entry, addend)));
+        (tag, self.a.jcc(cc::A))
+    }
+
+    /// The same, and where its bytes are.
+    fn look_up(&mut self, write: bool, n: u64) -> (Rm, usize) {
+        let (_, miss) = self.in_level_1(write, n);
+        self.a.op(W64, 0x03, RAX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
         self.a.mov(W64, RDX, Rm::M(RBP, NATIVE_RAM));
         (Rm::X(RDX, RAX, 0, 0), miss)
+    }
+
+    /// The same, and fills a slot, for those that follow.
+    pub(super) fn look_up_slot(&mut self, slot: Slot, write: bool, n: u64) -> usize {
+        let (tag, miss) = self.in_level_1(write, n);
+        self.a.mov(W64, RCX, tag);
+        self.a.mov(W64, RDX, Rm::M(RDX, offset_of!(Entry, addend) as i32));
+        self.a.op(W64, 0x03, RDX, Rm::M(RBP, NATIVE_RAM));
+        self.a.store(W64, slot.page(), RCX);
+        self.a.store(W64, slot.addend(), RDX);
+        self.a.op(W64, 0x03, RCX, Rm::R(RDX));
+        self.a.store(W64, slot.host(), RCX);
+        miss
     }
 
     /// Calls the routine that fills the slot of `t`. Returns behind the jump that follows if it
