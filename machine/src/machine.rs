@@ -1,10 +1,10 @@
 //! A machine: configuration, memory, one CPU and its board, and the loop that runs them.
 //!
-//! The loop runs the CPU for a slice, then brings the chips to the time that has come, moves
-//! serial bytes, and looks for a reason to end. A slice is at most [`SLICE`] instructions and
-//! ends before the next deadline of a chip. A halted CPU waits: on a host clock the thread
-//! sleeps until the deadline or until there is input; on an instruction-count clock the time is
-//! skipped.
+//! The loop runs the CPU for a slice, then brings the chips to the time that has come, moves serial
+//! bytes, and looks for a reason to end. A slice is at most [`SLICE`] instructions, on a host clock
+//! as many as take [`SLICE_NS`], and ends before the next deadline of a chip. A halted CPU waits:
+//! on a host clock the thread sleeps until the deadline or until there is input; on an
+//! instruction-count clock the time is skipped.
 //!
 //! Invariant: with [`ClockKind::Icount`] nothing in here depends on the host, so that the same
 //! configuration and input give the same run. Output is written before the next slice starts: a
@@ -29,13 +29,13 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Instructions in a slice at most: some 100 µs, by which a host's signal or a timer that was
-/// programmed within the slice may be late.
+/// Instructions in a slice at most on an instruction-count clock.
 const SLICE: u64 = 20_000;
-/// Instructions in a slice at least on a host clock, where a slice has a price of its own.
-const SLICE_MIN: u64 = 500;
-/// Nanoseconds per instruction that a host clock's slice is planned with.
-const NS_PER_INSN: u64 = 4;
+/// Nanoseconds that a slice is to take at most on a host clock: a host's signal, or a timer that was
+/// programmed within the slice, may be late by these.
+const SLICE_NS: u64 = 100_000;
+/// Instructions in such a slice at least, because a slice has a price of its own, and at most.
+const SLICE_INSNS: [u64; 2] = [500, 1 << 18];
 /// Least memory of a machine: all that is below the first MiB, and one page to load something.
 pub const MEMORY_MIN: u64 = 2 << 20;
 /// The real-time clock's start on an instruction-count clock: 2000-01-01.
@@ -231,9 +231,32 @@ pub struct Machine {
     no_reboot: bool,
     /// Bytes that the chips have put out.
     pub(crate) sent: u64,
+    pace: Pace,
     /// How long [`Machine::run`] ran, and how long of this it slept.
     ran: Duration,
     slept: Duration,
+}
+
+/// How fast the guest has run of late, in picoseconds per instruction.
+#[derive(Debug)]
+struct Pace(u64);
+
+impl Pace {
+    /// Until it is known.
+    const FIRST: Pace = Pace(4000);
+
+    /// What ran from one nanosecond and instruction count to another. A short slice says little.
+    fn measure(&mut self, from: (u64, u64), to: (u64, u64)) {
+        let (ns, insns) = (to.0.saturating_sub(from.0), to.1.wrapping_sub(from.1));
+        if let Some(now) = (ns * 1000).checked_div(insns).filter(|_| insns >= SLICE_INSNS[0]) {
+            self.0 = (3 * self.0 + now.clamp(100, 100_000)) / 4;
+        }
+    }
+
+    /// Instructions that will take about `ns`.
+    fn insns(&self, ns: u64) -> u64 {
+        ns * 1000 / self.0
+    }
 }
 
 impl Machine {
@@ -270,6 +293,7 @@ impl Machine {
             no_reboot,
             sent: 0,
             ran: Duration::ZERO,
+            pace: Pace::FIRST,
             slept: Duration::ZERO,
         };
         match (engine, host_translator()) {
@@ -413,7 +437,9 @@ impl Machine {
     /// As [`run`](Self::run).
     pub fn turn(&mut self, until: Option<Instant>) -> Result<Option<Outcome>, Error> {
         let (slice, _) = self.begin();
-        let stop = self.vcpu.run(slice);
+        let cpu = |m: &Machine| (m.vcpu.cpu.now(), m.vcpu.cpu.icount());
+        let (start, stop) = (cpu(self), self.vcpu.run(slice));
+        self.pace.measure(start, cpu(self));
         self.end(stop, until)
     }
 
@@ -454,7 +480,7 @@ impl Machine {
         let insns = if self.vcpu.cpu.clock.is_icount() {
             left.clamp(1, SLICE)
         } else {
-            (left / NS_PER_INSN).clamp(SLICE_MIN, SLICE)
+            self.pace.insns(left.min(SLICE_NS)).clamp(SLICE_INSNS[0], SLICE_INSNS[1])
         };
         insns as i64
     }
