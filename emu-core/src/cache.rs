@@ -345,6 +345,7 @@ impl Cache {
         };
         self.entries[n].native = true;
         self.code[ip] = thread::native(entry);
+        cpu.native.targets.forget(self.entries[n].off);
         for (ip, block) in parts {
             let Some(n) = self.number(*ip) else { continue };
             let (first, last) = (self.entries[n].ip, self.entries[n].last);

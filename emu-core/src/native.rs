@@ -149,6 +149,14 @@ impl Targets {
         self.tables[self.current].as_mut_ptr() as u64
     }
 
+    /// Forgets what is known of a block at RAM offset `off`, which has the low bits of its address:
+    /// when it is translated anew, the old entry only leaves.
+    pub fn forget(&mut self, off: u64) {
+        const _: () = assert!(TARGETS <= 4096, "within a page");
+        let n = off as usize & (TARGETS - 1);
+        self.tables.iter_mut().for_each(|table| table[n] = nowhere(n));
+    }
+
     /// Empties all tables.
     pub fn clear(&mut self) {
         self.tables.fill(EMPTY);
