@@ -309,3 +309,22 @@ pub trait Translator: Send {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_forgotten_in_all_tables() {
+        let mut targets = Targets::default();
+        let known = HostTarget { va: 0xffff_8000_0000_1234, host: 0x5678 };
+        for mode in 1..4 {
+            targets.select(mode, 1);
+            targets.tables[targets.current][0x234] = known;
+        }
+        targets.forget(0x9_9235);
+        assert_eq!(targets.tables.iter().filter(|t| t[0x234] == known).count(), 3);
+        targets.forget(0x9_9234);
+        assert!(targets.tables.iter().all(|t| t[0x234] == nowhere(0x234)));
+    }
+}

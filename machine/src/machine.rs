@@ -674,6 +674,23 @@ mod tests {
     }
 
     #[test]
+    fn slices_are_planned_by_how_fast_the_guest_runs() {
+        let mut pace = Pace::FIRST;
+        assert_eq!(pace.insns(SLICE_NS), 25_000);
+        pace.measure((0, 0), (1 << 40, 100));
+        assert_eq!(pace.insns(SLICE_NS), 25_000, "too short to tell");
+        for n in 0..40 {
+            pace.measure((n, 1000), (n + 50_000, 101_000));
+        }
+        assert!((199_000..=201_000).contains(&pace.insns(SLICE_NS)), "{pace:?}");
+        // A clock that stands still, and one that leaps.
+        for to in [0, u64::MAX >> 12] {
+            (0..40).for_each(|_| pace.measure((0, 0), (to, 1000)));
+            assert!((1..=1_000_000).contains(&pace.insns(SLICE_NS)), "{pace:?}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_is_refused_in_one_line() {
         let kernel = |image: &[u8]| {
             let image = image.to_vec();

@@ -245,6 +245,37 @@ fn an_access_whose_slot_does_not_help_does_without() {
     assert!(x.without_slots(&busy).is_empty(), "nobody has it");
 }
 
+/// Accesses by several registers in turns, some of them across a border of pages, so that groups
+/// begin and end within others, and each of them may miss.
+#[test]
+fn groups_that_overlap_are_exact() {
+    for text in [
+        "+0 len 4\n ld.64 rax, [rbx]\n+4 len 4\n ld.32 rcx, [rsi + 0x8]\n+8 len 4\n \
+         st.64 [rdi - 0x8], rax\n+12 len 4\n ld.64 rdx, [rbx + 0x10]\n+16 len 4\n \
+         st.32 [rsi], rdx\n+20 len 4\n ldz.8 rbp, [rdi + 0x3]\n+24 len 4\n \
+         ld.64 rax, [rsi + 0x10]\n+28 len 4\n st.8 [rdi], rbp\n goto.64 +0x20",
+        "+0 len 4\n ld.64 rax, [rsi]\n+4 len 4\n ld.64 rcx, [rdi]\n+8 len 4\n \
+         add.64 rsi, rsi, 0x8 !oszapc\n+12 len 4\n ld.64 rdx, [rbx + rcx*1]\n+16 len 4\n \
+         st.64 [rsi - 0x10], rdx\n+20 len 4\n ld.64 rdi, [rbx]\n+24 len 4\n \
+         st.64 [rsi + 0x8], rdi\n+28 len 4\n ld.16 rax, [rbx + 0x6]\n goto.64 +0x20",
+        "+0 len 4\n ld.64 rax, [rbx]\n+4 len 4\n sub.64 zero, rax, rdx !oszapc\n+8 len 4\n \
+         ldz.64 t0, [rdi]\n xor.64 rcx, rcx, t0 !oszapc\n+12 len 4\n ld.64 rdx, [rbx + 0x8]\n\
+         +16 len 4\n ld.64 rax, [rsi]\n+20 len 4\n st.64 [rdi + 0x8], rax\n goto.64 +0x20",
+    ] {
+        let block = parse(text, &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        for seed in 0..256u64 {
+            let make = || {
+                let mut cpu = start(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let near = |bits: u64| 0x2000 - 6 * (seed >> bits & 3) + 4 * (seed >> 6 & 3);
+                (cpu.regs[3], cpu.regs[6], cpu.regs[7]) = (near(0), near(2) + 0x1000, near(4));
+                cpu.mem.ram.write_u64(cpu.regs[7], seed % 32);
+                cpu
+            };
+            check_from(make, &block);
+        }
+    }
+}
+
 /// Calls, returns and jumps through memory as lifters make them: to canonical addresses and others.
 #[test]
 fn calls_and_returns_are_exact() {
