@@ -31,8 +31,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Instructions in a slice at most on an instruction-count clock.
 const SLICE: u64 = 20_000;
-/// Nanoseconds that a slice is to take at most on a host clock: a host's signal, or a timer that was
-/// programmed within the slice, may be late by these.
+/// Nanoseconds that a slice is to take at most on a host clock: a host's signal, or a timer that
+/// was programmed within the slice, may be late by these.
 const SLICE_NS: u64 = 100_000;
 /// Instructions in such a slice at least, because a slice has a price of its own, and at most.
 const SLICE_INSNS: [u64; 2] = [500, 1 << 18];
