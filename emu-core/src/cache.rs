@@ -52,6 +52,13 @@ pub struct Entry {
     marks: Box<[(u16, u16)]>,
 }
 
+impl Entry {
+    /// Whether `block` has the same instructions, as far as their lengths tell.
+    fn is(&self, block: &Block) -> bool {
+        block.insns.iter().map(|i| i.offset).eq(self.marks.iter().map(|m| m.1))
+    }
+}
+
 /// Counters of the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
@@ -322,6 +329,13 @@ impl Cache {
         found.is_some_and(|e| e.live && e.ip as usize == ip)
     }
 
+    /// Whether lifting the block that starts at record `ip` anew has given the same instructions. Its
+    /// own bytes are those that it was lifted from; but what follows them may have changed so that
+    /// it goes on, where an instruction across a border of pages had ended it.
+    pub fn is_still(&self, ip: usize, block: &Block) -> bool {
+        self.number(ip).is_some_and(|n| self.entries[n].is(block))
+    }
+
     /// Whether the block at RAM offset `off` may be part of the region of another one: it has been
     /// run, and is no head itself. Gives its first record.
     pub fn joins(&self, cpu: &Cpu, off: u64, mode: u32) -> Option<usize> {
@@ -369,8 +383,9 @@ impl Cache {
         let mut insns = Vec::with_capacity(parts.len());
         for (ip, block) in parts {
             let e = &self.entries[self.number(*ip)?];
-            let same = block.insns.iter().map(|i| i.offset).eq(e.marks.iter().map(|m| m.1));
-            debug_assert!(same, "a block changed without being invalidated");
+            let same = e.is(block);
+            let grown = block.insns.len() > e.marks.len();
+            debug_assert!(same || grown, "a block changed without being invalidated");
             let records: Vec<u32> = e.marks.iter().map(|m| e.ip + u32::from(m.0)).collect();
             insns.push((e, records, same));
         }

@@ -425,7 +425,8 @@ impl Vcpu {
             same && self.cache.starts(at, off, m)
         };
         let known = quiet && off.is_some_and(known);
-        let Some(mut block) = known.then(|| self.lift_at_rip(m).ok()).flatten() else {
+        let lifted = known.then(|| self.lift_at_rip(m).ok()).flatten();
+        let Some(mut block) = lifted.filter(|block| self.cache.is_still(at, block)) else {
             return self.cache.cool(&mut self.cpu, at);
         };
         passes::run(&mut block);
