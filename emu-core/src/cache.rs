@@ -329,9 +329,9 @@ impl Cache {
         found.is_some_and(|e| e.live && e.ip as usize == ip)
     }
 
-    /// Whether lifting the block that starts at record `ip` anew has given the same instructions. Its
-    /// own bytes are those that it was lifted from; but what follows them may have changed so that
-    /// it goes on, where an instruction across a border of pages had ended it.
+    /// Whether lifting the block that starts at record `ip` anew has given the same instructions.
+    /// Its own bytes are those that it was lifted from; but what follows them may have changed so
+    /// that it goes on, where an instruction across a border of pages had ended it.
     pub fn is_still(&self, ip: usize, block: &Block) -> bool {
         self.number(ip).is_some_and(|n| self.entries[n].is(block))
     }
