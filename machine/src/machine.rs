@@ -248,7 +248,9 @@ impl Pace {
     /// What ran from one nanosecond and instruction count to another. A short slice says little.
     fn measure(&mut self, from: (u64, u64), to: (u64, u64)) {
         let (ns, insns) = (to.0.saturating_sub(from.0), to.1.wrapping_sub(from.1));
-        if let Some(now) = (ns * 1000).checked_div(insns).filter(|_| insns >= SLICE_INSNS[0]) {
+        if let Some(now) =
+            ns.saturating_mul(1000).checked_div(insns).filter(|_| insns >= SLICE_INSNS[0])
+        {
             self.0 = (3 * self.0 + now.clamp(100, 100_000)) / 4;
         }
     }

@@ -40,7 +40,7 @@ pub(super) struct Group {
     /// Where the flags are before it.
     flags: State,
     /// The micro-op before which a register was copied to the spare one.
-    pub spared: Option<(usize, Reg)>,
+    spared: Option<(usize, Reg)>,
     /// Nothing in it moves the base register.
     still: bool,
     /// The displacement of an access that was found to be aligned, and at what.
@@ -240,9 +240,9 @@ impl Compiler<'_> {
         self.groups.iter_mut().for_each(|g| g.until = g.until.max(end));
         let until = end;
         self.groups.push(Group {
+            start: n,
             slot,
             by,
-            start: n,
             end,
             until,
             miss,
