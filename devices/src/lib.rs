@@ -16,6 +16,7 @@
 
 pub mod acpi_pm;
 pub mod debugcon;
+pub mod disk;
 pub mod hpet;
 pub mod i8042;
 pub mod i8254;
@@ -24,6 +25,7 @@ pub mod ioapic;
 pub mod isa_debug_exit;
 pub mod lapic;
 pub mod mc146818;
+pub mod pci;
 pub mod pci_host;
 pub mod post_port;
 pub mod uart16550;

@@ -9,6 +9,7 @@ use crate::fault::{Fault, Guest, vector};
 use crate::flags::{Flags, OSZAPC, rflags};
 use crate::interp::Leave;
 use crate::mem::PhysMem;
+use crate::mem::phys::Writes;
 use crate::mem::tlb::{Access, Tlb};
 use crate::native::{Enter, Native};
 use crate::uop::{Block, HelperDef};
@@ -610,9 +611,10 @@ impl Cpu {
         self.now().wrapping_add(self.sys.tsc_offset)
     }
 
-    /// After a device access: a newly pending interrupt ends the run at the next block border.
+    /// After a device access: a newly pending interrupt, code that the device has overwritten, or
+    /// memory that it has laid out anew ends the run at the next block border.
     fn after_io(&mut self) {
-        if self.wants_interrupt() {
+        if self.wants_interrupt() || self.mem.code.is_dirty() {
             self.kick();
         }
     }
@@ -830,9 +832,9 @@ impl Cpu {
     /// page. Code that is hit will be invalidated when the current run ends.
     pub fn phys_write(&mut self, pa: u64, w: Width, value: u64) {
         match self.mem.lookup(pa) {
-            Some((off, true)) => self.ram_write(off, w, value),
-            Some((_, false)) => {}
-            None => {
+            Some((off, Writes::Ram)) => self.ram_write(off, w, value),
+            Some((_, Writes::Nowhere)) => {}
+            Some((_, Writes::Platform)) | None => {
                 self.now();
                 self.mem.platform.mmio_write(pa, w.bytes() as u8, w.zext(value));
                 self.after_io();

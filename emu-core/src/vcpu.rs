@@ -680,6 +680,9 @@ impl Vcpu {
 
     fn invalidate(&mut self) {
         let cpu = &mut self.cpu;
+        if cpu.mem.sync() {
+            cpu.tlb.clear_level1();
+        }
         let mut hits = std::mem::take(&mut cpu.smc);
         self.stats.smc += hits.len() as u64;
         hits.extend(cpu.mem.code.take_dirty());

@@ -12,8 +12,7 @@ use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Reg, mode};
 use emu_core::fault::{Fault, vector};
 use emu_core::flags::{AF, CF, Flags, OF, OSZAPC, PF, SF, ZF};
-use emu_core::mem::{GuestRam, PhysMem, phys::Region};
-use emu_core::platform::NoDevices;
+use emu_core::mem::PhysMem;
 use emu_core::uop::{Block, Effect, Op};
 use emu_core::verify::verify_with;
 use emu_core::width::Width::{W32, W64};
@@ -26,7 +25,6 @@ use iced_x86::{
 };
 use std::arch::asm;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 
 const MODE: u32 = mode::CODE64 | mode::FLAT | mode::SSE | mode::LONG | mode::AVX;
 /// Inputs for each encoding, shared among the ways it is written.
@@ -367,9 +365,7 @@ fn host_has(i: &Instruction) -> bool {
 }
 
 fn guest() -> Cpu {
-    let ram = Arc::new(GuestRam::new(1 << 20).unwrap());
-    let all = Region { base: 0, len: 1 << 20, offset: 0, writable: true };
-    let mem = PhysMem::new(ram, vec![all], Arc::new(NoDevices));
+    let mem = PhysMem::flat(1 << 20).unwrap();
     let mut c = Cpu::new(mem, Clock::icount().into(), &frontend_x86::FRONTEND);
     c.features = ALL.0;
     c.sys.cr0 |= 1 << 5;

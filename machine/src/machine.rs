@@ -18,7 +18,7 @@ use crate::report::{self, Stat};
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Seg};
 use emu_core::flags::rflags;
-use emu_core::mem::phys::Region;
+use emu_core::mem::phys::{Region, Writes};
 use emu_core::mem::{GuestRam, PhysMem};
 use emu_core::native::Translator;
 use emu_core::vcpu::{Stop, Trace, Vcpu};
@@ -638,7 +638,7 @@ fn address_space(boot: &Boot, memory: u64, board: Arc<Board>) -> Result<PhysMem,
         let alias = len.min(ROM_ALIAS);
         let base = e820::ONE_MIB - alias;
         regions = regions.into_iter().flat_map(|r| without(r, base, e820::ONE_MIB)).collect();
-        let rom = |base, offset, len| Region { base, len, offset, writable: false };
+        let rom = |base, offset, len| Region { base, len, offset, writes: Writes::Nowhere };
         regions.push(rom(base, memory + len - alias, alias));
         regions.push(rom(e820::HIGH_BASE - len, memory, len));
     }

@@ -22,7 +22,7 @@ const UNSAFE: &[&str] = &[
 /// here, the fuzz targets and chores, may import any.
 const ARROWS: &[(&str, &[&str])] = &[
     ("emu-core", &[]),
-    ("devices", &[]),
+    ("devices", &["emu-core"]),
     ("roms", &[]),
     ("oracle", &[]),
     ("frontend-x86", &["emu-core"]),

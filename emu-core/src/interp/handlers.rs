@@ -6,6 +6,7 @@ use super::{Handler, Leave, Rec, TAIL};
 use crate::cpu::{Cpu, Reg, Seg, mode};
 use crate::fault::{Fault, vector};
 use crate::flags::{Flags, OSZAPC};
+use crate::mem::phys::Writes;
 use crate::mem::tlb::Access;
 use crate::uop::{Args, Op, PureOp, Src, Uop};
 use crate::width::Width;
@@ -162,7 +163,7 @@ fn hits_code(cpu: &mut Cpu, va: u64, n: u64) -> Result<bool, Fault> {
     }
     let first = (cpu.frontend.translate)(cpu, va, Access::Write)?;
     let hit = |cpu: &mut Cpu, pa: u64, n: u64| {
-        let ram = cpu.mem.lookup(pa).filter(|&(_, writable)| writable);
+        let ram = cpu.mem.lookup(pa).filter(|&(_, writes)| writes == Writes::Ram);
         ram.is_some_and(|(off, _)| hits_own_code(cpu, off, n))
     };
     let in_page = 4096 - (va & 4095);

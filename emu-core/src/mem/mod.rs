@@ -4,5 +4,5 @@ pub mod phys;
 pub mod ram;
 pub mod tlb;
 
-pub use phys::PhysMem;
+pub use phys::{DeviceRam, Memory, PhysMem};
 pub use ram::GuestRam;

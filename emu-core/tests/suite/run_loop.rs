@@ -379,7 +379,7 @@ impl Platform for OneInterrupt {
 #[test]
 fn an_interrupt_waits_for_the_shadow_to_pass() {
     let ram = Arc::new(GuestRam::new(RAM).unwrap());
-    let region = Region { base: 0, len: RAM, offset: 0, writable: true };
+    let region = Region { base: 0, len: RAM, offset: 0, writes: Writes::Ram };
     let platform = Arc::new(OneInterrupt(AtomicBool::new(true)));
     let mem = PhysMem::new(ram, vec![region], platform);
     let mut cpu = Cpu::new(mem, Arc::new(Clock::icount()), &FRONTEND);

@@ -379,15 +379,13 @@ mod tests {
     use emu_core::clock::Clock;
     use emu_core::cpu::{Cpu, Reg, mode};
     use emu_core::fault::{Fault, Guest};
-    use emu_core::mem::{GuestRam, PhysMem, phys::Region};
-    use emu_core::platform::NoDevices;
+    use emu_core::mem::PhysMem;
     use emu_core::uop::{Effect, Op, Uop};
     use iced_x86::{
         Code, CpuidFeature, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic,
         OpAccess, Register,
     };
     use std::collections::{BTreeSet, HashSet};
-    use std::sync::Arc;
 
     const MODE: u32 = mode::CODE64 | mode::FLAT | mode::SSE | mode::LONG;
 
@@ -537,9 +535,7 @@ mod tests {
 
     /// A CPU without paging or devices.
     fn cpu() -> Cpu {
-        let ram = Arc::new(GuestRam::new(1 << 20).unwrap());
-        let all = Region { base: 0, len: 1 << 20, offset: 0, writable: true };
-        let mem = PhysMem::new(ram, vec![all], Arc::new(NoDevices));
+        let mem = PhysMem::flat(1 << 20).unwrap();
         let mut c = Cpu::new(mem, Clock::icount().into(), &crate::FRONTEND);
         c.features = crate::sys::cpuid::Features::X86_64_V2.0;
         c.sys.cr0 |= 1 << 5;

@@ -16,6 +16,7 @@ use super::{cr0, cr4, efer};
 use crate::model;
 use emu_core::cpu::Cpu;
 use emu_core::fault::{Fault, Guest};
+use emu_core::mem::phys::Writes;
 use emu_core::mem::tlb::{Access, Kind, Privilege, Rights, Translation};
 use emu_core::width::Width::{self, W32, W64};
 
@@ -106,12 +107,12 @@ pub fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
 /// read and written as `rights` say; stores to ROM, and all accesses to pages with a data
 /// breakpoint, stay on the slow path.
 fn enter(cpu: &mut Cpu, va: u64, pa: u64, access: Access, rights: (bool, bool), kind: Kind) {
-    let Some((off, ram)) = cpu.mem.lookup(pa & !0xfff) else { return };
+    let Some((off, writes)) = cpu.mem.lookup(pa & !0xfff) else { return };
     if access == Access::Exec {
         cpu.tlb.insert_fetch(va, off, kind);
     } else if !cpu.watch.page(va) {
         let code = cpu.mem.code.is_watched(off);
-        let (read, write) = (rights.0, rights.1 && ram);
+        let (read, write) = (rights.0, rights.1 && writes == Writes::Ram);
         let rights = Rights { read, write: write && !code, code: write && code };
         cpu.tlb.insert(va, off, rights, kind);
     }

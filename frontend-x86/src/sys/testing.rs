@@ -5,7 +5,10 @@ use crate::model::CpuModel;
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Frontend, Reg, Seg, TableReg};
 use emu_core::fault::Fault;
-use emu_core::mem::{GuestRam, PhysMem, phys::Region};
+use emu_core::mem::{
+    GuestRam, PhysMem,
+    phys::{Region, Writes},
+};
 use emu_core::platform::Platform;
 use emu_core::vcpu::Vcpu;
 use emu_core::width::Width::{W16, W32, W64};
@@ -116,7 +119,7 @@ static FRONTEND: Frontend = Frontend {
 /// A CPU in mode `level` with 16 MiB of RAM.
 pub fn cpu(level: Level) -> Cpu {
     let ram = Arc::new(GuestRam::new(16 << 20).unwrap());
-    let all = Region { base: 0, len: 16 << 20, offset: 0, writable: true };
+    let all = Region { base: 0, len: 16 << 20, offset: 0, writes: Writes::Ram };
     let mem = PhysMem::new(ram, vec![all], Arc::new(Board));
     let mut c = Cpu::new(mem, Clock::icount().into(), &FRONTEND);
     CpuModel::named("x86-64-v2").expect("it exists").apply(&mut c);

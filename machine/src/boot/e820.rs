@@ -6,7 +6,7 @@
 //! ([`regions`]), and the map that BIOS call INT 15h, AX=E820h would give ([`map`]; ACPI
 //! specification, "System Address Map Interfaces").
 
-use emu_core::mem::phys::Region;
+use emu_core::mem::phys::{Region, Writes};
 
 /// End of RAM below 4 GiB at most; from here to 4 GiB are PCI, I/O APIC, HPET, local APIC, flash.
 pub const LOW_MAX: u64 = 0xc000_0000;
@@ -78,7 +78,7 @@ pub fn regions(ram_size: u64) -> Vec<Region> {
     [(0, VGA.start.min(low), 0), (VGA.end, low, VGA.end), (HIGH_BASE, HIGH_BASE + high, low)]
         .into_iter()
         .filter(|(base, end, _)| base < end)
-        .map(|(base, end, offset)| Region { base, len: end - base, offset, writable: true })
+        .map(|(base, end, offset)| Region { base, len: end - base, offset, writes: Writes::Ram })
         .collect()
 }
 
@@ -120,11 +120,16 @@ mod tests {
     #[test]
     fn backing_of_high_memory_follows_that_of_low_memory() {
         let r = regions(4 << 30);
-        let high = Region { base: HIGH_BASE, len: 1 << 30, offset: LOW_MAX, writable: true };
+        let high = Region { base: HIGH_BASE, len: 1 << 30, offset: LOW_MAX, writes: Writes::Ram };
         assert_eq!(r.last(), Some(&high));
         assert_eq!(
             r[1],
-            Region { base: 0xc_0000, len: LOW_MAX - 0xc_0000, offset: 0xc_0000, writable: true }
+            Region {
+                base: 0xc_0000,
+                len: LOW_MAX - 0xc_0000,
+                offset: 0xc_0000,
+                writes: Writes::Ram
+            }
         );
     }
 }
