@@ -17,6 +17,7 @@
 pub mod acpi_pm;
 pub mod debugcon;
 pub mod disk;
+pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;
 pub mod i8254;
@@ -27,6 +28,7 @@ pub mod lapic;
 pub mod mc146818;
 pub mod pci;
 pub mod pci_host;
+pub mod piix;
 pub mod post_port;
 pub mod uart16550;
 

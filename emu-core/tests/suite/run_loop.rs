@@ -11,7 +11,7 @@ use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, mode};
 use emu_core::fault::vector;
 use emu_core::flags::rflags;
-use emu_core::mem::phys::{GRANULE, Region};
+use emu_core::mem::phys::{GRANULE, Region, Writes};
 use emu_core::mem::{GuestRam, PhysMem};
 use emu_core::platform::{NoDevices, Platform};
 use emu_core::vcpu::{Stop, Vcpu};

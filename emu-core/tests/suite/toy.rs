@@ -5,6 +5,7 @@ use emu_core::build::Builder;
 use emu_core::cpu::{Cpu, Frontend, Reg, Seg, mode};
 use emu_core::fault::{Fault, Guest};
 use emu_core::flags::rflags;
+use emu_core::mem::phys::Writes;
 use emu_core::mem::tlb::{Access, Kind, Rights};
 use emu_core::uop::{Args, Block, HelperDef, Mem, Op};
 use emu_core::width::Width::{self, W8, W64};
@@ -111,11 +112,12 @@ fn translate(cpu: &mut Cpu, va: u64, access: Access) -> Guest<u64> {
             e => e & !4095 | va & 4095,
         },
     };
-    let Some((off, writable)) = cpu.mem.lookup(pa) else { return Err(Fault::page(va, code)) };
+    let Some((off, writes)) = cpu.mem.lookup(pa) else { return Err(Fault::page(va, code)) };
     if access == Access::Exec {
         cpu.tlb.insert_fetch(va, off, Kind::default());
     } else {
-        let (write, code) = (writable && access == Access::Write, cpu.mem.code.is_watched(off));
+        let write = writes == Writes::Ram && access == Access::Write;
+        let code = cpu.mem.code.is_watched(off);
         let rights = Rights { read: true, write: write && !code, code: write && code };
         cpu.tlb.insert(va, off, rights, Kind::default());
     }
