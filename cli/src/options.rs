@@ -75,6 +75,10 @@ pub struct MachineOptions {
     /// Where text goes that the guest writes to port 0xE9: file:PATH, stdio or null
     #[arg(long, value_name = "END", default_value = "null", value_parser = parse_end)]
     pub debugcon: HostEnd,
+
+    /// Where the log goes that firmware writes to port 0x402: file:PATH, stdio or null
+    #[arg(long, value_name = "END", default_value = "null", value_parser = parse_end)]
+    pub firmware_log: HostEnd,
 }
 
 impl MachineOptions {

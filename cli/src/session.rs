@@ -114,6 +114,9 @@ impl Session<'_> {
         if let Some(writer) = files.writer(&options.debugcon, "debug console's output")? {
             machine.connect_debugcon(writer);
         }
+        if let Some(writer) = files.writer(&options.firmware_log, "firmware's log")? {
+            machine.connect_firmware_log(writer);
+        }
         if !options.trace.is_empty() {
             let out: Box<dyn Write + Send> = match &options.trace_file {
                 Some(path) => Box::new(BufWriter::new(files.open(path, "trace")?)),

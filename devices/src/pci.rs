@@ -258,6 +258,12 @@ impl PciConfig {
         self.set(Self::bar_at(n), &bytes);
     }
 
+    /// The base address registers: number, kind, length in bytes.
+    pub fn bars(&self) -> impl Iterator<Item = (usize, Bar, u64)> {
+        let all = self.bars.iter().enumerate();
+        all.filter_map(|(n, d)| d.map(|Decoder { kind, len }| (n, kind, len)))
+    }
+
     /// Where base address register `n` decodes, if it does.
     #[must_use]
     pub fn range(&self, n: usize) -> Option<Range> {

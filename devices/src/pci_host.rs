@@ -186,6 +186,14 @@ impl PciHost {
         set(SMRAM_GSMRAME) && (set(SMRAM_DOPEN) || smm && (code || !set(SMRAM_DCLS)))
     }
 
+    /// The function (device in bits 7:3) and the dword's offset that CONFADD names, if accesses are
+    /// enabled and it is on bus 0.
+    #[must_use]
+    pub fn selected(&self) -> Option<(u8, u8)> {
+        let [offset, number, bus, _] = self.address.to_le_bytes();
+        (self.address & CONFADD_CONE != 0 && bus == 0).then_some((number, offset & 0xFC))
+    }
+
     fn read_data(&mut self, reg: u16, size: u8, functions: Functions) -> u32 {
         let offset = self.offset(reg);
         let function = self.function(functions);

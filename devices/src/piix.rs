@@ -120,7 +120,8 @@ impl Default for PowerManagement {
 
 impl PowerManagement {
     /// The function after reset. `APMC_EN` is set: to firmware this says that somebody has set up
-    /// system management mode, of which this machine has none.
+    /// system management mode, of which this machine has none. The ports are enabled at 600H, so
+    /// that a machine can be switched off by who knows nothing of PCI; a PIIX4 waits to be told.
     #[must_use]
     pub fn new() -> PowerManagement {
         let mut config = PciConfig::new(
@@ -137,10 +138,10 @@ impl PowerManagement {
         #[rustfmt::skip]
         let rows: [(usize, &[u8], &[u8]); 6] = [
             (0x3c, &[9], &[0]),
-            (PMBA, &[1, 0, 0, 0], &[0xc0, 0xff]),
+            (PMBA, &[1, 6, 0, 0], &[0xc0, 0xff]),
             (0x44, &[0; 20], &[0xff; 20]),
             (DEVACTB, &[0, 0, 0, APMC_EN], &[0xff, 0xff, 0xff, 0x03]),
-            (PMREGMISC, &[0], &[1]),
+            (PMREGMISC, &[1], &[1]),
             (SMBBA, &[1, 0, 0, 0], &[0xf0, 0xff]),
         ];
         for (at, bytes, writable) in rows {
@@ -207,12 +208,15 @@ mod tests {
     #[test]
     fn the_power_management_ports_are_where_they_are_placed() {
         let mut p = PowerManagement::new();
-        p.config_mut().config_write(0x40, 4, 0xffff_0601);
+        assert_eq!(p.ports(), Some(0x600));
+        p.config_mut().config_write(0x40, 4, 0xffff_0701);
+        p.config_mut().config_write(0x80, 1, 0);
         assert_eq!(p.ports(), None);
         p.config_mut().config_write(0x80, 1, 1);
-        assert_eq!(p.ports(), Some(0x600));
-        assert_eq!(p.config_mut().config_read(0x40, 4), 0x601);
+        assert_eq!(p.ports(), Some(0x700));
+        assert_eq!(p.config_mut().config_read(0x40, 4), 0x701);
         p.reset();
+        assert_eq!(p.ports(), Some(0x600));
         p.place(0xb000);
         assert_eq!(p.ports(), Some(0xb000));
     }

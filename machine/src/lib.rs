@@ -25,6 +25,7 @@
 pub mod acpi;
 pub mod boot;
 mod control;
+mod firmware;
 mod listing;
 pub mod lockstep;
 mod machine;

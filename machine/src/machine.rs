@@ -13,13 +13,13 @@
 use crate::acpi::{self, AcpiLayout};
 use crate::boot::{self, e820};
 use crate::control::{Control, SERIAL_PORTS};
-use crate::pc::{Board, DebugExit, Event, Input, Output};
+use crate::firmware;
+use crate::pc::{Backing, Board, DebugExit, Event, Input, Output, Parts};
 use crate::report::{self, Stat};
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Seg};
 use emu_core::flags::rflags;
-use emu_core::mem::phys::{Region, Writes};
-use emu_core::mem::{GuestRam, PhysMem};
+use emu_core::mem::{GuestRam, Memory, PhysMem};
 use emu_core::native::Translator;
 use emu_core::vcpu::{Stop, Trace, Vcpu};
 use frontend_x86::FRONTEND;
@@ -40,8 +40,6 @@ const SLICE_INSNS: [u64; 2] = [500, 1 << 18];
 pub const MEMORY_MIN: u64 = 2 << 20;
 /// The real-time clock's start on an instruction-count clock: 2000-01-01.
 const ICOUNT_RTC: u64 = 946_684_800;
-/// The part of a ROM that is seen below 1 MiB.
-const ROM_ALIAS: u64 = 0x2_0000;
 /// The longest ROM.
 const ROM_MAX: u64 = 16 << 20;
 
@@ -272,9 +270,17 @@ impl Machine {
         let icount = clock == ClockKind::Icount;
         let clock = Arc::new(if icount { Clock::icount() } else { Clock::host() });
         let rtc = rtc.unwrap_or_else(|| if icount { ICOUNT_RTC } else { host_seconds() });
-        let board = Arc::new(Board::new(clock.clone(), memory, rtc, debug_exit));
-        let mem = address_space(&boot, memory, board.clone())?;
-        let mut cpu = Cpu::new(mem, clock, &FRONTEND);
+        let (mem, backing) = reserve(&boot, memory)?;
+        let board = Arc::new(Board::new(Parts {
+            clock: clock.clone(),
+            memory: mem.clone(),
+            backing,
+            rtc,
+            debug_exit,
+            fw_cfg: firmware::items(memory),
+            slots: Vec::new(),
+        }));
+        let mut cpu = Cpu::new(PhysMem::over(mem, board.clone()), clock, &FRONTEND);
         model.apply(&mut cpu);
         let bits = phys_bits(&cpu);
         if e820::split(memory).1 > 0 && e820::HIGH_BASE + e820::split(memory).1 > 1 << bits {
@@ -331,6 +337,11 @@ impl Machine {
     /// Connects the output of the debug console, which is dropped otherwise.
     pub fn connect_debugcon(&mut self, output: Box<dyn Write + Send>) {
         self.connect(Output::DebugCon, output);
+    }
+
+    /// Connects what firmware writes to port 0x402, which is dropped otherwise.
+    pub fn connect_firmware_log(&mut self, output: Box<dyn Write + Send>) {
+        self.connect(Output::FirmwareLog, output);
     }
 
     fn connect(&mut self, which: Output, output: Box<dyn Write + Send>) {
@@ -535,7 +546,11 @@ impl Machine {
     /// what nobody overwrites, as in a PC; time and counters go on.
     fn start(&mut self) -> Result<(), Error> {
         self.board.reset();
+        if self.kernel.is_some() {
+            self.board.set_up();
+        }
         let cpu = &mut self.vcpu.cpu;
+        cpu.mem.sync();
         sys::reset::reset(cpu);
         let Some(kernel) = &self.kernel else { return Ok(()) };
         let tables = acpi::build(&AcpiLayout::default(), e820::ACPI.start);
@@ -612,8 +627,9 @@ fn trace_error(error: io::Error) -> Error {
     Error::Output { output: Output::Trace, error }
 }
 
-/// RAM as [`e820`] lays it out, and a ROM if the machine boots one.
-fn address_space(boot: &Boot, memory: u64, board: Arc<Board>) -> Result<PhysMem, Error> {
+/// Reserves a machine's memory: RAM, and a ROM if the machine boots one, with its content. What of
+/// it is seen where the board says.
+fn reserve(boot: &Boot, memory: u64) -> Result<(Memory, Backing), Error> {
     if memory < MEMORY_MIN || memory & 4095 != 0 {
         return Err(Error::Memory(memory));
     }
@@ -632,31 +648,10 @@ fn address_space(boot: &Boot, memory: u64, board: Arc<Board>) -> Result<PhysMem,
     }
     let total = memory + len;
     let ram = GuestRam::new(total).map_err(|error| Error::Reserve { asked: total, error })?;
-    let mut regions = e820::regions(memory);
     if let Some(rom) = rom {
         ram.write_bytes(memory, rom);
-        let alias = len.min(ROM_ALIAS);
-        let base = e820::ONE_MIB - alias;
-        regions = regions.into_iter().flat_map(|r| without(r, base, e820::ONE_MIB)).collect();
-        let rom = |base, offset, len| Region { base, len, offset, writes: Writes::Nowhere };
-        regions.push(rom(base, memory + len - alias, alias));
-        regions.push(rom(e820::HIGH_BASE - len, memory, len));
     }
-    Ok(PhysMem::new(Arc::new(ram), regions, board))
-}
-
-/// What is left of a region without the addresses from `start` to `end`.
-fn without(r: Region, start: u64, end: u64) -> impl Iterator<Item = Region> {
-    let stop = r.base + r.len;
-    [(r.base, stop.min(start)), (r.base.max(end), stop)]
-        .into_iter()
-        .filter(|(from, to)| from < to)
-        .map(move |(from, to)| Region {
-            base: from,
-            len: to - from,
-            offset: r.offset + (from - r.base),
-            ..r
-        })
+    Ok((Memory::new(Arc::new(ram), Vec::new()), Backing { ram: memory, rom: len }))
 }
 
 fn host_seconds() -> u64 {
@@ -724,22 +719,5 @@ mod tests {
         assert!(e.contains("the CPU model pentium has physical addresses of 32 bits"), "{e}");
         assert!(Machine::new(config("pentium", 64 << 20)).is_ok());
         assert!(Machine::new(config("pentium,+pse36", 4 << 30)).is_ok());
-    }
-
-    #[test]
-    fn a_rom_is_seen_at_both_ends() {
-        let mut rom = vec![0; 0x4_0000];
-        rom[0x4_0000 - 16] = 0xea;
-        rom[0x2_0000] = 0x55;
-        let board = Arc::new(Board::new(Arc::new(Clock::icount()), 64 << 20, 0, None));
-        let mem = address_space(&Boot::Rom(rom), 64 << 20, board).unwrap();
-        let byte = |pa| mem.read(pa, emu_core::width::Width::W8);
-        assert_eq!((byte(0xffff_fff0), byte(0xf_fff0)), (0xea, 0xea));
-        assert_eq!((byte(0xfffe_0000), byte(0xe_0000)), (0x55, 0x55));
-        assert_eq!((byte(0xfffc_0000), byte(0xfffb_ffff)), (0, 0xff));
-        mem.write_bytes(0xd_fffe, &[1, 2, 3, 4]);
-        assert_eq!((byte(0xd_ffff), byte(0xe_0000)), (2, 0x55));
-        mem.write_bytes(0x10_0000, &[9]);
-        assert_eq!(byte(0x10_0000), 9);
     }
 }

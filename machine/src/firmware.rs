@@ -1,0 +1,38 @@
+//! What firmware is told by fw_cfg: processors, the memory map, ACPI tables and SMBIOS.
+//!
+//! Source: QEMU, "QEMU Firmware Configuration (fw_cfg) Device"; the items' names and layouts as
+//! SeaBIOS and OVMF read them.
+
+use crate::boot::e820;
+use devices::fw_cfg::FwCfg;
+
+/// Number of processors, and the most there may be; 16 bits.
+const NB_CPUS: u16 = 0x05;
+const MAX_CPUS: u16 = 0x0f;
+/// Bytes of RAM, 64 bits.
+const RAM_SIZE: u16 = 0x03;
+/// The timer's IRQ 0 is at pin 2 of the I/O APIC; 8 bits, of the architecture's own keys.
+const IRQ0_OVERRIDE: u16 = 0x8002;
+/// The row's kind in `etc/e820`.
+const E820_RAM: u32 = 1;
+
+/// All items for a machine with `memory` bytes of RAM.
+pub(crate) fn items(memory: u64) -> FwCfg {
+    let mut f = FwCfg::new();
+    f.item(NB_CPUS, 1_u16.to_le_bytes().to_vec());
+    f.item(MAX_CPUS, 1_u16.to_le_bytes().to_vec());
+    f.item(RAM_SIZE, memory.to_le_bytes().to_vec());
+    f.item(IRQ0_OVERRIDE, vec![1]);
+    f.file("etc/e820", memory_map(memory));
+    f
+}
+
+/// Address, length and kind of each run of RAM.
+fn memory_map(memory: u64) -> Vec<u8> {
+    let (low, high) = e820::split(memory);
+    let runs = [(0, low), (e820::HIGH_BASE, high)].into_iter().filter(|run| run.1 > 0);
+    let row = |(base, len): (u64, u64)| {
+        [&base.to_le_bytes()[..], &len.to_le_bytes(), &E820_RAM.to_le_bytes()].concat()
+    };
+    runs.flat_map(row).collect()
+}
