@@ -101,6 +101,79 @@ pub struct Tables {
     pub base: u64,
 }
 
+/// The tables as fw_cfg hands them to firmware, which finds a place for them.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    /// `etc/acpi/tables`: all but the RSDP. Pointers are offsets in it.
+    pub tables: Vec<u8>,
+    /// `etc/acpi/rsdp`.
+    pub rsdp: Vec<u8>,
+    /// `etc/table-loader`: what firmware is to do with both.
+    pub commands: Vec<u8>,
+}
+
+/// Makes the tables for firmware that places them (QEMU, "QEMU Firmware Configuration", and the
+/// loader's commands as SeaBIOS and OVMF know them: allocate, add a pointer, add a checksum).
+#[must_use]
+pub fn loader(layout: &AcpiLayout) -> Loader {
+    const TABLES: &str = "etc/acpi/tables";
+    const RSDP: &str = "etc/acpi/rsdp";
+    const HIGH: u8 = 1;
+    const FSEG: u8 = 2;
+    const COMMAND: usize = 128;
+    let name = |name: &str| {
+        let mut bytes = name.as_bytes().to_vec();
+        bytes.resize(56, 0);
+        bytes
+    };
+    let command = |kind: u32, parts: &[&[u8]]| {
+        let mut bytes = [&kind.to_le_bytes()[..], &parts.concat()].concat();
+        bytes.resize(COMMAND, 0);
+        bytes
+    };
+    let word = |value: usize| (value as u32).to_le_bytes();
+    let allocate = |file, align: usize, zone| command(1, &[&name(file), &word(align), &[zone]]);
+    let pointer =
+        |file, at: usize, size: u8| command(2, &[&name(file), &name(TABLES), &word(at), &[size]]);
+    let checksum = |file, at: usize, start: usize, len: usize| {
+        command(3, &[&name(file), &word(at), &word(start), &word(len)])
+    };
+    // Built with the RSDP at 0 and the rest behind it; then the rest is moved to 0.
+    const GAP: usize = 64;
+    let all = build(layout, 0).blob;
+    let (mut rsdp, mut tables) = (all[..RSDP_LEN].to_vec(), all[GAP..].to_vec());
+    let int =
+        |bytes: &[u8], at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|n| bytes[at + n])) as usize;
+    let mut commands = vec![allocate(TABLES, 64, HIGH), allocate(RSDP, 16, FSEG)];
+    // Pointers by file, place and size.
+    let (rsdt, xsdt) = (int(&rsdp, 16) - GAP, int(&rsdp, 24) - GAP);
+    let mut places = vec![(RSDP, 16, 4), (RSDP, 24, 8)];
+    let entries = |at: usize, size| (at + 36..at + int(&tables, at + 4)).step_by(size);
+    places.extend(entries(rsdt, 4).map(|at| (TABLES, at, 4)));
+    places.extend(entries(xsdt, 8).map(|at| (TABLES, at, 8)));
+    let mut summed = vec![rsdt, xsdt];
+    for table in entries(rsdt, 4).map(|at| int(&tables, at) - GAP) {
+        if tables[table..].starts_with(b"FACP") {
+            places
+                .extend([(36, 4), (40, 4), (140, 8)].map(|(at, size)| (TABLES, table + at, size)));
+            summed.push(table);
+        }
+    }
+    for &(file, at, size) in &places {
+        let bytes = if file == RSDP { &mut rsdp } else { &mut tables };
+        let value = (int(bytes, at) - GAP) as u32;
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        commands.push(pointer(file, at, size));
+    }
+    for table in summed {
+        tables[table + 9] = 0;
+        commands.push(checksum(TABLES, table + 9, table, int(&tables, table + 4)));
+    }
+    (rsdp[8], rsdp[32]) = (0, 0);
+    commands.extend([checksum(RSDP, 8, 0, 20), checksum(RSDP, 32, 0, RSDP_LEN)]);
+    Loader { tables, rsdp, commands: commands.concat() }
+}
+
 const OEM_ID: [u8; 6] = *b"RING3 ";
 const OEM_TABLE_ID: [u8; 8] = *b"RING3PC ";
 const CREATOR_ID: [u8; 4] = *b"RNG3";
@@ -391,6 +464,38 @@ mod tests {
             let n = (self.int(xsdt + 4, 4) - 36) / 8;
             (0..n).map(|i| self.int(xsdt + 36 + 8 * i, 8)).find(|&t| self.table(t).0 == signature)
         }
+    }
+
+    /// Does what firmware does with the loader's commands, with the tables at `base` and the RSDP
+    /// before them; the result must be what is built for that place.
+    #[test]
+    fn firmware_gets_the_same_tables_by_its_loader() {
+        let l = loader(&AcpiLayout::default());
+        let base = 0x7ff_0040_usize;
+        let mut memory = [l.rsdp.clone(), vec![0; 64 - RSDP_LEN], l.tables.clone()].concat();
+        let start = |file: &[u8]| if file.starts_with(b"etc/acpi/rsdp\0") { 0 } else { 64 };
+        for c in l.commands.chunks(128) {
+            let int = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|n| c[at + n])) as usize;
+            let file = start(&c[4..60]);
+            match int(0) {
+                1 => assert!(matches!((file, int(60), c[64]), (0, 16, 2) | (64, 64, 1))),
+                2 => {
+                    let at = file + int(116);
+                    let mut value = [0; 8];
+                    value[..4].copy_from_slice(&memory[at..at + 4]);
+                    let value = u64::from_le_bytes(value) + base as u64;
+                    let size = usize::from(c[120]);
+                    memory[at..at + size].copy_from_slice(&value.to_le_bytes()[..size]);
+                }
+                3 => {
+                    let (at, from, len) = (file + int(60), file + int(64), int(68));
+                    memory[at] = memory[at].wrapping_sub(sum(&memory[from..from + len]));
+                }
+                other => panic!("command {other}"),
+            }
+        }
+        let want = build(&AcpiLayout::default(), base as u64 - 64).blob;
+        assert_eq!(memory, want);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! Source: QEMU, "QEMU Firmware Configuration (fw_cfg) Device"; the items' names and layouts as
 //! SeaBIOS and OVMF read them.
 
+use crate::acpi::{self, AcpiLayout};
 use crate::boot::e820;
+use crate::smbios;
 use devices::fw_cfg::FwCfg;
 
 /// Number of processors, and the most there may be; 16 bits.
@@ -24,6 +26,13 @@ pub(crate) fn items(memory: u64) -> FwCfg {
     f.item(RAM_SIZE, memory.to_le_bytes().to_vec());
     f.item(IRQ0_OVERRIDE, vec![1]);
     f.file("etc/e820", memory_map(memory));
+    let acpi = acpi::loader(&AcpiLayout::default());
+    f.file("etc/acpi/tables", acpi.tables);
+    f.file("etc/acpi/rsdp", acpi.rsdp);
+    f.file("etc/table-loader", acpi.commands);
+    let smbios = smbios::build(memory);
+    f.file("etc/smbios/smbios-anchor", smbios.anchor);
+    f.file("etc/smbios/smbios-tables", smbios.tables);
     f
 }
 

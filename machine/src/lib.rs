@@ -31,6 +31,7 @@ pub mod lockstep;
 mod machine;
 pub mod pc;
 mod report;
+mod smbios;
 
 pub use control::{Buffer, Control, SERIAL_PORTS};
 pub use frontend_x86::model::{CpuModel, ModelError};

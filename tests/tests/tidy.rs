@@ -51,10 +51,10 @@ fn bad_sources_are_found() {
 fn bad_manifests_are_found() {
     let check = |text: &str| check_manifest("devices", text).len();
     assert_eq!(check("[dependencies]\nbitflags = \"2\"\n"), 0);
-    assert_eq!(check("[dependencies]\nemu-core.workspace = true\n"), 1);
-    assert_eq!(check("[dependencies]\nemu-core = { path = \"../emu-core\" }\n"), 1);
+    assert_eq!(check("[dependencies]\nmachine.workspace = true\n"), 1);
+    assert_eq!(check("[dependencies]\nmachine = { path = \"../machine\" }\n"), 1);
     assert_eq!(check("[dependencies.machine]\npath = \"../machine\"\n"), 1);
-    assert_eq!(check("[dev-dependencies]\nemu-core.workspace = true\n"), 0);
+    assert_eq!(check("[dev-dependencies]\nmachine.workspace = true\n"), 0);
     let core = "[dependencies]\nemu-core.workspace = true";
     assert!(check_manifest("frontend-x86", core).is_empty());
     assert!(check_manifest("xtask", core).is_empty());

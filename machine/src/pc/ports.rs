@@ -53,8 +53,8 @@ pub(super) const fn ports(base: u16, len: u16, sizes: u8, chip: Chip) -> Ports {
     Ports { base, len, sizes, chip }
 }
 
-/// Every port that answers, but for the debug exit, whose place is configured, and what is placed by
-/// PCI configuration space.
+/// Every port that answers, but for the debug exit, whose place is configured, and what PCI
+/// configuration space places.
 #[rustfmt::skip]
 pub(super) const PORTS: &[Ports] = &[
     //    base,                 len, sizes, chip

@@ -1,3 +1,5 @@
+//! The board by its ports: what chips do through the wires between them.
+
 use super::listener::CALM;
 use super::ports::MMIO;
 use super::*;
@@ -286,7 +288,7 @@ fn pci_answers_for_what_is_there() {
     }
     let others = (1..256).filter(|n| ![0x08, 0x0b].contains(n));
     others.for_each(|number| assert_eq!(read(number), u32::MAX));
-    read(0);
+
     assert_eq!(b.port_in(0xcfe, 2), 0xffff);
 }
 
