@@ -56,6 +56,7 @@ impl Linux {
             initrd: Some(guest.initrd),
             cmdline: format!("{} {}", guest.append, self.append).trim_end().to_owned(),
             name: format!("Linux {}", guest.kernel_version),
+            ..Kernel::default()
         });
         let config = MachineConfig { no_reboot: true, ..self.machine.config(boot) };
         let session =

@@ -2,6 +2,7 @@
 
 use crate::options::{HostEnd, MachineOptions, parse_end, read_input, usage};
 use crate::session::{SerialEnd, Session};
+use machine::boot::multiboot::Module;
 use machine::{Boot, DebugExit, Kernel, MachineConfig, SERIAL_PORTS};
 use std::path::{Path, PathBuf};
 
@@ -10,13 +11,17 @@ use std::path::{Path, PathBuf};
 /// On a terminal, Ctrl-A x quits and Ctrl-A h shows the other keys; Ctrl-C goes to the guest.
 #[derive(Debug, clap::Args)]
 pub struct Run {
-    /// Kernel: a Linux bzImage, or an ELF file with a PVH entry point
+    /// Kernel: a Linux bzImage, an ELF file with a PVH entry point, or a Multiboot kernel
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
 
     /// Initial RAM disk of the kernel
     #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with = "bios")]
     pub initrd: Option<PathBuf>,
+
+    /// Module of a Multiboot kernel: a file, and after a space its arguments; once for each
+    #[arg(long, value_name = "FILE ARGS", requires = "kernel", conflicts_with = "bios")]
+    pub module: Vec<String>,
 
     /// Command line of the kernel
     #[arg(
@@ -70,6 +75,7 @@ impl Run {
                     Some(path) => Some(read_input("initrd", path, memory)?),
                     None => None,
                 },
+                modules: self.module.iter().map(|m| module(m, memory)).collect::<Result<_, _>>()?,
                 cmdline: self.append,
                 name: path.display().to_string(),
             }),
@@ -93,6 +99,12 @@ impl Run {
         };
         session.run()
     }
+}
+
+/// Reads a module: its file is named by the first word.
+fn module(text: &str, memory: u64) -> anyhow::Result<Module> {
+    let path = text.split(' ').next().unwrap_or_default();
+    Ok(Module { bytes: read_input("module", Path::new(path), memory)?, string: text.to_owned() })
 }
 
 /// Parses a device as QEMU writes it.

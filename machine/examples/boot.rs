@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         initrd: arguments.next().map(std::fs::read).transpose()?,
         cmdline: arguments.next().unwrap_or("console=ttyS0 panic=-1".to_owned()),
         name,
+        ..Kernel::default()
     };
     let config = MachineConfig { no_reboot: true, ..MachineConfig::new(Boot::Kernel(kernel)) };
     let mut pc = Machine::new(config)?;

@@ -78,10 +78,12 @@ pub fn host_translator() -> Option<Box<dyn Translator>> {
 /// A kernel to start without firmware.
 #[derive(Clone, Default)]
 pub struct Kernel {
-    /// The file: a Linux bzImage or an ELF file with a PVH entry point.
+    /// The file: a Linux bzImage, an ELF file with a PVH entry point, or a Multiboot kernel.
     pub image: Vec<u8>,
     /// Initial RAM disk.
     pub initrd: Option<Vec<u8>>,
+    /// What is loaded beside a Multiboot kernel.
+    pub modules: Vec<boot::multiboot::Module>,
     /// Command line.
     pub cmdline: String,
     /// The file's name, for messages.
@@ -563,6 +565,7 @@ impl Machine {
             tables.rsdp,
             boot::Options {
                 name: &kernel.name,
+                modules: &kernel.modules,
                 no_long_mode: (!Features::LM.in_cpu(cpu)).then(|| of(cpu).name),
                 ..boot::Options::default()
             },

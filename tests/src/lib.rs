@@ -92,6 +92,7 @@ pub fn boot_on(cpu: CpuModel, guest: &Guest, kernel: Option<Vec<u8>>, clock: Clo
         // What goes wrong shall be seen.
         cmdline: guest.append.replace(" quiet", " loglevel=4"),
         name: guest.kernel_version.clone(),
+        ..Kernel::default()
     };
     run(MachineConfig { cpu, clock, no_reboot: true, ..MachineConfig::new(Boot::Kernel(kernel)) })
 }

@@ -59,6 +59,7 @@ fn debian_is_the_same_on_both() {
             initrd: Some(guest.initrd.clone()),
             cmdline: guest.append.clone(),
             name: guest.kernel_version.clone(),
+            ..Kernel::default()
         };
         let config = MachineConfig {
             memory: 128 << 20,

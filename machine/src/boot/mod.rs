@@ -1,19 +1,21 @@
 //! Direct kernel boot: puts a kernel, its initial RAM disk and its command line into memory and
 //! says in which state a CPU has to be to run it, without any firmware.
 //!
-//! [`load`] looks at the file and picks the protocol: a Linux `bzImage` ([`bzimage`]) or an ELF
-//! file with a PVH entry point ([`pvh`]). All checks come before the first write, so a kernel
+//! [`load`] looks at the file and picks the protocol: a Multiboot header ([`multiboot`]), a Linux
+//! `bzImage` ([`bzimage`]) or an ELF file with a PVH entry point ([`pvh`]). All checks come before the first write, so a kernel
 //! that is refused leaves memory as it was. The file is not trusted: whatever is in it, the
 //! outcome is an [`Entry`] or a [`BootError`].
 
 pub mod bzimage;
 pub mod e820;
 mod low;
+pub mod multiboot;
 mod params;
 pub mod pvh;
 
 use emu_core::cpu::{Reg, Segment, TableReg};
 use emu_core::mem::PhysMem;
+use multiboot::Module;
 
 /// In which processor mode a kernel starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,8 @@ pub struct Options<'a> {
     pub text_mode: bool,
     /// The name of the CPU model if it has no 64-bit mode: 64-bit kernels are refused.
     pub no_long_mode: Option<&'a str>,
+    /// What is loaded beside a Multiboot kernel.
+    pub modules: &'a [Module],
 }
 
 /// Why a kernel cannot be booted: one line that says what is wrong and what to do.
@@ -156,7 +160,8 @@ pub enum Cause {
     Elf(String),
     /// An ELF file without an entry point that we know.
     #[error(
-        "this ELF file has no PVH entry point; give a bzImage, or a vmlinux built with CONFIG_PVH"
+        "this ELF file has neither a PVH entry point nor a Multiboot header; give a bzImage, or a \
+         vmlinux built with CONFIG_PVH"
     )]
     NoPvhNote,
     /// A segment where there is no RAM on any PC, or whose memory is in use.
@@ -181,6 +186,17 @@ pub enum Cause {
         /// Bytes of RAM there are.
         ram: u64,
     },
+    /// More modules than the list has room for.
+    #[error("{given} modules are given, it can have {max}")]
+    Modules {
+        /// How many.
+        given: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// Modules for a kernel that takes none.
+    #[error("it is no Multiboot kernel, which alone takes modules; leave out --module")]
+    NoModules,
     /// An initrd of no bytes.
     #[error("the initrd is empty; leave it out or give the right file")]
     EmptyInitrd,
@@ -278,7 +294,11 @@ pub fn load(
     opts: Options,
 ) -> Result<Entry, BootError> {
     let job = Job { mem, ram_size, kernel, initrd, cmdline, rsdp, opts };
-    let entry = if kernel.starts_with(b"\x7fELF") {
+    let entry = if multiboot::detect(kernel) {
+        multiboot::load(&job)
+    } else if !opts.modules.is_empty() {
+        Err(Cause::NoModules)
+    } else if kernel.starts_with(b"\x7fELF") {
         pvh::load(&job)
     } else if bzimage::detect(kernel) {
         bzimage::load(&job)

@@ -7,6 +7,7 @@
 
 use super::{Cause, Entry, Job, Mode, e820, low};
 use emu_core::cpu::Reg;
+use emu_core::mem::PhysMem;
 use goblin::container::{Container, Ctx, Endian};
 use goblin::elf::note::NoteDataIterator;
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
@@ -20,13 +21,30 @@ const MAGIC: u32 = 0x336e_c578;
 const MODLIST: u64 = low::START_INFO + 0x40;
 const MEMMAP: u64 = low::START_INFO + 0x80;
 
-/// A checked part of the kernel.
+/// A checked part of a kernel.
 #[derive(Debug)]
-struct Part<'a> {
+pub(super) struct Part<'a> {
     start: u64,
-    end: u64,
+    pub(super) end: u64,
     /// The bytes at `start`; the rest up to `end` is zero.
     data: &'a [u8],
+}
+
+impl Part<'_> {
+    pub(super) fn contains(&self, address: u64) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+
+    pub(super) fn write(&self, mem: &PhysMem) {
+        let zeros = [0; 4096];
+        mem.write_bytes(self.start, self.data);
+        let mut at = self.start + self.data.len() as u64;
+        while at < self.end {
+            let n = (self.end - at).min(4096);
+            mem.write_bytes(at, &zeros[..n as usize]);
+            at += n;
+        }
+    }
 }
 
 fn damaged(why: &str) -> Cause {
@@ -92,13 +110,33 @@ fn entry_point(file: &[u8], list: &[ProgramHeader], ctx: Ctx) -> Result<u64, Cau
     Err(Cause::NoPvhNote)
 }
 
-/// Checks that a segment lies in free RAM.
-fn part<'a>(job: &Job<'a>, ph: &ProgramHeader) -> Result<Part<'a>, Cause> {
-    let data = content(job.kernel, ph)?;
-    if ph.p_filesz > ph.p_memsz {
-        return Err(damaged("a segment is longer in the file than in memory"));
-    }
-    let (start, end) = (ph.p_paddr, ph.p_paddr.saturating_add(ph.p_memsz));
+/// The parts of an ELF file, and its entry point.
+pub(super) fn segments<'a>(job: &Job<'a>) -> Result<(Vec<Part<'a>>, u64), Cause> {
+    let entry = Elf::parse_header(job.kernel)?.e_entry;
+    let (list, ctx) = headers(job.kernel)?;
+    job.check_cpu(ctx.container == Container::Big)?;
+    Ok((parts(job, &list)?, entry))
+}
+
+fn parts<'a>(job: &Job<'a>, list: &[ProgramHeader]) -> Result<Vec<Part<'a>>, Cause> {
+    let loads = list.iter().filter(|ph| ph.p_type == PT_LOAD && ph.p_memsz != 0);
+    let segment = |ph: &ProgramHeader| {
+        let data = content(job.kernel, ph)?;
+        if ph.p_filesz > ph.p_memsz {
+            return Err(damaged("a segment is longer in the file than in memory"));
+        }
+        part(job, ph.p_paddr, ph.p_paddr.saturating_add(ph.p_memsz), data)
+    };
+    loads.map(segment).collect()
+}
+
+/// Checks that what goes to `start` lies in free RAM.
+pub(super) fn part<'a>(
+    job: &Job<'a>,
+    start: u64,
+    end: u64,
+    data: &'a [u8],
+) -> Result<Part<'a>, Cause> {
     let inside = |ram: u64| {
         let inside = |e: &e820::Entry| e.base <= start && end <= e.base + e.len;
         e820::map(ram).iter().any(|e| e.kind == e820::Kind::Ram && inside(e))
@@ -117,9 +155,8 @@ pub(super) fn load(job: &Job) -> Result<Entry, Cause> {
     let (list, ctx) = headers(job.kernel)?;
     job.check_cpu(ctx.container == Container::Big)?;
     let entry = entry_point(job.kernel, &list, ctx)?;
-    let loads = list.iter().filter(|ph| ph.p_type == PT_LOAD && ph.p_memsz != 0);
-    let parts = loads.map(|ph| part(job, ph)).collect::<Result<Vec<_>, _>>()?;
-    if !parts.iter().any(|p| (p.start..p.end).contains(&entry)) {
+    let parts = parts(job, &list)?;
+    if !parts.iter().any(|p| p.contains(entry)) {
         return Err(damaged(&format!("the PVH entry point {entry:#x} is in no segment")));
     }
     let ends = parts.iter().map(|p| p.end).filter(|&end| end <= e820::LOW_MAX);
@@ -127,16 +164,7 @@ pub(super) fn load(job: &Job) -> Result<Entry, Cause> {
     let (initrd_at, initrd_size) = job.place_initrd(above, e820::LOW_MAX)?;
     low::check_cmdline(job.cmdline, u64::MAX)?;
 
-    let zeros = [0; 4096];
-    for p in &parts {
-        job.mem.write_bytes(p.start, p.data);
-        let mut at = p.start + p.data.len() as u64;
-        while at < p.end {
-            let n = (p.end - at).min(4096);
-            job.mem.write_bytes(at, &zeros[..n as usize]);
-            at += n;
-        }
-    }
+    parts.iter().for_each(|p| p.write(job.mem));
     job.mem.write_bytes(initrd_at, job.initrd.unwrap_or(&[]));
     low::write_cmdline(job.mem, job.cmdline);
     write_start_info(job, initrd_at, initrd_size);
@@ -172,7 +200,6 @@ mod tests {
     use super::super::tests::try_load;
     use super::super::{Options, load};
     use super::*;
-    use emu_core::mem::PhysMem;
     use emu_core::width::Width::*;
 
     const RAM: u64 = 16 << 20;
