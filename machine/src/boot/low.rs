@@ -63,6 +63,22 @@ pub fn write_page_tables(mem: &PhysMem) -> u64 {
     PML4
 }
 
+/// Writes what kernels look for in the BIOS data area: serial ports, the segment of the extended
+/// area, KiB of conventional memory.
+pub fn write_bios_data(mem: &PhysMem) {
+    const SERIAL: u64 = 0x400;
+    const EBDA_SEGMENT: u64 = 0x40e;
+    const MEMORY: u64 = 0x413;
+    let ebda = super::e820::EBDA;
+    for (at, value) in
+        [(SERIAL, 0x3f8), (SERIAL + 2, 0x2f8), (EBDA_SEGMENT, ebda >> 4), (MEMORY, ebda >> 10)]
+    {
+        mem.write_bytes(at, &(value as u16).to_le_bytes());
+    }
+    // The extended area's first byte is its length in KiB.
+    mem.write_bytes(ebda, &[1]);
+}
+
 /// Checks that a kernel that takes at most `max` characters can have this command line.
 pub fn check_cmdline(cmdline: &str, max: u64) -> Result<(), Cause> {
     let (len, max) = (cmdline.len(), max.min(CMDLINE_MAX));

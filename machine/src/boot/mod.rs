@@ -65,6 +65,7 @@ impl Entry {
         const PAE: u64 = 1 << 5;
         const LME_LMA: u64 = 0x500;
         let long = mode == Mode::Long64;
+        low::write_bios_data(mem);
         let (gdt, cs, data) = low::write_gdt(mem, long);
         Entry {
             mode,
