@@ -117,6 +117,8 @@ pub struct MachineConfig {
     pub no_reboot: bool,
     /// The port by which a guest ends the run with a status, if it has one.
     pub debug_exit: Option<DebugExit>,
+    /// It has a `pc-testdev`.
+    pub testdev: bool,
     /// The real-time clock's start in seconds since 1970; by default the host's time, or
     /// 2000-01-01 on an instruction-count clock.
     pub rtc: Option<u64>,
@@ -134,6 +136,7 @@ impl MachineConfig {
             engine: Engine::default(),
             no_reboot: false,
             debug_exit: None,
+            testdev: false,
             rtc: None,
         }
     }
@@ -279,6 +282,7 @@ impl Machine {
             backing,
             rtc,
             debug_exit,
+            testdev: config.testdev,
             fw_cfg: firmware::items(memory),
             slots: Vec::new(),
         }));

@@ -42,6 +42,7 @@ use devices::ioapic::IoApic;
 use devices::isa_debug_exit::IsaDebugExit;
 use devices::lapic::{DeliveryMode, Destination, Effect, LocalApic};
 use devices::mc146818::Rtc;
+use devices::pc_testdev::PcTestdev;
 use devices::pci::{Message, PciDevice};
 use devices::pci_host::Shadow;
 use devices::post_port::PostPort;
@@ -52,7 +53,7 @@ use emu_core::platform::Platform;
 use listener::Listener;
 use memory::View;
 use pci::{Bus, lend};
-use ports::{Chip, PORTS, Ports, ports};
+use ports::{Chip, PORTS, Ports, TESTDEV_PORTS, ports};
 use std::fmt;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -157,6 +158,7 @@ struct Chips {
     bus: Bus,
     fw_cfg: FwCfg,
     firmware_log: DebugCon,
+    testdev: Option<PcTestdev>,
     hpet: Hpet,
     ioapic: IoApic,
     lapic: LocalApic,
@@ -189,6 +191,8 @@ pub(crate) struct Parts {
     /// What the real-time clock shows, in seconds since 1970.
     pub(crate) rtc: u64,
     pub(crate) debug_exit: Option<DebugExit>,
+    /// It has a `pc-testdev`.
+    pub(crate) testdev: bool,
     /// What firmware is told.
     pub(crate) fw_cfg: FwCfg,
     /// Functions on the PCI bus.
@@ -211,7 +215,7 @@ impl Board {
     /// A board at power-up.
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Board {
-        let Parts { clock, memory, backing, rtc, debug_exit, fw_cfg, slots } = parts;
+        let Parts { clock, memory, backing, rtc, debug_exit, testdev, fw_cfg, slots } = parts;
         let mut chips = Chips {
             pic: PicPair::new(),
             pit: Pit::new(),
@@ -227,6 +231,7 @@ impl Board {
             bus: Bus::new(slots),
             fw_cfg,
             firmware_log: DebugCon::new(),
+            testdev: testdev.then(PcTestdev::new),
             hpet: Hpet::new(),
             ioapic: IoApic::new(),
             lapic: LocalApic::new(0, true, APIC_BUS_HZ, TSC_HZ),
@@ -245,6 +250,10 @@ impl Board {
         };
         if let Some(at) = debug_exit {
             chips.ports.push(ports(at.iobase, at.iosize, 1, Chip::DebugExit));
+        }
+        if testdev {
+            // Before the debug console, of whose port it makes another use.
+            chips.ports.splice(0..0, TESTDEV_PORTS);
         }
         for (index, value) in cmos(backing.ram) {
             chips.rtc.set_cmos(index, value);
@@ -474,6 +483,7 @@ impl Chips {
         self.power.reset();
         self.bus.reset();
         self.fw_cfg.reset();
+        self.testdev.iter_mut().for_each(PcTestdev::reset);
         self.moved = true;
         self.hpet.reset();
         self.ioapic.reset();
@@ -512,6 +522,7 @@ impl Chips {
             self.drive(self.lines | rises);
         }
         lines |= u32::from(self.bus.lines());
+        lines |= self.testdev.as_ref().map_or(0, PcTestdev::lines);
         self.drive(lines);
         for Message { address, data } in self.bus.take_messages() {
             self.message(address, data);

@@ -8,6 +8,7 @@ use devices::fw_cfg;
 use devices::hpet;
 use devices::i8259::PicReg;
 use devices::ioapic;
+use devices::pc_testdev;
 
 /// Who answers at a range of ports or addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,9 @@ pub(super) enum Chip {
     DebugCon,
     FirmwareLog,
     FwCfg,
+    Testdev,
+    /// The interrupt lines of `pc-testdev`.
+    TestdevLines,
     DebugExit,
     SmiCommand,
     Power,
@@ -78,6 +82,13 @@ pub(super) const PORTS: &[Ports] = &[
     ports(acpi::RESET_REG,      1,   1,     Chip::Reset),
     ports(0x0cfc,               4,   1 + 2 + 4, Chip::Pci(4)),
     ports(acpi::GPE0,           acpi::GPE0_LEN as u16, 1 + 2 + 4, Chip::Gpe0),
+];
+
+/// The ports of `pc-testdev`, in machines that have one.
+#[rustfmt::skip]
+pub(super) const TESTDEV_PORTS: [Ports; 2] = [
+    ports(pc_testdev::PORT,       pc_testdev::PORTS, 1 + 2 + 4, Chip::Testdev),
+    ports(pc_testdev::LINES_PORT, pc_testdev::LINES, 1,         Chip::TestdevLines),
 ];
 
 /// Every address range that answers, but for the local APIC's page, which the guest may move.
@@ -160,6 +171,8 @@ impl Chips {
             Chip::DebugCon => self.debugcon.read(),
             Chip::FirmwareLog => self.firmware_log.read(),
             Chip::FwCfg => return self.fw_cfg.read(reg, size),
+            Chip::Testdev => return self.testdev.as_ref().map_or(0, |t| t.read(reg, size)),
+            Chip::TestdevLines => 0xff,
             Chip::DebugExit => self.debug_exit.read(reg),
             Chip::IoApic | Chip::Hpet | Chip::LocalApic | Chip::Shadow => 0xff,
         };
@@ -177,6 +190,10 @@ impl Chips {
                 self.moved = true;
             }
             Chip::FwCfg => self.fw_cfg.write(&self.memory, reg, size, value),
+            Chip::Testdev => self.testdev.iter_mut().for_each(|t| t.write(reg, size, value)),
+            Chip::TestdevLines => {
+                self.testdev.iter_mut().for_each(|t| t.set_line(reg, byte != 0));
+            }
             Chip::FirmwareLog => self.firmware_log.write(byte),
             Chip::Reset => self.power.reset_write(byte),
             Chip::PicMaster | Chip::PicSlave | Chip::PicElcr => {
@@ -216,6 +233,9 @@ impl Chips {
         match self.mmio_at(pa, size) {
             Some((Chip::IoApic, offset)) => self.ioapic.read(now, offset, size),
             Some((Chip::Hpet, offset)) => self.hpet.read(now, offset, size),
+            Some((Chip::Testdev, offset)) => {
+                self.testdev.as_ref().map_or(0, |t| t.memory_read(offset, size))
+            }
             Some((Chip::Shadow, _)) => u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8))),
             Some((_, offset)) => self.lapic.read(now, offset, size),
             None if let Some(value) = self.bus_read(now, false, pa, size) => value,
@@ -232,6 +252,9 @@ impl Chips {
         match self.mmio_at(pa, size) {
             Some((Chip::IoApic, offset)) => self.ioapic.write(now, offset, size, value),
             Some((Chip::Hpet, offset)) => self.hpet.write(now, offset, size, value),
+            Some((Chip::Testdev, offset)) => {
+                self.testdev.iter_mut().for_each(|t| t.memory_write(offset, size, value));
+            }
             Some((Chip::Shadow, at)) => {
                 self.low.write(at, &value.to_le_bytes()[..usize::from(size.clamp(1, 8))]);
             }
@@ -257,7 +280,9 @@ impl Chips {
             return Some((Chip::Shadow, pa));
         }
         let lapic = self.lapic.base().map(|base| (base, 0x1000, Chip::LocalApic));
-        lapic.iter().chain(MMIO).find_map(|&(base, len, chip)| {
+        let testdev = (pc_testdev::MEMORY, pc_testdev::MEMORY_LEN, Chip::Testdev);
+        let testdev = self.testdev.is_some().then_some(testdev);
+        lapic.iter().chain(MMIO).chain(&testdev).find_map(|&(base, len, chip)| {
             let offset = pa.wrapping_sub(base);
             (offset < len && u64::from(size) <= len - offset).then_some((chip, offset))
         })

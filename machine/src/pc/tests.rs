@@ -20,6 +20,7 @@ fn board(memory: u64) -> Board {
         backing: Backing { ram: memory, rom: 0 },
         rtc: 0,
         debug_exit: Some(DebugExit::default()),
+        testdev: true,
         fw_cfg: FwCfg::new(),
         slots: Vec::new(),
     })
@@ -303,6 +304,18 @@ fn cmos_tells_the_memory_sizes() {
     assert_eq!((word(0x15), word(0x17), word(0x30)), (640, 0xffff, 0xffff));
     assert_eq!(word(0x34), ((3 << 30) - (16 << 20)) >> 16);
     assert_eq!(word(0x5b) | read(0x5d) << 16, (2 << 30) >> 16);
+}
+
+#[test]
+fn the_test_device_drives_lines() {
+    let b = board(64 << 20);
+    b.init_pics(1 << 5);
+    b.out(0x2005, &[1]);
+    assert_eq!(b.acknowledge(), Some(0x25));
+    b.port_out(0xe0, 4, 0xabcd_ef01);
+    assert_eq!(b.port_in(0xe9, 1), 0xef);
+    b.mmio_write(0xff00_0010, 8, 9);
+    assert_eq!(b.mmio_read(0xff00_0010, 4), 9);
 }
 
 #[test]
