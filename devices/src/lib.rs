@@ -32,6 +32,7 @@ pub mod pci_host;
 pub mod piix;
 pub mod post_port;
 pub mod uart16550;
+pub mod vga;
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -23,17 +23,27 @@ const UNSAFE: &[&str] = &[
 const ARROWS: &[(&str, &[&str])] = &[
     ("emu-core", &[]),
     ("devices", &["emu-core"]),
+    ("block", &["devices"]),
     ("roms", &[]),
     ("oracle", &[]),
     ("frontend-x86", &["emu-core"]),
     ("backend-jit", &["emu-core"]),
     ("machine", &["emu-core", "frontend-x86", "backend-jit", "devices", "roms"]),
-    ("cli", &["emu-core", "frontend-x86", "machine", "oracle", "roms"]),
+    ("cli", &["emu-core", "frontend-x86", "machine", "block", "oracle", "roms"]),
 ];
 
 /// Our crates, as they are called in manifests.
-const OURS: &[&str] =
-    &["emu-core", "frontend-x86", "backend-jit", "devices", "roms", "machine", "oracle", "ring3"];
+const OURS: &[&str] = &[
+    "emu-core",
+    "frontend-x86",
+    "backend-jit",
+    "devices",
+    "block",
+    "roms",
+    "machine",
+    "oracle",
+    "ring3",
+];
 
 /// Columns a line may have, unless it is a row of a table.
 const COLUMNS: usize = 100;
