@@ -16,10 +16,11 @@ use crate::control::{Control, SERIAL_PORTS};
 use crate::firmware;
 use crate::pc::{Backing, Board, DebugExit, Event, Input, Output, Parts};
 use crate::report::{self, Stat};
+use devices::vga::Vga;
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Seg};
 use emu_core::flags::rflags;
-use emu_core::mem::{GuestRam, Memory, PhysMem};
+use emu_core::mem::{DeviceRam, GuestRam, Memory, PhysMem};
 use emu_core::native::Translator;
 use emu_core::vcpu::{Stop, Trace, Vcpu};
 use frontend_x86::FRONTEND;
@@ -40,6 +41,8 @@ const SLICE_INSNS: [u64; 2] = [500, 1 << 18];
 pub const MEMORY_MIN: u64 = 2 << 20;
 /// The real-time clock's start on an instruction-count clock: 2000-01-01.
 const ICOUNT_RTC: u64 = 946_684_800;
+/// Video memory of a VGA in bytes.
+const VIDEO_MEMORY: u64 = 16 << 20;
 /// The longest ROM.
 const ROM_MAX: u64 = 16 << 20;
 
@@ -119,6 +122,8 @@ pub struct MachineConfig {
     pub debug_exit: Option<DebugExit>,
     /// It has a `pc-testdev`.
     pub testdev: bool,
+    /// The BIOS of its VGA (may be empty), if it has a VGA.
+    pub vga: Option<Arc<[u8]>>,
     /// The real-time clock's start in seconds since 1970; by default the host's time, or
     /// 2000-01-01 on an instruction-count clock.
     pub rtc: Option<u64>,
@@ -137,6 +142,7 @@ impl MachineConfig {
             no_reboot: false,
             debug_exit: None,
             testdev: false,
+            vga: None,
             rtc: None,
         }
     }
@@ -275,7 +281,9 @@ impl Machine {
         let icount = clock == ClockKind::Icount;
         let clock = Arc::new(if icount { Clock::icount() } else { Clock::host() });
         let rtc = rtc.unwrap_or_else(|| if icount { ICOUNT_RTC } else { host_seconds() });
-        let (mem, backing) = reserve(&boot, memory)?;
+        let (mem, backing) = reserve(&boot, memory, config.vga.is_some())?;
+        let video = DeviceRam::new(&mem, backing.ram + backing.rom, backing.vga);
+        let vga = config.vga.map(|rom| Vga::new(video, rom.to_vec()));
         let board = Arc::new(Board::new(Parts {
             clock: clock.clone(),
             memory: mem.clone(),
@@ -283,6 +291,7 @@ impl Machine {
             rtc,
             debug_exit,
             testdev: config.testdev,
+            vga,
             fw_cfg: firmware::items(memory),
             slots: Vec::new(),
         }));
@@ -636,7 +645,7 @@ fn trace_error(error: io::Error) -> Error {
 
 /// Reserves a machine's memory: RAM, and a ROM if the machine boots one, with its content. What of
 /// it is seen where the board says.
-fn reserve(boot: &Boot, memory: u64) -> Result<(Memory, Backing), Error> {
+fn reserve(boot: &Boot, memory: u64, vga: bool) -> Result<(Memory, Backing), Error> {
     if memory < MEMORY_MIN || memory & 4095 != 0 {
         return Err(Error::Memory(memory));
     }
@@ -653,12 +662,13 @@ fn reserve(boot: &Boot, memory: u64) -> Result<(Memory, Backing), Error> {
     if rom.is_some_and(Vec::is_empty) || len > ROM_MAX || len & 4095 != 0 {
         return Err(Error::Rom(len));
     }
-    let total = memory + len;
+    let vga = if vga { VIDEO_MEMORY } else { 0 };
+    let total = memory + len + vga;
     let ram = GuestRam::new(total).map_err(|error| Error::Reserve { asked: total, error })?;
     if let Some(rom) = rom {
         ram.write_bytes(memory, rom);
     }
-    Ok((Memory::new(Arc::new(ram), Vec::new()), Backing { ram: memory, rom: len }))
+    Ok((Memory::new(Arc::new(ram), Vec::new()), Backing { ram: memory, rom: len, vga }))
 }
 
 fn host_seconds() -> u64 {

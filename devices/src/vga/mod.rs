@@ -35,7 +35,8 @@ use emu_core::mem::DeviceRam;
 use registers::Registers;
 
 /// The base address registers of the frame buffer and of the registers in memory.
-const FRAME_BUFFER: usize = 0;
+/// The number of the base address register of video memory.
+pub const FRAME_BUFFER: usize = 0;
 const MMIO: usize = 2;
 const MMIO_LEN: u64 = 4096;
 const MMIO_PORTS: u64 = 0x400;

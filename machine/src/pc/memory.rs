@@ -27,6 +27,8 @@ pub(crate) struct Backing {
     pub(crate) ram: u64,
     /// Bytes of the ROM that follows: whole pages.
     pub(crate) rom: u64,
+    /// Bytes of video memory behind it.
+    pub(crate) vga: u64,
 }
 
 /// Memory of a device that is mapped now.
@@ -153,7 +155,7 @@ fn fold(all: &[Region]) -> Vec<Region> {
 mod tests {
     use super::*;
 
-    const MACHINE: Backing = Backing { ram: 64 << 20, rom: 0x4_0000 };
+    const MACHINE: Backing = Backing { ram: 64 << 20, rom: 0x4_0000, vga: 0 };
     const OPEN: Shadow = Shadow { read: true, write: true };
     const ROM: Shadow = Shadow { read: false, write: false };
 

@@ -47,11 +47,12 @@ use devices::pci::{Message, PciDevice};
 use devices::pci_host::Shadow;
 use devices::post_port::PostPort;
 use devices::uart16550::Uart16550;
+use devices::vga::{Frame, TextScreen, Vga};
 use emu_core::clock::{Clock, TSC_HZ};
 use emu_core::mem::{DeviceRam, Memory};
 use emu_core::platform::Platform;
 use listener::Listener;
-use memory::View;
+use memory::{Mapped, View};
 use pci::{Bus, lend};
 use ports::{Chip, PORTS, Ports, TESTDEV_PORTS, ports};
 use std::fmt;
@@ -180,6 +181,8 @@ struct Chips {
     backing: Backing,
     /// Something may have moved in the address space.
     moved: bool,
+    /// Memory of devices that was mapped last.
+    mapped: Vec<Mapped>,
 }
 
 /// What a board is made of.
@@ -193,6 +196,7 @@ pub(crate) struct Parts {
     pub(crate) debug_exit: Option<DebugExit>,
     /// It has a `pc-testdev`.
     pub(crate) testdev: bool,
+    pub(crate) vga: Option<Vga>,
     /// What firmware is told.
     pub(crate) fw_cfg: FwCfg,
     /// Functions on the PCI bus.
@@ -215,7 +219,7 @@ impl Board {
     /// A board at power-up.
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Board {
-        let Parts { clock, memory, backing, rtc, debug_exit, testdev, fw_cfg, slots } = parts;
+        let Parts { clock, memory, backing, rtc, debug_exit, testdev, vga, fw_cfg, slots } = parts;
         let mut chips = Chips {
             pic: PicPair::new(),
             pit: Pit::new(),
@@ -228,7 +232,7 @@ impl Board {
             debugcon: DebugCon::new(),
             debug_exit: IsaDebugExit::new(),
             power: AcpiPm::new(),
-            bus: Bus::new(slots),
+            bus: Bus::new(vga, slots),
             fw_cfg,
             firmware_log: DebugCon::new(),
             testdev: testdev.then(PcTestdev::new),
@@ -247,6 +251,7 @@ impl Board {
             memory,
             backing,
             moved: true,
+            mapped: Vec::new(),
         };
         if let Some(at) = debug_exit {
             chips.ports.push(ports(at.iobase, at.iosize, 1, Chip::DebugExit));
@@ -369,6 +374,19 @@ impl Board {
     /// The power button is pressed.
     pub fn press_power_button(&self) {
         self.with(|c, _| c.power.press_power_button());
+    }
+
+    /// What is on the screen, if there is a VGA.
+    #[must_use]
+    pub fn screen(&self) -> Option<Frame> {
+        let c = self.chips();
+        c.bus.vga.as_ref().map(|vga| vga.render(self.clock.now()))
+    }
+
+    /// The characters on the screen, if there is a VGA in a text mode.
+    #[must_use]
+    pub fn text_screen(&self) -> Option<TextScreen> {
+        self.chips().bus.vga.as_ref().and_then(Vga::text)
     }
 
     /// The last code written to port 0x80.
@@ -540,14 +558,15 @@ impl Chips {
     }
 
     /// Lays the address space out anew, if it is another.
-    fn lay_out(&self) {
+    fn lay_out(&mut self) {
+        self.mapped = self.bus.mapped();
         let none = Shadow { read: true, write: true };
         let host = self.bus.host();
         let view = View {
             shadow: &|at| host.shadow(at).unwrap_or(none),
             smram: host.smram(false, false),
             a20: self.i8042.a20() || self.port92.a20(),
-            mapped: &[],
+            mapped: &self.mapped,
         };
         let mut regions = self.backing.regions(&view);
         regions.sort_by_key(|r| r.base);

@@ -8,18 +8,23 @@
 //! Source: PCI Local Bus Specification 3.0; interrupt pins are wired to PIRQ[A:D]# as on an
 //! i440FX board ([`acpi::pirq_of`]).
 
+use super::memory::Mapped;
 use crate::acpi;
+use crate::boot::e820;
 use devices::pci::{Bar, Host, Message, PciDevice, Range};
 use devices::pci_host::{Functions, PciFunction, PciHost};
 use devices::piix::{IsaBridge, PowerManagement};
+use devices::vga::{FRAME_BUFFER, Vga};
 use emu_core::mem::Memory;
+use emu_core::mem::phys::Writes;
 
 /// Device and function number: device in bits 7:3, function in 2:0.
 pub(crate) type Number = u8;
 
-/// Where the functions of the south bridge are.
+/// Where the functions of the south bridge and the VGA are.
 const ISA: Number = 1 << 3;
 const POWER: Number = 1 << 3 | 3;
+const VGA: Number = 2 << 3;
 /// The configuration space offset of the interrupt pin.
 const PIN: usize = 0x3d;
 
@@ -27,7 +32,8 @@ const PIN: usize = 0x3d;
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Decoded {
     range: Range,
-    slot: usize,
+    /// Its place among the devices.
+    device: usize,
     bar: usize,
 }
 
@@ -36,6 +42,7 @@ pub(crate) struct Bus {
     host: PciHost,
     pub(crate) isa: IsaBridge,
     pub(crate) power: PowerManagement,
+    pub(crate) vga: Option<Vga>,
     /// All other functions.
     slots: Vec<(Number, Box<dyn PciDevice>)>,
     decoded: Vec<Decoded>,
@@ -43,11 +50,12 @@ pub(crate) struct Bus {
 
 impl Bus {
     /// A bus with the functions of the chipset and `slots`.
-    pub(crate) fn new(slots: Vec<(Number, Box<dyn PciDevice>)>) -> Bus {
+    pub(crate) fn new(vga: Option<Vga>, slots: Vec<(Number, Box<dyn PciDevice>)>) -> Bus {
         Bus {
             host: PciHost::new(),
             isa: IsaBridge::new(),
             power: PowerManagement::new(),
+            vga,
             slots,
             decoded: Vec::new(),
         }
@@ -61,7 +69,9 @@ impl Bus {
     fn devices(&mut self) -> impl Iterator<Item = (Number, &mut dyn PciDevice)> {
         let chipset: [(Number, &mut dyn PciDevice); 2] =
             [(ISA, &mut self.isa), (POWER, &mut self.power)];
-        chipset.into_iter().chain(self.slots.iter_mut().map(|(n, d)| (*n, &mut **d as _)))
+        let vga = self.vga.iter_mut().map(|d| (VGA, d as &mut dyn PciDevice));
+        let slots = self.slots.iter_mut().map(|(n, d)| (*n, &mut **d as _));
+        chipset.into_iter().chain(vga).chain(slots)
     }
 
     /// System reset.
@@ -73,7 +83,7 @@ impl Bus {
 
     /// Brings all functions to the time that has come.
     pub(crate) fn advance(&mut self, host: Host) {
-        self.slots.iter_mut().for_each(|(_, d)| d.advance(host));
+        self.devices().for_each(|(_, d)| d.advance(host));
     }
 
     /// The next moment at which a function does something by itself.
@@ -110,13 +120,14 @@ impl Bus {
 
     /// Looks at all base address registers anew.
     fn decode(&mut self) {
-        self.decoded.clear();
-        for (slot, (_, device)) in self.slots.iter().enumerate() {
-            for (bar, _, _) in device.config().bars() {
-                let range = device.config().range(bar);
-                self.decoded.extend(range.map(|range| Decoded { range, slot, bar }));
-            }
+        let mut decoded = std::mem::take(&mut self.decoded);
+        decoded.clear();
+        for (device, (_, d)) in self.devices().enumerate() {
+            let config = d.config();
+            let bars = config.bars().filter_map(|(bar, _, _)| Some((bar, config.range(bar)?)));
+            decoded.extend(bars.map(|(bar, range)| Decoded { range, device, bar }));
         }
+        self.decoded = decoded;
     }
 
     /// Who takes an access of `size` bytes at a port (`io`) or an address, and at which offset.
@@ -124,14 +135,14 @@ impl Bus {
         self.decoded.iter().filter(|d| d.range.io == io).find_map(|d| {
             let offset = at.wrapping_sub(d.range.base);
             let inside = offset < d.range.len && u64::from(size) <= d.range.len - offset;
-            inside.then_some((d.slot, d.bar, offset))
+            inside.then_some((d.device, d.bar, offset))
         })
     }
 
     /// Reads a register of a function; `None` when none is there.
     pub(crate) fn read(&mut self, host: Host, io: bool, at: u64, size: u8) -> Option<u64> {
-        let (slot, bar, offset) = self.find(io, at, size)?;
-        Some(self.slots[slot].1.read(host, bar, offset, size))
+        let (device, bar, offset) = self.find(io, at, size)?;
+        Some(self.devices().nth(device)?.1.read(host, bar, offset, size))
     }
 
     /// Writes a register of a function; `None` when none is there.
@@ -143,8 +154,8 @@ impl Bus {
         size: u8,
         value: u64,
     ) -> Option<()> {
-        let (slot, bar, offset) = self.find(io, at, size)?;
-        self.slots[slot].1.write(host, bar, offset, size, value);
+        let (device, bar, offset) = self.find(io, at, size)?;
+        self.devices().nth(device)?.1.write(host, bar, offset, size, value);
         Some(())
     }
 
@@ -152,6 +163,7 @@ impl Bus {
     pub(crate) fn lines(&mut self) -> u16 {
         let mut lines = 0;
         for (number, device) in &mut self.slots {
+            let device = &mut **device;
             let (level, pin) = (device.intx(), device.config().byte(PIN));
             device.config_mut().show_intx(level);
             if level && pin != 0 && device.config().intx_enabled() {
@@ -165,6 +177,23 @@ impl Bus {
     /// Takes the messages that functions have sent.
     pub(crate) fn take_messages(&mut self) -> Vec<Message> {
         self.slots.iter_mut().flat_map(|(_, d)| d.config_mut().take_messages()).collect()
+    }
+
+    /// Memory of functions that is plain RAM for now.
+    pub(crate) fn mapped(&self) -> Vec<Mapped> {
+        let Some(vga) = &self.vga else { return Vec::new() };
+        let (start, writes) = (vga.memory().start(), Writes::Ram);
+        let frame_buffer = vga.config().range(FRAME_BUFFER);
+        let frame_buffer =
+            frame_buffer.map(|r| Mapped { base: r.base, len: r.len, offset: start, writes });
+        let window = vga.window().filter(|w| (u64::from(w.at) | w.offset | w.len) & 4095 == 0);
+        let window = window.map(|w| Mapped {
+            base: e820::VGA.start + u64::from(w.at),
+            len: w.len,
+            offset: start + w.offset,
+            writes,
+        });
+        frame_buffer.into_iter().chain(window).collect()
     }
 
     /// Does what firmware does before it starts a kernel: places and enables all base address

@@ -3,12 +3,14 @@
 use super::Chips;
 use super::pci::lend;
 use crate::acpi;
+use crate::boot::e820;
 use devices::acpi_pm;
 use devices::fw_cfg;
 use devices::hpet;
 use devices::i8259::PicReg;
 use devices::ioapic;
 use devices::pc_testdev;
+use devices::vga::Vga;
 
 /// Who answers at a range of ports or addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,10 @@ pub(super) enum Chip {
     IoApic,
     Hpet,
     LocalApic,
+    /// The VGA's ports from this one on, or its window in memory.
+    Vga(u16),
+    /// The index and data ports of the VGA's Bochs interface.
+    Dispi,
     /// A part of C0000 to FFFFF whose RAM is written while its ROM is read.
     Shadow,
 }
@@ -73,7 +79,13 @@ pub(super) const PORTS: &[Ports] = &[
     ports(0x00a0,               2,   1,     Chip::PicSlave),
     ports(acpi::SMI_CMD,        2,   1,     Chip::SmiCommand),
     ports(0x00e9,               1,   1,     Chip::DebugCon),
+    ports(0x01ce,               4,   2,     Chip::Dispi),
     ports(0x02f8,               8,   1,     Chip::Com(1)),
+    ports(0x03b4,               2,   1,     Chip::Vga(0x3b4)),
+    ports(0x03ba,               1,   1,     Chip::Vga(0x3ba)),
+    ports(0x03c0,              16,   1,     Chip::Vga(0x3c0)),
+    ports(0x03d4,               2,   1,     Chip::Vga(0x3d4)),
+    ports(0x03da,               1,   1,     Chip::Vga(0x3da)),
     ports(0x03f8,               8,   1,     Chip::Com(0)),
     ports(0x0402,               1,   1,     Chip::FirmwareLog),
     ports(0x04d0,               2,   1,     Chip::PicElcr),
@@ -171,6 +183,13 @@ impl Chips {
             Chip::DebugCon => self.debugcon.read(),
             Chip::FirmwareLog => self.firmware_log.read(),
             Chip::FwCfg => return self.fw_cfg.read(reg, size),
+            Chip::Vga(first) => {
+                self.bus.vga.as_mut().map_or(0xff, |vga| vga.port_read(now, first + reg))
+            }
+            Chip::Dispi => {
+                let vga = self.bus.vga.as_mut();
+                return vga.map_or(0xffff, |vga| vga.dispi_read(0x1ce + reg)).into();
+            }
             Chip::Testdev => return self.testdev.as_ref().map_or(0, |t| t.read(reg, size)),
             Chip::TestdevLines => 0xff,
             Chip::DebugExit => self.debug_exit.read(reg),
@@ -190,6 +209,15 @@ impl Chips {
                 self.moved = true;
             }
             Chip::FwCfg => self.fw_cfg.write(&self.memory, reg, size, value),
+            Chip::Vga(first) => {
+                self.bus.vga.iter_mut().for_each(|vga| vga.port_write(now, first + reg, byte));
+                self.screen_moved();
+            }
+            Chip::Dispi => {
+                let vga = self.bus.vga.iter_mut();
+                vga.for_each(|vga| vga.dispi_write(0x1ce + reg, value as u16));
+                self.screen_moved();
+            }
             Chip::Testdev => self.testdev.iter_mut().for_each(|t| t.write(reg, size, value)),
             Chip::TestdevLines => {
                 self.testdev.iter_mut().for_each(|t| t.set_line(reg, byte != 0));
@@ -236,6 +264,13 @@ impl Chips {
             Some((Chip::Testdev, offset)) => {
                 self.testdev.as_ref().map_or(0, |t| t.memory_read(offset, size))
             }
+            Some((Chip::Vga(_), at)) => {
+                let vga = self.bus.vga.as_mut();
+                let byte = |vga: &mut Vga, n: u64| u64::from(vga.memory_read((at + n) as u32));
+                vga.map_or(0, |vga| {
+                    (0..u64::from(size)).fold(0, |v, n| v | byte(vga, n) << (8 * n & 63))
+                })
+            }
             Some((Chip::Shadow, _)) => u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8))),
             Some((_, offset)) => self.lapic.read(now, offset, size),
             None if let Some(value) = self.bus_read(now, false, pa, size) => value,
@@ -254,6 +289,13 @@ impl Chips {
             Some((Chip::Hpet, offset)) => self.hpet.write(now, offset, size, value),
             Some((Chip::Testdev, offset)) => {
                 self.testdev.iter_mut().for_each(|t| t.memory_write(offset, size, value));
+            }
+            Some((Chip::Vga(_), at)) => {
+                if let Some(vga) = &mut self.bus.vga {
+                    for n in 0..u64::from(size) {
+                        vga.memory_write((at + n) as u32, (value >> (8 * n & 63)) as u8);
+                    }
+                }
             }
             Some((Chip::Shadow, at)) => {
                 self.low.write(at, &value.to_le_bytes()[..usize::from(size.clamp(1, 8))]);
@@ -282,10 +324,18 @@ impl Chips {
         let lapic = self.lapic.base().map(|base| (base, 0x1000, Chip::LocalApic));
         let testdev = (pc_testdev::MEMORY, pc_testdev::MEMORY_LEN, Chip::Testdev);
         let testdev = self.testdev.is_some().then_some(testdev);
-        lapic.iter().chain(MMIO).chain(&testdev).find_map(|&(base, len, chip)| {
+        let vga = e820::VGA.end - e820::VGA.start;
+        let vga = (e820::VGA.start, vga, Chip::Vga(0));
+        let vga = self.bus.vga.is_some().then_some(vga);
+        lapic.iter().chain(MMIO).chain(&testdev).chain(&vga).find_map(|&(base, len, chip)| {
             let offset = pa.wrapping_sub(base);
             (offset < len && u64::from(size) <= len - offset).then_some((chip, offset))
         })
+    }
+
+    /// A register of the VGA was written: its memory may be mapped elsewhere.
+    fn screen_moved(&mut self) {
+        self.moved |= self.bus.mapped() != self.mapped;
     }
 
     fn bus_read(&mut self, now: u64, io: bool, at: u64, size: u8) -> Option<u64> {
@@ -295,7 +345,11 @@ impl Chips {
 
     fn bus_write(&mut self, now: u64, io: bool, at: u64, size: u8, value: u64) -> bool {
         let open = self.event.is_none();
-        open && self.bus.write(lend(&self.memory, now), io, at, size, value).is_some()
+        let done = open && self.bus.write(lend(&self.memory, now), io, at, size, value).is_some();
+        if done {
+            self.screen_moved();
+        }
+        done
     }
 }
 

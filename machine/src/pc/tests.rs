@@ -17,10 +17,11 @@ fn board(memory: u64) -> Board {
     Board::new(Parts {
         clock: Arc::new(Clock::icount()),
         memory: Memory::new(ram, Vec::new()),
-        backing: Backing { ram: memory, rom: 0 },
+        backing: Backing { ram: memory, ..Backing::default() },
         rtc: 0,
         debug_exit: Some(DebugExit::default()),
         testdev: true,
+        vga: None,
         fw_cfg: FwCfg::new(),
         slots: Vec::new(),
     })
