@@ -17,6 +17,7 @@ pub mod debian;
 pub mod demo;
 pub mod diff;
 mod ending;
+pub mod firmware;
 pub mod lift;
 pub mod linux;
 pub mod options;

@@ -1,12 +1,14 @@
 //! `ring3 run`: a machine with a kernel or a ROM of the user's.
 
+use crate::firmware;
 use crate::options::{HostEnd, MachineOptions, parse_end, read_input, usage};
 use crate::session::{SerialEnd, Session};
+use clap::ValueEnum;
 use machine::boot::multiboot::Module;
 use machine::{Boot, DebugExit, Kernel, MachineConfig, SERIAL_PORTS};
 use std::path::{Path, PathBuf};
 
-/// Boot a kernel or a ROM
+/// Boot a PC: firmware, or a kernel without it
 ///
 /// On a terminal, Ctrl-A x quits and Ctrl-A h shows the other keys; Ctrl-C goes to the guest.
 #[derive(Debug, clap::Args)]
@@ -33,9 +35,15 @@ pub struct Run {
     )]
     pub append: String,
 
-    /// ROM to start instead of a kernel: whole pages, mapped to end at 4 GiB and at 1 MiB
+    /// Firmware to start instead of a kernel, a ROM of whole pages that is mapped to end at 4 GiB and
+    /// at 1 MiB; Debian's SeaBIOS if neither is given
     #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
     pub bios: Option<PathBuf>,
+
+    /// Display card: std is a VGA with Bochs' linear modes, and its BIOS; none if a kernel is given,
+    /// or else std
+    #[arg(long, value_enum, value_name = "std|none")]
+    pub vga: Option<VgaKind>,
 
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -53,6 +61,15 @@ pub struct Run {
     /// Add a device: isa-debug-exit[,iobase=0xf4][,iosize=4], by which the guest ends the run
     #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
     pub device: Vec<DebugExit>,
+}
+
+/// A display card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VgaKind {
+    /// A VGA with the Bochs display interface.
+    Std,
+    /// None.
+    None,
 }
 
 impl Run {
@@ -80,7 +97,11 @@ impl Run {
                 name: path.display().to_string(),
             }),
             (None, Some(path)) => Boot::Rom(read_input("ROM", path, memory)?),
-            (None, None) => return usage("give --kernel or --bios"),
+            (None, None) => Boot::Rom(firmware::seabios()?),
+        };
+        let vga = match (self.vga, &boot) {
+            (Some(VgaKind::Std), _) | (None, Boot::Rom(_)) => Some(firmware::vga_bios()?),
+            _ => None,
         };
         let serial = match self.serial.is_empty() {
             true => vec![HostEnd::Stdio],
@@ -91,6 +112,7 @@ impl Run {
             config: MachineConfig {
                 no_reboot: self.no_reboot,
                 debug_exit: self.device.first().copied(),
+                vga,
                 ..self.machine.config(boot)
             },
             serial: serial.into_iter().map(SerialEnd::Host).collect(),

@@ -32,7 +32,30 @@ struct Shared {
 struct State {
     woken: bool,
     input: [VecDeque<u8>; SERIAL_PORTS],
+    keys: VecDeque<Key>,
+    mouse: Vec<Mouse>,
 }
+
+/// A key of the host goes down (or repeats) or up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Set 1 make code, with 0xE0 in the high byte for keys that have that prefix.
+    pub code: u16,
+    /// Down.
+    pub pressed: bool,
+}
+
+/// The host's mouse moves, or its buttons change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mouse {
+    /// Counts to the right and up.
+    pub motion: (i32, i32),
+    /// Bit 0 left, 1 right, 2 middle.
+    pub buttons: u8,
+}
+
+/// Keys that may wait for the guest; more are lost, as on a keyboard.
+const KEYS: usize = 1024;
 
 impl Control {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -62,6 +85,54 @@ impl Control {
             self.0.any_input.store(true, Relaxed);
             self.0.changed.notify_all();
         }
+    }
+
+    /// Queues keys for the guest's keyboard, which takes them at its own pace.
+    pub fn press(&self, keys: impl IntoIterator<Item = Key>) {
+        let mut state = self.state();
+        let room = KEYS.saturating_sub(state.keys.len());
+        state.keys.extend(keys.into_iter().take(room));
+        self.input(state);
+    }
+
+    /// Queues what the mouse does.
+    pub fn point(&self, mouse: Mouse) {
+        let mut state = self.state();
+        let room = state.mouse.len() < KEYS;
+        match state.mouse.last_mut() {
+            // Motion adds up while nobody looks.
+            Some(last) if last.buttons == mouse.buttons => {
+                last.motion.0 = last.motion.0.saturating_add(mouse.motion.0);
+                last.motion.1 = last.motion.1.saturating_add(mouse.motion.1);
+            }
+            _ if room => state.mouse.push(mouse),
+            _ => {}
+        }
+        self.input(state);
+    }
+
+    /// Makes a machine that sleeps look at its chips: a device's work on another thread is done.
+    pub fn wake(&self) {
+        self.state().woken = true;
+        self.0.changed.notify_all();
+    }
+
+    fn input(&self, mut state: MutexGuard<'_, State>) {
+        state.woken = true;
+        self.0.any_input.store(true, Relaxed);
+        self.0.changed.notify_all();
+    }
+
+    /// Gives waiting keys to `press` until it refuses, and the mouse's doings to `point`.
+    pub(crate) fn take_keys(&self, mut press: impl FnMut(Key) -> bool, point: impl FnMut(Mouse)) {
+        if !self.0.any_input.load(Relaxed) {
+            return;
+        }
+        let mut state = self.state();
+        while state.keys.front().is_some_and(|&key| press(key)) {
+            state.keys.pop_front();
+        }
+        std::mem::take(&mut state.mouse).into_iter().for_each(point);
     }
 
     /// As [`send`](Self::send), but first waits until the guest has taken most of what was sent
@@ -94,7 +165,9 @@ impl Control {
                 queue.pop_front();
             }
         }
-        self.0.any_input.store(state.input.iter().any(|queue| !queue.is_empty()), Relaxed);
+        let any = state.input.iter().any(|queue| !queue.is_empty());
+        let any = any || !state.keys.is_empty() || !state.mouse.is_empty();
+        self.0.any_input.store(any, Relaxed);
         self.0.changed.notify_all();
     }
 

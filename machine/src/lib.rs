@@ -33,7 +33,7 @@ pub mod pc;
 mod report;
 mod smbios;
 
-pub use control::{Buffer, Control, SERIAL_PORTS};
+pub use control::{Buffer, Control, Key, Mouse, SERIAL_PORTS};
 pub use frontend_x86::model::{CpuModel, ModelError};
 pub use listing::{HostCode, listing};
 pub use lockstep::Lockstep;

@@ -30,7 +30,7 @@ pub(crate) use pci::Number;
 
 use crate::acpi;
 use crate::boot::e820;
-use crate::control::{Control, SERIAL_PORTS};
+use crate::control::{Control, Key, Mouse, SERIAL_PORTS};
 use devices::acpi_pm::AcpiPm;
 use devices::debugcon::DebugCon;
 use devices::fw_cfg::FwCfg;
@@ -345,6 +345,12 @@ impl Board {
     /// Hands waiting input to the serial ports; gives what they have taken.
     pub(crate) fn receive(&self, control: &Control) -> Input {
         let mut taken = Input::new();
+        control.take_keys(
+            |Key { code, pressed }| self.with(|c, _| c.i8042.push_scancode(code, pressed)),
+            |Mouse { motion: (dx, dy), buttons }| {
+                self.with(|c, _| c.i8042.push_mouse(dx, dy, buttons));
+            },
+        );
         control.receive(|n, byte| {
             let takes = self.with(|c, now| c.listeners[n].listens(now) && c.com[n].push_rx(byte));
             taken.extend(takes.then_some((n, byte)));
