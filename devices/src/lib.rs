@@ -29,6 +29,7 @@ pub mod pci;
 pub mod pci_host;
 pub mod post_port;
 pub mod uart16550;
+pub mod virtio;
 
 #[cfg(test)]
 pub(crate) mod testing {
