@@ -178,3 +178,73 @@ impl Device for Balloon {
         (self.actual, self.buffer, self.wanted) = (0, None, false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::driver::{Driver, FORMS};
+    use super::*;
+
+    fn numbers(d: &mut Driver<Balloon>, of: &[u32]) -> (u64, u32, bool) {
+        let bytes: Vec<u8> = of.iter().flat_map(|n| n.to_le_bytes()).collect();
+        (d.buffer(&bytes), bytes.len() as u32, false)
+    }
+
+    #[test]
+    fn pages_go_in_and_out() {
+        for form in FORMS {
+            let mut d = Driver::new(Balloon::new(), form);
+            d.pci.device_mut().set_target(5);
+            d.advance();
+            assert_eq!((d.get(0x1000, 1), d.get(0x2000, 4)), (2, 5));
+            let part = numbers(&mut d, &[3, 4, 5, 9, 8, 0xffff_ffff]);
+            d.call(INFLATE, &[part]);
+            d.set(0x2004, 4, 6);
+            let part = numbers(&mut d, &[4]);
+            d.call(DEFLATE, &[part]);
+            let range =
+                |given, page: u64, pages: u64| Pages { given, base: page << 12, len: pages << 12 };
+            let want = [
+                range(true, 3, 3),
+                range(true, 8, 2),
+                range(true, 0xffff_ffff, 1),
+                range(false, 4, 1),
+            ];
+            assert_eq!(d.pci.device_mut().take_pages(), want);
+            assert_eq!((d.pci.device().actual(), d.pci.device().target()), (6, 5));
+            d.bring_up(form, 8);
+            assert_eq!((d.pci.device().actual(), d.get(0x2000, 4)), (0, 5));
+        }
+    }
+
+    #[test]
+    fn ranges_that_nobody_takes_stop_the_queue() {
+        let mut d = Driver::new(Balloon::new(), 0);
+        let apart: Vec<u32> = (0..1 << 14).map(|n| 2 * n).collect();
+        let part = numbers(&mut d, &apart);
+        d.call(INFLATE, &[part]);
+        let id = d.add(INFLATE, &[part]);
+        d.kick(INFLATE);
+        assert_eq!(d.used(INFLATE), None);
+        assert_eq!(d.pci.device_mut().take_pages().len(), 1 << 14);
+        d.advance();
+        assert_eq!(d.used(INFLATE), Some((id, 0)));
+    }
+
+    #[test]
+    fn statistics_come_when_they_are_wanted() {
+        let mut d = Driver::new(Balloon::new(), F_STATS_VQ);
+        let entry = |tag: u16, value: u64| [&tag.to_le_bytes()[..], &value.to_le_bytes()].concat();
+        let at = d.buffer(&[entry(4, 1 << 33), entry(5, 7)].concat());
+        let id = d.add(STATS, &[(at, 20, false)]);
+        d.kick(STATS);
+        assert_eq!(d.pci.device().statistics(), [(4, 1 << 33), (5, 7)]);
+        assert_eq!(d.used(STATS), None);
+        d.pci.device_mut().want_statistics();
+        d.advance();
+        assert_eq!(d.used(STATS), Some((id, 0)));
+        d.memory.write(at + 2, &[9]);
+        d.add(STATS, &[(at, 20, false)]);
+        d.kick(STATS);
+        assert_eq!(d.pci.device().statistics()[0], (4, 1 << 33 | 9));
+    }
+}

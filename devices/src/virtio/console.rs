@@ -116,3 +116,61 @@ impl Device for Console {
         (self.part, self.resized) = (None, false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::driver::{Driver, FORMS};
+    use super::*;
+    use crate::pci::PciDevice;
+
+    #[test]
+    fn bytes_go_both_ways() {
+        for form in FORMS {
+            let mut d = Driver::new(Console::new(80, 25), form | F_SIZE);
+            let at = d.buffer(&[0; 16]);
+            let ids = [d.add(RECEIVE, &[(at, 4, true)]), d.add(RECEIVE, &[(at + 4, 4, true)])];
+            d.kick(RECEIVE);
+            assert_eq!(d.used(RECEIVE), None);
+            assert_eq!(d.pci.device_mut().push_input(b"hello"), 5);
+            d.advance();
+            assert_eq!((d.used(RECEIVE), d.used(RECEIVE)), (Some((ids[0], 4)), Some((ids[1], 1))));
+            assert_eq!((d.bytes(at, 5), d.pci.intx()), (b"hello".to_vec(), true));
+            let text = d.buffer(b"good morning");
+            assert_eq!(d.call(TRANSMIT, &[(text, 5, false), (text + 5, 7, false)]), 0);
+            assert_eq!(d.pci.device_mut().take_output(), b"good morning");
+        }
+    }
+
+    #[test]
+    fn what_is_not_taken_waits() {
+        let mut d = Driver::new(Console::new(80, 25), 0);
+        let len = 3 * LIMIT + 100;
+        let text: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+        let at = d.buffer(&text);
+        let id = d.add(TRANSMIT, &[(at, len as u32, false)]);
+        d.kick(TRANSMIT);
+        let mut got = Vec::new();
+        while d.used(TRANSMIT).is_none_or(|u| u != (id, 0)) {
+            let part = d.pci.device_mut().take_output();
+            assert!(!part.is_empty() && part.len() <= LIMIT);
+            got.extend(part);
+            d.advance();
+        }
+        got.extend(d.pci.device_mut().take_output());
+        assert_eq!(got, text);
+        let c = d.pci.device_mut();
+        assert_eq!((c.push_input(&text), c.push_input(&text)), (LIMIT, 0));
+    }
+
+    #[test]
+    fn a_new_size_is_told() {
+        let mut d = Driver::new(Console::new(80, 25), F_SIZE);
+        assert_eq!((d.get(0x2000, 2), d.get(0x2002, 2), d.get(0x2004, 4)), (80, 25, 1));
+        d.pci.device_mut().resize(80, 25);
+        d.advance();
+        assert!(!d.pci.intx());
+        d.pci.device_mut().resize(132, 43);
+        d.advance();
+        assert_eq!((d.get(0x1000, 1), d.get(0x2000, 4)), (2, 43 << 16 | 132));
+    }
+}

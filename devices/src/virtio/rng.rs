@@ -61,3 +61,40 @@ impl Device for Rng {
 
     fn reset(&mut self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::driver::{Driver, FORMS};
+    use super::*;
+
+    #[test]
+    fn buffers_are_filled() {
+        for form in FORMS {
+            let mut next = 0_u8;
+            let count = move |buf: &mut [u8]| {
+                buf.iter_mut().for_each(|b| (*b, next) = (next, next.wrapping_add(1)));
+            };
+            let mut d = Driver::new(Rng::new(Box::new(count)), form);
+            let at = d.buffer(&[0xee; 8192]);
+            assert_eq!(d.call(0, &[(at, 3, true), (at + 10, 2, true)]), 5);
+            assert_eq!(d.bytes(at, 12), [0, 1, 2, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 3, 4]);
+            assert_eq!(d.call(0, &[(at, 8192, true)]), 4096);
+            assert_eq!((d.bytes(at + 4096, 1), d.bytes(at, 2)), (vec![0xee], vec![5, 6]));
+            assert_eq!(d.call(0, &[(at, u32::MAX, true)]), 4096);
+        }
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_bytes() {
+        let draw = |seed| {
+            let mut d = Driver::new(Rng::seeded(seed), 0);
+            let at = d.buffer(&[0; 64]);
+            d.call(0, &[(at, 21, true)]);
+            d.bytes(at, 21)
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+        // SplitMix64's first output for the seed 0, as its author's code gives it.
+        assert_eq!(draw(0)[..8], 0xe220_a839_7b1d_cdaf_u64.to_le_bytes());
+    }
+}
