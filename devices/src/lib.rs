@@ -33,6 +33,7 @@ pub mod piix;
 pub mod post_port;
 pub mod uart16550;
 pub mod vga;
+pub mod virtio;
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -1,0 +1,167 @@
+//! The machine's drives: opens their images and puts each where its description says.
+//!
+//! On a host clock an image has a thread of its own, which wakes the machine when something is
+//! finished. On an instruction-count clock requests are done when they are submitted, so that no
+//! run depends on the host.
+
+use crate::control::Control;
+use block::{DriveSpec, Image, Interface, Media, OpenError, Wake};
+use devices::disk::{Disk, MemoryDisk};
+use devices::ide::Unit;
+use std::io;
+use std::sync::Arc;
+
+/// Why a drive cannot be attached; each message is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// Its image cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The host has no thread for it.
+    #[error("cannot start the thread of a drive: {0}")]
+    Thread(#[from] io::Error),
+    /// Two drives at one place.
+    #[error("two drives are at index {index} of {interface}; give them different ones")]
+    Taken {
+        /// What both are connected to.
+        interface: &'static str,
+        /// The place.
+        index: usize,
+    },
+    /// A place that there is not.
+    #[error("{interface} has no place {index} for a drive, only 0 to {last}")]
+    NoPlace {
+        /// What it is to be connected to.
+        interface: &'static str,
+        /// The place.
+        index: usize,
+        /// The last place there is.
+        last: usize,
+    },
+    /// A medium that the interface has not.
+    #[error("media=cdrom is possible with if=ide only")]
+    NoCd,
+}
+
+/// The drives by what they are connected to.
+#[derive(Default)]
+pub(crate) struct Storage {
+    /// By channel and number on the cable.
+    pub(crate) ide: [[Option<Unit>; 2]; 2],
+    pub(crate) virtio: Vec<Box<dyn Disk>>,
+    pub(crate) nvme: Vec<Box<dyn Disk>>,
+    pub(crate) floppy: [Option<Box<dyn Disk>>; 2],
+}
+
+/// IDE has four places, the floppy controller two, PCI as many as it has devices to spare.
+const IDE_PLACES: usize = 4;
+const FLOPPY_PLACES: usize = 2;
+const PCI_PLACES: usize = 12;
+
+/// Finds a place for each drive of one interface: those that name one first.
+fn places(
+    drives: &[&DriveSpec],
+    interface: &'static str,
+    most: usize,
+) -> Result<Vec<usize>, DriveError> {
+    let mut taken = vec![false; most];
+    let last = most - 1;
+    for index in drives.iter().filter_map(|d| d.index).map(|i| i as usize) {
+        match taken.get_mut(index) {
+            None => return Err(DriveError::NoPlace { interface, index, last }),
+            Some(true) => return Err(DriveError::Taken { interface, index }),
+            Some(place) => *place = true,
+        }
+    }
+    let next = |d: &&DriveSpec| match d.index {
+        Some(index) => Ok(index as usize),
+        None => {
+            let index = taken.iter().position(|t| !t);
+            let index = index.ok_or(DriveError::NoPlace { interface, index: most, last })?;
+            taken[index] = true;
+            Ok(index)
+        }
+    };
+    drives.iter().map(next).collect()
+}
+
+/// Opens a drive's image; one without a file is an empty drive.
+fn open(spec: &DriveSpec, wake: Option<&Wake>) -> Result<Box<dyn Disk>, DriveError> {
+    let Some(path) = &spec.file else { return Ok(Box::new(MemoryDisk::default())) };
+    let mut options = block::Options::from(spec);
+    options.read_only |= spec.media == Media::Cdrom;
+    Ok(Box::new(Image::open(path, &options)?.into_disk(wake.cloned())?))
+}
+
+/// Opens all images. `control` is who is woken; `None` on an instruction-count clock.
+pub(crate) fn attach(
+    drives: &[DriveSpec],
+    control: Option<&Control>,
+) -> Result<Storage, DriveError> {
+    let wake = control.map(|control| {
+        let control = control.clone();
+        Arc::new(move || control.wake()) as Wake
+    });
+    let wake = wake.as_ref();
+    let of = |interface| drives.iter().filter(|d| d.interface == interface).collect::<Vec<_>>();
+    if drives.iter().any(|d| d.media == Media::Cdrom && d.interface != Interface::Ide) {
+        return Err(DriveError::NoCd);
+    }
+    let mut storage = Storage::default();
+    let ide = of(Interface::Ide);
+    for (index, spec) in places(&ide, "ide", IDE_PLACES)?.into_iter().zip(ide) {
+        let disk = open(spec, wake)?;
+        let unit = match spec.media {
+            Media::Disk => Unit::Disk(disk),
+            Media::Cdrom => Unit::Cd(disk),
+        };
+        storage.ide[index / 2][index % 2] = Some(unit);
+    }
+    let floppy = of(Interface::Floppy);
+    for (index, spec) in places(&floppy, "floppy", FLOPPY_PLACES)?.into_iter().zip(floppy) {
+        storage.floppy[index] = Some(open(spec, wake)?);
+    }
+    for (interface, name, disks) in [
+        (Interface::Virtio, "virtio", &mut storage.virtio),
+        (Interface::Nvme, "nvme", &mut storage.nvme),
+    ] {
+        let mut specs = of(interface);
+        let mut order: Vec<_> = places(&specs, name, PCI_PLACES)?.into_iter().zip(specs.drain(..)).collect();
+        order.sort_by_key(|(index, _)| *index);
+        for (_, spec) in order {
+            disks.push(open(spec, wake)?);
+        }
+    }
+    Ok(storage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drives(specs: &[&str]) -> Result<Storage, DriveError> {
+        let specs: Vec<DriveSpec> = specs.iter().map(|s| s.parse().unwrap()).collect();
+        attach(&specs, None)
+    }
+
+    #[test]
+    fn drives_take_the_places_they_name_and_else_the_next() {
+        let s = drives(&["media=cdrom", "media=cdrom,index=0", "if=floppy"]).unwrap();
+        let taken = s.ide.as_flattened().iter().map(Option::is_some).collect::<Vec<_>>();
+        assert_eq!(taken, [true, true, false, false]);
+        assert!(s.floppy[0].is_some() && s.floppy[1].is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_in_one_line() {
+        for (specs, says) in [
+            (&["media=cdrom,index=1", "media=cdrom,index=1"][..], "two drives are at index 1"),
+            (&["media=cdrom,index=4"], "ide has no place 4 for a drive, only 0 to 3"),
+            (&["if=floppy,index=0", "if=floppy,index=1", "if=floppy"], "floppy has no place 2"),
+            (&["file=/nonexistent/a.img"], "/nonexistent/a.img"),
+        ] {
+            let e = drives(specs).err().unwrap().to_string();
+            assert!(e.contains(says) && !e.contains('\n'), "{e}");
+        }
+    }
+}
