@@ -16,6 +16,7 @@ pub mod audit;
 pub mod debian;
 pub mod demo;
 pub mod diff;
+pub mod drives;
 mod ending;
 pub mod firmware;
 pub mod lift;

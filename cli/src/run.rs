@@ -1,5 +1,6 @@
 //! `ring3 run`: a machine with a kernel or a ROM of the user's.
 
+use crate::drives::DriveOptions;
 use crate::firmware;
 use crate::options::{HostEnd, MachineOptions, parse_end, read_input, usage};
 use crate::session::{SerialEnd, Session};
@@ -48,6 +49,10 @@ pub struct Run {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub machine: MachineOptions,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub drives: DriveOptions,
 
     /// Where a serial port ends: stdio, file:PATH or null; once for COM1 (stdio if not given), a
     /// second time for COM2
@@ -113,6 +118,8 @@ impl Run {
                 no_reboot: self.no_reboot,
                 debug_exit: self.device.first().copied(),
                 vga,
+                drives: self.drives.drives(),
+                boot_order: self.drives.boot.clone().unwrap_or_default(),
                 ..self.machine.config(boot)
             },
             serial: serial.into_iter().map(SerialEnd::Host).collect(),

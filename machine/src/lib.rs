@@ -32,8 +32,11 @@ mod machine;
 pub mod pc;
 mod report;
 mod smbios;
+mod storage;
 
+pub use block::{self, DriveSpec};
 pub use control::{Buffer, Control, Key, Mouse, SERIAL_PORTS};
+pub use firmware::{BootDevice, BootOrder};
 pub use frontend_x86::model::{CpuModel, ModelError};
 pub use listing::{HostCode, listing};
 pub use lockstep::Lockstep;
@@ -43,3 +46,4 @@ pub use machine::{
 };
 pub use pc::DebugExit;
 pub use report::{Stat, Value};
+pub use storage::DriveError;

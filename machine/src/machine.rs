@@ -13,9 +13,11 @@
 use crate::acpi::{self, AcpiLayout};
 use crate::boot::{self, e820};
 use crate::control::{Control, SERIAL_PORTS};
-use crate::firmware;
+use crate::firmware::{self, BootOrder};
 use crate::pc::{Backing, Board, DebugExit, Event, Input, Output, Parts};
 use crate::report::{self, Stat};
+use crate::storage;
+use block::DriveSpec;
 use devices::vga::Vga;
 use emu_core::clock::Clock;
 use emu_core::cpu::{Cpu, Seg};
@@ -124,6 +126,10 @@ pub struct MachineConfig {
     pub testdev: bool,
     /// The BIOS of its VGA (may be empty), if it has a VGA.
     pub vga: Option<Arc<[u8]>>,
+    /// Its drives.
+    pub drives: Vec<DriveSpec>,
+    /// What firmware boots from.
+    pub boot_order: BootOrder,
     /// The real-time clock's start in seconds since 1970; by default the host's time, or
     /// 2000-01-01 on an instruction-count clock.
     pub rtc: Option<u64>,
@@ -143,6 +149,8 @@ impl MachineConfig {
             debug_exit: None,
             testdev: false,
             vga: None,
+            drives: Vec::new(),
+            boot_order: BootOrder::default(),
             rtc: None,
         }
     }
@@ -196,6 +204,9 @@ pub enum Error {
     /// A ROM of a size that cannot be.
     #[error("a ROM must have whole pages of 4 KiB, 16 MiB at most, not {0} bytes")]
     Rom(u64),
+    /// A drive cannot be attached.
+    #[error(transparent)]
+    Drive(#[from] storage::DriveError),
     /// The kernel cannot be booted.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
@@ -281,6 +292,8 @@ impl Machine {
         let icount = clock == ClockKind::Icount;
         let clock = Arc::new(if icount { Clock::icount() } else { Clock::host() });
         let rtc = rtc.unwrap_or_else(|| if icount { ICOUNT_RTC } else { host_seconds() });
+        let control = Control::default();
+        let storage = storage::attach(&config.drives, (!icount).then_some(&control))?;
         let (mem, backing) = reserve(&boot, memory, config.vga.is_some())?;
         let video = DeviceRam::new(&mem, backing.ram + backing.rom, backing.vga);
         let vga = config.vga.map(|rom| Vga::new(video, rom.to_vec()));
@@ -292,8 +305,10 @@ impl Machine {
             debug_exit,
             testdev: config.testdev,
             vga,
-            fw_cfg: firmware::items(memory),
-            slots: Vec::new(),
+            ide: matches!(boot, Boot::Rom(_)) || storage.has_ide(),
+            storage,
+            fw_cfg: firmware::items(memory, &config.boot_order),
+            boot_order: config.boot_order,
         }));
         let mut cpu = Cpu::new(PhysMem::over(mem, board.clone()), clock, &FRONTEND);
         model.apply(&mut cpu);
@@ -304,7 +319,7 @@ impl Machine {
         let mut machine = Machine {
             vcpu: Vcpu::new(cpu),
             board,
-            control: Control::default(),
+            control,
             outputs: Vec::new(),
             inputs: Vec::new(),
             trace: None,

@@ -53,6 +53,13 @@ pub(crate) struct Storage {
     pub(crate) floppy: [Option<Box<dyn Disk>>; 2],
 }
 
+impl Storage {
+    /// Whether there is a drive on a cable.
+    pub(crate) fn has_ide(&self) -> bool {
+        self.ide.as_flattened().iter().any(Option::is_some)
+    }
+}
+
 /// IDE has four places, the floppy controller two, PCI as many as it has devices to spare.
 const IDE_PLACES: usize = 4;
 const FLOPPY_PLACES: usize = 2;
@@ -126,7 +133,8 @@ pub(crate) fn attach(
         (Interface::Nvme, "nvme", &mut storage.nvme),
     ] {
         let mut specs = of(interface);
-        let mut order: Vec<_> = places(&specs, name, PCI_PLACES)?.into_iter().zip(specs.drain(..)).collect();
+        let mut order: Vec<_> =
+            places(&specs, name, PCI_PLACES)?.into_iter().zip(specs.drain(..)).collect();
         order.sort_by_key(|(index, _)| *index);
         for (_, spec) in order {
             disks.push(open(spec, wake)?);

@@ -28,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("oracle", &[]),
     ("frontend-x86", &["emu-core"]),
     ("backend-jit", &["emu-core"]),
-    ("machine", &["emu-core", "frontend-x86", "backend-jit", "devices", "roms"]),
+    ("machine", &["emu-core", "frontend-x86", "backend-jit", "devices", "block", "roms"]),
     ("cli", &["emu-core", "frontend-x86", "machine", "block", "oracle", "roms"]),
 ];
 

@@ -26,18 +26,21 @@ mod pci;
 mod ports;
 
 pub(crate) use memory::Backing;
-pub(crate) use pci::Number;
 
 use crate::acpi;
 use crate::boot::e820;
 use crate::control::{Control, Key, Mouse, SERIAL_PORTS};
+use crate::firmware::BootOrder;
+use crate::storage::Storage;
 use devices::acpi_pm::AcpiPm;
 use devices::debugcon::DebugCon;
+use devices::disk::Disk;
 use devices::fw_cfg::FwCfg;
 use devices::hpet::{self, Hpet};
 use devices::i8042::{I8042, Port92};
 use devices::i8254::{Pit, Port61};
 use devices::i8259::{PicPair, PicReg};
+use devices::ide::Ide;
 use devices::ioapic::IoApic;
 use devices::isa_debug_exit::IsaDebugExit;
 use devices::lapic::{DeliveryMode, Destination, Effect, LocalApic};
@@ -48,12 +51,13 @@ use devices::pci_host::Shadow;
 use devices::post_port::PostPort;
 use devices::uart16550::Uart16550;
 use devices::vga::{Frame, TextScreen, Vga};
+use devices::virtio::{VirtioPci, blk::Blk};
 use emu_core::clock::{Clock, TSC_HZ};
 use emu_core::mem::{DeviceRam, Memory};
 use emu_core::platform::Platform;
 use listener::Listener;
 use memory::{Mapped, View};
-use pci::{Bus, lend};
+use pci::{Bus, Number, lend};
 use ports::{Chip, PORTS, Ports, TESTDEV_PORTS, ports};
 use std::fmt;
 use std::io::Write;
@@ -77,6 +81,8 @@ const LINES: &[(u8, Level)] = &[
     (8,             |c| c.rtc.irq() && !c.hpet.legacy_replacement()),
     (acpi::SCI_IRQ, |c| c.power.sci()),
     (12,            |c| c.i8042.irq12()),
+    (14,            |c| c.bus.ide.as_ref().is_some_and(|ide| ide.irq(0))),
+    (15,            |c| c.bus.ide.as_ref().is_some_and(|ide| ide.irq(1))),
 ];
 
 /// Where `isa-debug-exit` is, as in QEMU.
@@ -199,8 +205,10 @@ pub(crate) struct Parts {
     pub(crate) vga: Option<Vga>,
     /// What firmware is told.
     pub(crate) fw_cfg: FwCfg,
-    /// Functions on the PCI bus.
-    pub(crate) slots: Vec<(Number, Box<dyn PciDevice>)>,
+    /// It has an IDE controller.
+    pub(crate) ide: bool,
+    pub(crate) storage: Storage,
+    pub(crate) boot_order: BootOrder,
 }
 
 /// The board as the CPU sees it, and the run loop.
@@ -219,7 +227,21 @@ impl Board {
     /// A board at power-up.
     #[must_use]
     pub(crate) fn new(parts: Parts) -> Board {
-        let Parts { clock, memory, backing, rtc, debug_exit, testdev, vga, fw_cfg, slots } = parts;
+        let Parts {
+            clock,
+            memory,
+            backing,
+            rtc,
+            debug_exit,
+            testdev,
+            vga,
+            ide,
+            storage,
+            boot_order,
+            fw_cfg,
+        } = parts;
+        let Storage { ide: units, virtio, .. } = storage;
+        let ide = ide.then(|| Ide::new(units));
         let mut chips = Chips {
             pic: PicPair::new(),
             pit: Pit::new(),
@@ -232,7 +254,7 @@ impl Board {
             debugcon: DebugCon::new(),
             debug_exit: IsaDebugExit::new(),
             power: AcpiPm::new(),
-            bus: Bus::new(vga, slots),
+            bus: Bus::new(vga, ide, pci_disks(virtio)),
             fw_cfg,
             firmware_log: DebugCon::new(),
             testdev: testdev.then(PcTestdev::new),
@@ -260,7 +282,7 @@ impl Board {
             // Before the debug console, of whose port it makes another use.
             chips.ports.splice(0..0, TESTDEV_PORTS);
         }
-        for (index, value) in cmos(backing.ram) {
+        for (index, value) in cmos(backing.ram).into_iter().chain(boot_order.cmos()) {
             chips.rtc.set_cmos(index, value);
         }
         // Lines that are high at power-up are no edges to whoever listens later.
@@ -660,6 +682,17 @@ impl Chips {
         };
         self.event = self.event.or(event);
     }
+}
+
+/// Functions for disks on the PCI bus, a device each, in the slots behind those of the board.
+fn pci_disks(virtio: Vec<Box<dyn Disk>>) -> Vec<(Number, Box<dyn PciDevice>)> {
+    const FIRST: Number = 3;
+    let virtio = virtio.into_iter().zip(0..).map(|(disk, n)| {
+        let device = VirtioPci::new(Blk::new(disk, &format!("ring3-virtio{n}")));
+        Box::new(device) as Box<dyn PciDevice>
+    });
+    let slots = (FIRST..).map(|slot| slot << 3);
+    slots.zip(virtio).collect()
 }
 
 /// What the CMOS RAM tells of a machine with `memory` bytes of RAM: index and value.

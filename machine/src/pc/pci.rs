@@ -11,6 +11,7 @@
 use super::memory::Mapped;
 use crate::acpi;
 use crate::boot::e820;
+use devices::ide::Ide;
 use devices::pci::{Bar, Host, Message, PciDevice, Range};
 use devices::pci_host::{Functions, PciFunction, PciHost};
 use devices::piix::{IsaBridge, PowerManagement};
@@ -21,8 +22,9 @@ use emu_core::mem::phys::Writes;
 /// Device and function number: device in bits 7:3, function in 2:0.
 pub(crate) type Number = u8;
 
-/// Where the functions of the south bridge and the VGA are.
+/// Where the functions of the south bridge, and the VGA, are.
 const ISA: Number = 1 << 3;
+const IDE: Number = 1 << 3 | 1;
 const POWER: Number = 1 << 3 | 3;
 const VGA: Number = 2 << 3;
 /// The configuration space offset of the interrupt pin.
@@ -43,6 +45,7 @@ pub(crate) struct Bus {
     pub(crate) isa: IsaBridge,
     pub(crate) power: PowerManagement,
     pub(crate) vga: Option<Vga>,
+    pub(crate) ide: Option<Ide>,
     /// All other functions.
     slots: Vec<(Number, Box<dyn PciDevice>)>,
     decoded: Vec<Decoded>,
@@ -50,12 +53,17 @@ pub(crate) struct Bus {
 
 impl Bus {
     /// A bus with the functions of the chipset and `slots`.
-    pub(crate) fn new(vga: Option<Vga>, slots: Vec<(Number, Box<dyn PciDevice>)>) -> Bus {
+    pub(crate) fn new(
+        vga: Option<Vga>,
+        ide: Option<Ide>,
+        slots: Vec<(Number, Box<dyn PciDevice>)>,
+    ) -> Bus {
         Bus {
             host: PciHost::new(),
             isa: IsaBridge::new(),
             power: PowerManagement::new(),
             vga,
+            ide,
             slots,
             decoded: Vec::new(),
         }
@@ -70,8 +78,9 @@ impl Bus {
         let chipset: [(Number, &mut dyn PciDevice); 2] =
             [(ISA, &mut self.isa), (POWER, &mut self.power)];
         let vga = self.vga.iter_mut().map(|d| (VGA, d as &mut dyn PciDevice));
+        let ide = self.ide.iter_mut().map(|d| (IDE, d as &mut dyn PciDevice));
         let slots = self.slots.iter_mut().map(|(n, d)| (*n, &mut **d as _));
-        chipset.into_iter().chain(vga).chain(slots)
+        chipset.into_iter().chain(vga).chain(ide).chain(slots)
     }
 
     /// System reset.

@@ -44,6 +44,10 @@ pub(super) enum Chip {
     LocalApic,
     /// The VGA's ports from this one on, or its window in memory.
     Vga(u16),
+    /// The command block of an IDE channel.
+    Ide(usize),
+    /// Its control block.
+    IdeControl(usize),
     /// The index and data ports of the VGA's Bochs interface.
     Dispi,
     /// A part of C0000 to FFFFF whose RAM is written while its ROM is read.
@@ -79,13 +83,17 @@ pub(super) const PORTS: &[Ports] = &[
     ports(0x00a0,               2,   1,     Chip::PicSlave),
     ports(acpi::SMI_CMD,        2,   1,     Chip::SmiCommand),
     ports(0x00e9,               1,   1,     Chip::DebugCon),
+    ports(0x0170,               8,   1 + 2 + 4, Chip::Ide(1)),
     ports(0x01ce,               4,   2,     Chip::Dispi),
+    ports(0x01f0,               8,   1 + 2 + 4, Chip::Ide(0)),
     ports(0x02f8,               8,   1,     Chip::Com(1)),
+    ports(0x0376,               1,   1,     Chip::IdeControl(1)),
     ports(0x03b4,               2,   1,     Chip::Vga(0x3b4)),
     ports(0x03ba,               1,   1,     Chip::Vga(0x3ba)),
     ports(0x03c0,              16,   1,     Chip::Vga(0x3c0)),
     ports(0x03d4,               2,   1,     Chip::Vga(0x3d4)),
     ports(0x03da,               1,   1,     Chip::Vga(0x3da)),
+    ports(0x03f6,               1,   1,     Chip::IdeControl(0)),
     ports(0x03f8,               8,   1,     Chip::Com(0)),
     ports(0x0402,               1,   1,     Chip::FirmwareLog),
     ports(0x04d0,               2,   1,     Chip::PicElcr),
@@ -186,6 +194,15 @@ impl Chips {
             Chip::Vga(first) => {
                 self.bus.vga.as_mut().map_or(0xff, |vga| vga.port_read(now, first + reg))
             }
+            Chip::Ide(channel) => {
+                let host = lend(&self.memory, now);
+                let ide = self.bus.ide.as_mut();
+                return ide.map_or(u32::MAX, |i| i.command_read(host, channel, reg as u8, size));
+            }
+            Chip::IdeControl(channel) => {
+                let host = lend(&self.memory, now);
+                self.bus.ide.as_mut().map_or(0xff, |ide| ide.control_read(host, channel))
+            }
             Chip::Dispi => {
                 let vga = self.bus.vga.as_mut();
                 return vga.map_or(0xffff, |vga| vga.dispi_read(0x1ce + reg)).into();
@@ -212,6 +229,17 @@ impl Chips {
             Chip::Vga(first) => {
                 self.bus.vga.iter_mut().for_each(|vga| vga.port_write(now, first + reg, byte));
                 self.screen_moved();
+            }
+            Chip::Ide(channel) => {
+                if let Some(ide) = &mut self.bus.ide {
+                    let host = lend(&self.memory, now);
+                    ide.command_write(host, channel, reg as u8, size, value);
+                }
+            }
+            Chip::IdeControl(channel) => {
+                if let Some(ide) = &mut self.bus.ide {
+                    ide.control_write(lend(&self.memory, now), channel, byte);
+                }
             }
             Chip::Dispi => {
                 let vga = self.bus.vga.iter_mut();

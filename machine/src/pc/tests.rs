@@ -23,7 +23,9 @@ fn board(memory: u64) -> Board {
         testdev: true,
         vga: None,
         fw_cfg: FwCfg::new(),
-        slots: Vec::new(),
+        ide: false,
+        storage: Storage::default(),
+        boot_order: BootOrder::default(),
     })
 }
 
