@@ -11,7 +11,12 @@ pub const TSC_HZ: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub enum Clock {
     /// Follows the host's monotonic clock.
-    Host(Instant),
+    Host {
+        /// When the machine was made.
+        start: Instant,
+        /// Nanoseconds for which it stood still since.
+        held: AtomicU64,
+    },
     /// Follows the number of instructions executed (plus the time skipped while halted).
     Icount(AtomicU64),
 }
@@ -19,7 +24,7 @@ pub enum Clock {
 impl Clock {
     /// A clock that starts at zero now and follows the host's.
     pub fn host() -> Clock {
-        Clock::Host(Instant::now())
+        Clock::Host { start: Instant::now(), held: AtomicU64::new(0) }
     }
 
     /// A clock that starts at zero and moves only by [`set`](Self::set).
@@ -30,7 +35,9 @@ impl Clock {
     /// Nanoseconds since the start.
     pub fn now(&self) -> u64 {
         match self {
-            Clock::Host(start) => start.elapsed().as_nanos() as u64,
+            Clock::Host { start, held } => {
+                (start.elapsed().as_nanos() as u64).saturating_sub(held.load(Relaxed))
+            }
             Clock::Icount(ns) => ns.load(Relaxed),
         }
     }
@@ -39,6 +46,13 @@ impl Clock {
     pub fn set(&self, ns: u64) {
         if let Clock::Icount(t) = self {
             t.store(ns, Relaxed);
+        }
+    }
+
+    /// Takes a host clock back to `ns`: the time since then shall not have passed.
+    pub fn hold(&self, ns: u64) {
+        if let Clock::Host { held, .. } = self {
+            held.fetch_add(self.now().saturating_sub(ns), Relaxed);
         }
     }
 

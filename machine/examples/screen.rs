@@ -14,7 +14,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{end:?}");
     if let Some(t) = m.board().text_screen() {
         for row in t.cells.chunks(t.columns) {
-            let line: String = row.iter().map(|&(c, _)| if (32..127).contains(&c) { c as char } else { ' ' }).collect();
+            let line: String = row
+                .iter()
+                .map(|&(c, _)| if (32..127).contains(&c) { c as char } else { ' ' })
+                .collect();
             println!("|{}", line.trim_end());
         }
     }

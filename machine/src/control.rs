@@ -5,7 +5,9 @@
 //! Invariant: whoever changes something that a halted machine must look at sets `woken` under the
 //! lock, so that no wake-up is lost between the machine's last look and its sleep.
 
+use crate::machine::Machine;
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,6 +26,8 @@ pub struct Control(Arc<Shared>);
 struct Shared {
     stop: AtomicBool,
     any_input: AtomicBool,
+    /// There are jobs, or the machine is paused.
+    jobs: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -34,6 +38,17 @@ struct State {
     input: [VecDeque<u8>; SERIAL_PORTS],
     keys: VecDeque<Key>,
     mouse: Vec<Mouse>,
+    jobs: VecDeque<Job>,
+    paused: bool,
+}
+
+/// Something to do with the machine between two slices, on its own thread.
+struct Job(Box<dyn FnOnce(&mut Machine) + Send>);
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Job")
+    }
 }
 
 /// A key of the host goes down (or repeats) or up.
@@ -109,6 +124,41 @@ impl Control {
             _ => {}
         }
         self.input(state);
+    }
+
+    /// Does `job` with the machine soon, between two slices and on its thread: for monitors, and
+    /// for all that must see the machine stand still. A machine that does not run any more drops
+    /// it.
+    pub fn call(&self, job: impl FnOnce(&mut Machine) + Send + 'static) {
+        let mut state = self.state();
+        state.jobs.push_back(Job(Box::new(job)));
+        self.0.jobs.store(true, Relaxed);
+        state.woken = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Stops the guest's processor, or lets it go on; the guest's time stands still meanwhile.
+    pub fn pause(&self, paused: bool) {
+        let mut state = self.state();
+        (state.paused, state.woken) = (paused, true);
+        self.0.jobs.store(true, Relaxed);
+        self.0.changed.notify_all();
+    }
+
+    /// Whether the machine is [paused](Self::pause).
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.state().paused
+    }
+
+    /// Takes the jobs that wait; `None` when there can be none.
+    pub(crate) fn take_jobs(&self) -> Option<Vec<impl FnOnce(&mut Machine) + use<>>> {
+        if !self.0.jobs.load(Relaxed) {
+            return None;
+        }
+        let mut state = self.state();
+        self.0.jobs.store(state.paused, Relaxed);
+        Some(state.jobs.drain(..).map(|job| job.0).collect())
     }
 
     /// Makes a machine that sleeps look at its chips: a device's work on another thread is done.

@@ -467,10 +467,24 @@ impl Machine {
             if until.is_some_and(|t| Instant::now() >= t) {
                 return Ok(Outcome::Timeout);
             }
+            if let Some(jobs) = self.control.take_jobs() {
+                jobs.into_iter().for_each(|job| job(self));
+                if self.control.is_paused() {
+                    self.stand_still(until);
+                    continue;
+                }
+            }
             if let Some(outcome) = self.turn(until)? {
                 return Ok(outcome);
             }
         }
+    }
+
+    /// Waits while the machine is paused; the guest's time does not go on.
+    fn stand_still(&mut self, until: Option<Instant>) {
+        let start = self.vcpu.cpu.clock.now();
+        self.control.wait(until);
+        self.vcpu.cpu.clock.hold(start);
     }
 
     /// Runs one slice, after which chips and CPU stand still: for what compares machines. Where
@@ -751,5 +765,27 @@ mod tests {
         assert!(e.contains("the CPU model pentium has physical addresses of 32 bits"), "{e}");
         assert!(Machine::new(config("pentium", 64 << 20)).is_ok());
         assert!(Machine::new(config("pentium,+pse36", 4 << 30)).is_ok());
+    }
+
+    #[test]
+    fn a_machine_stands_still_while_it_is_paused() {
+        // CLI; HLT at the reset vector.
+        let mut rom = vec![0; 4096];
+        rom[4096 - 16..][..2].copy_from_slice(&[0xfa, 0xf4]);
+        let mut m = Machine::new(MachineConfig::new(Boot::Rom(rom))).unwrap();
+        let control = m.control();
+        let (send, seen) = std::sync::mpsc::channel();
+        let look = move |m: &mut Machine| send.send(m.vcpu().cpu.clock.now()).unwrap();
+        control.pause(true);
+        let others = control.clone();
+        let look2 = look.clone();
+        control.call(look);
+        assert_eq!(m.run(Some(Duration::from_millis(50))).unwrap(), Outcome::Timeout);
+        assert!(control.is_paused());
+        others.call(look2);
+        others.pause(false);
+        assert_eq!(m.run(Some(Duration::from_millis(5))).unwrap(), Outcome::Timeout);
+        let times: Vec<u64> = seen.try_iter().collect();
+        assert!(times.len() == 2 && times[1] - times[0] < 40_000_000, "{times:?}");
     }
 }
