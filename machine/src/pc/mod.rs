@@ -58,7 +58,7 @@ use emu_core::platform::Platform;
 use listener::Listener;
 use memory::{Mapped, View};
 use pci::{Bus, Number, lend};
-use ports::{Chip, PORTS, Ports, TESTDEV_PORTS, ports};
+use ports::{Chip, IDE_PORTS, PORTS, Ports, TESTDEV_PORTS, VGA_PORTS, ports};
 use std::fmt;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -277,6 +277,12 @@ impl Board {
         };
         if let Some(at) = debug_exit {
             chips.ports.push(ports(at.iobase, at.iosize, 1, Chip::DebugExit));
+        }
+        if chips.bus.vga.is_some() {
+            chips.ports.extend(VGA_PORTS);
+        }
+        if chips.bus.ide.is_some() {
+            chips.ports.extend(IDE_PORTS);
         }
         if testdev {
             // Before the debug console, of whose port it makes another use.

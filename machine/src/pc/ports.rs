@@ -67,8 +67,7 @@ pub(super) const fn ports(base: u16, len: u16, sizes: u8, chip: Chip) -> Ports {
     Ports { base, len, sizes, chip }
 }
 
-/// Every port that answers, but for the debug exit, whose place is configured, and what PCI
-/// configuration space places.
+/// Every port that answers in all machines, but for what PCI configuration space places.
 #[rustfmt::skip]
 pub(super) const PORTS: &[Ports] = &[
     //    base,                 len, sizes, chip
@@ -83,17 +82,7 @@ pub(super) const PORTS: &[Ports] = &[
     ports(0x00a0,               2,   1,     Chip::PicSlave),
     ports(acpi::SMI_CMD,        2,   1,     Chip::SmiCommand),
     ports(0x00e9,               1,   1,     Chip::DebugCon),
-    ports(0x0170,               8,   1 + 2 + 4, Chip::Ide(1)),
-    ports(0x01ce,               4,   2,     Chip::Dispi),
-    ports(0x01f0,               8,   1 + 2 + 4, Chip::Ide(0)),
     ports(0x02f8,               8,   1,     Chip::Com(1)),
-    ports(0x0376,               1,   1,     Chip::IdeControl(1)),
-    ports(0x03b4,               2,   1,     Chip::Vga(0x3b4)),
-    ports(0x03ba,               1,   1,     Chip::Vga(0x3ba)),
-    ports(0x03c0,              16,   1,     Chip::Vga(0x3c0)),
-    ports(0x03d4,               2,   1,     Chip::Vga(0x3d4)),
-    ports(0x03da,               1,   1,     Chip::Vga(0x3da)),
-    ports(0x03f6,               1,   1,     Chip::IdeControl(0)),
     ports(0x03f8,               8,   1,     Chip::Com(0)),
     ports(0x0402,               1,   1,     Chip::FirmwareLog),
     ports(0x04d0,               2,   1,     Chip::PicElcr),
@@ -102,6 +91,26 @@ pub(super) const PORTS: &[Ports] = &[
     ports(acpi::RESET_REG,      1,   1,     Chip::Reset),
     ports(0x0cfc,               4,   1 + 2 + 4, Chip::Pci(4)),
     ports(acpi::GPE0,           acpi::GPE0_LEN as u16, 1 + 2 + 4, Chip::Gpe0),
+];
+
+/// The ports of a VGA, in machines that have one.
+#[rustfmt::skip]
+pub(super) const VGA_PORTS: [Ports; 6] = [
+    ports(0x01ce,               4,   2,     Chip::Dispi),
+    ports(0x03b4,               2,   1,     Chip::Vga(0x3b4)),
+    ports(0x03ba,               1,   1,     Chip::Vga(0x3ba)),
+    ports(0x03c0,              16,   1,     Chip::Vga(0x3c0)),
+    ports(0x03d4,               2,   1,     Chip::Vga(0x3d4)),
+    ports(0x03da,               1,   1,     Chip::Vga(0x3da)),
+];
+
+/// The ports of an IDE controller, in machines that have one.
+#[rustfmt::skip]
+pub(super) const IDE_PORTS: [Ports; 4] = [
+    ports(0x0170,               8,   1 + 2 + 4, Chip::Ide(1)),
+    ports(0x01f0,               8,   1 + 2 + 4, Chip::Ide(0)),
+    ports(0x0376,               1,   1,     Chip::IdeControl(1)),
+    ports(0x03f6,               1,   1,     Chip::IdeControl(0)),
 ];
 
 /// The ports of `pc-testdev`, in machines that have one.

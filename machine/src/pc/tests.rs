@@ -13,6 +13,10 @@ const EOI: u64 = LAPIC + 0xb0;
 const MS: u64 = 1_000_000;
 
 fn board(memory: u64) -> Board {
+    board_with(memory, false)
+}
+
+fn board_with(memory: u64, testdev: bool) -> Board {
     let ram = Arc::new(GuestRam::new(memory).unwrap());
     Board::new(Parts {
         clock: Arc::new(Clock::icount()),
@@ -20,7 +24,7 @@ fn board(memory: u64) -> Board {
         backing: Backing { ram: memory, ..Backing::default() },
         rtc: 0,
         debug_exit: Some(DebugExit::default()),
-        testdev: true,
+        testdev,
         vga: None,
         fw_cfg: FwCfg::new(),
         ide: false,
@@ -311,7 +315,7 @@ fn cmos_tells_the_memory_sizes() {
 
 #[test]
 fn the_test_device_drives_lines() {
-    let b = board(64 << 20);
+    let b = board_with(64 << 20, true);
     b.init_pics(1 << 5);
     b.out(0x2005, &[1]);
     assert_eq!(b.acknowledge(), Some(0x25));
