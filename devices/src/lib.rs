@@ -21,14 +21,19 @@ pub mod hpet;
 pub mod i8042;
 pub mod i8254;
 pub mod i8259;
+pub mod ide;
 pub mod ioapic;
 pub mod isa_debug_exit;
 pub mod lapic;
 pub mod mc146818;
+mod one_request;
 pub mod pci;
 pub mod pci_host;
 pub mod post_port;
 pub mod uart16550;
+
+#[cfg(test)]
+mod test_disk;
 
 #[cfg(test)]
 pub(crate) mod testing {
