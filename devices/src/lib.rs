@@ -40,6 +40,9 @@ pub mod vga;
 pub mod virtio;
 
 #[cfg(test)]
+mod test_disk;
+
+#[cfg(test)]
 pub(crate) mod testing {
     //! A small generator of repeatable pseudo-random accesses (xorshift64*).
 
