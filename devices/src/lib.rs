@@ -33,8 +33,6 @@ pub mod pci;
 pub mod pci_host;
 pub mod piix;
 pub mod post_port;
-#[cfg(test)]
-mod test_disk;
 pub mod uart16550;
 pub mod vga;
 pub mod virtio;
