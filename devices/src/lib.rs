@@ -27,6 +27,7 @@ pub mod ioapic;
 pub mod isa_debug_exit;
 pub mod lapic;
 pub mod mc146818;
+pub mod nvme;
 mod one_request;
 pub mod pc_testdev;
 pub mod pci;
