@@ -45,6 +45,7 @@ use devices::ioapic::IoApic;
 use devices::isa_debug_exit::IsaDebugExit;
 use devices::lapic::{DeliveryMode, Destination, Effect, LocalApic};
 use devices::mc146818::Rtc;
+use devices::nvme::Nvme;
 use devices::pc_testdev::PcTestdev;
 use devices::pci::{Message, PciDevice};
 use devices::pci_host::Shadow;
@@ -240,7 +241,7 @@ impl Board {
             boot_order,
             fw_cfg,
         } = parts;
-        let Storage { ide: units, virtio, .. } = storage;
+        let Storage { ide: units, virtio, nvme, floppy: _ } = storage;
         let ide = ide.then(|| Ide::new(units));
         let mut chips = Chips {
             pic: PicPair::new(),
@@ -254,7 +255,7 @@ impl Board {
             debugcon: DebugCon::new(),
             debug_exit: IsaDebugExit::new(),
             power: AcpiPm::new(),
-            bus: Bus::new(vga, ide, pci_disks(virtio)),
+            bus: Bus::new(vga, ide, pci_disks(virtio, nvme)),
             fw_cfg,
             firmware_log: DebugCon::new(),
             testdev: testdev.then(PcTestdev::new),
@@ -691,14 +692,20 @@ impl Chips {
 }
 
 /// Functions for disks on the PCI bus, a device each, in the slots behind those of the board.
-fn pci_disks(virtio: Vec<Box<dyn Disk>>) -> Vec<(Number, Box<dyn PciDevice>)> {
+fn pci_disks(
+    virtio: Vec<Box<dyn Disk>>,
+    nvme: Vec<Box<dyn Disk>>,
+) -> Vec<(Number, Box<dyn PciDevice>)> {
     const FIRST: Number = 3;
     let virtio = virtio.into_iter().zip(0..).map(|(disk, n)| {
         let device = VirtioPci::new(Blk::new(disk, &format!("ring3-virtio{n}")));
         Box::new(device) as Box<dyn PciDevice>
     });
+    let nvme = nvme.into_iter().zip(0..).map(|(disk, n)| {
+        Box::new(Nvme::new(disk, &format!("ring3-nvme{n}"))) as Box<dyn PciDevice>
+    });
     let slots = (FIRST..).map(|slot| slot << 3);
-    slots.zip(virtio).collect()
+    slots.zip(virtio.chain(nvme)).collect()
 }
 
 /// What the CMOS RAM tells of a machine with `memory` bytes of RAM: index and value.
