@@ -1,6 +1,7 @@
 //! `ring3 demo`: the guest that comes with the program.
 
 use crate::options::{HostEnd, MachineOptions};
+use crate::screen::ScreenOptions;
 use crate::session::{SerialEnd, Session};
 use machine::{Boot, DebugExit, MachineConfig};
 
@@ -30,6 +31,7 @@ impl Demo {
             serial: vec![SerialEnd::Host(HostEnd::Stdio)],
             inputs: Vec::new(),
             options: &self.machine,
+            screen: ScreenOptions::default(),
         };
         match session.run()? {
             status if i32::from(status) == roms::DEMO_SUCCESS_STATUS => Ok(0),

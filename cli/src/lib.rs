@@ -23,6 +23,7 @@ pub mod lift;
 pub mod linux;
 pub mod options;
 pub mod run;
+pub mod screen;
 pub mod session;
 mod signals;
 mod terminal;

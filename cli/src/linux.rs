@@ -2,6 +2,7 @@
 
 use crate::debian::{self, ExecOutput};
 use crate::options::{HostEnd, MachineOptions, usage};
+use crate::screen::ScreenOptions;
 use crate::session::{SerialEnd, Session};
 use machine::{Boot, Buffer, Kernel, MachineConfig};
 use rustix::termios::tcgetwinsize;
@@ -59,8 +60,13 @@ impl Linux {
             ..Kernel::default()
         });
         let config = MachineConfig { no_reboot: true, ..self.machine.config(boot) };
-        let session =
-            |serial| Session { config, serial, inputs: Vec::new(), options: &self.machine };
+        let session = |serial| Session {
+            config,
+            serial,
+            inputs: Vec::new(),
+            options: &self.machine,
+            screen: ScreenOptions::default(),
+        };
         if self.exec.is_none() {
             return session(vec![SerialEnd::Host(HostEnd::Stdio)]).run();
         }

@@ -3,6 +3,7 @@
 use crate::drives::DriveOptions;
 use crate::firmware;
 use crate::options::{HostEnd, MachineOptions, parse_end, read_input, usage};
+use crate::screen::{DisplayKind, ScreenOptions};
 use crate::session::{SerialEnd, Session};
 use clap::ValueEnum;
 use machine::boot::multiboot::Module;
@@ -53,6 +54,10 @@ pub struct Run {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub drives: DriveOptions,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub screen: ScreenOptions,
 
     /// Where a serial port ends: stdio, file:PATH or null; once for COM1 (stdio if not given), a
     /// second time for COM2
@@ -106,9 +111,11 @@ impl Run {
         };
         let vga = match (self.vga, &boot) {
             (Some(VgaKind::Std), _) | (None, Boot::Rom(_)) => Some(firmware::vga_bios()?),
+            (None, _) if self.screen.need_vga() => Some(firmware::vga_bios()?),
             _ => None,
         };
         let serial = match self.serial.is_empty() {
+            true if self.screen.display == DisplayKind::Terminal => vec![HostEnd::Null],
             true => vec![HostEnd::Stdio],
             false => self.serial,
         };
@@ -125,6 +132,7 @@ impl Run {
             serial: serial.into_iter().map(SerialEnd::Host).collect(),
             inputs: inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<&Path>>(),
             options: &self.machine,
+            screen: self.screen,
         };
         session.run()
     }

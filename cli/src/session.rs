@@ -8,6 +8,7 @@
 use crate::audit;
 use crate::ending::Ending;
 use crate::options::{HostEnd, MachineOptions, StatsFormat, usage};
+use crate::screen::{self, Display, DisplayKind, ScreenOptions};
 use crate::signals::SignalGuard;
 use crate::status;
 use crate::terminal::{self, Escape, Key, RawMode};
@@ -75,6 +76,8 @@ pub struct Session<'a> {
     pub inputs: Vec<&'a Path>,
     /// Flags.
     pub options: &'a MachineOptions,
+    /// Where the screen is shown.
+    pub screen: ScreenOptions,
 }
 
 impl Session<'_> {
@@ -83,11 +86,12 @@ impl Session<'_> {
     /// # Errors
     /// Everything that is not the guest's doing, as one line.
     pub fn run(self) -> anyhow::Result<u8> {
-        let Session { config, serial, inputs, options } = self;
+        let Session { config, serial, inputs, options, screen } = self;
         let stdio = |end: &&SerialEnd| matches!(end, SerialEnd::Host(HostEnd::Stdio));
         if serial.iter().filter(stdio).count() > 1 {
             return usage("only one serial port can be on stdio");
         }
+        screen::check(&screen.display, serial.iter().any(|end| stdio(&end)))?;
         let terminal_port = serial.iter().position(|end| stdio(&end));
         if options.lockstep && options.audit.is_some() {
             return usage("an audit runs on one engine: leave --lockstep out");
@@ -149,11 +153,26 @@ impl Session<'_> {
                 }
             }
         }
+        let board = machine.share_board();
+        let shown = Display::start(&screen.display, board.clone(), machine.control())?;
+        if screen.display == DisplayKind::Terminal {
+            raw = Some(RawMode::enter().context("cannot use the terminal")?);
+            let (control, ending) = (machine.control(), ending.clone());
+            let read = move || match screen::read_keys(&control) {
+                true => ending.end(0),
+                false => ending.end(status::SIGNAL + SIGHUP as u8),
+            };
+            thread::Builder::new().name("keys".to_owned()).spawn(read)?;
+        }
         if let Some(time) = options.timeout {
             ending.end_after(time)?;
         }
         let ended = guest.run();
+        drop(shown);
         let terminal = raw.take().is_some();
+        if let Some(path) = &screen.screenshot {
+            screen::screenshot(&board, path)?;
+        }
         if let Some(counts) = &options.audit {
             let cpu = &guest.front().vcpu().cpu;
             let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -437,6 +437,12 @@ impl Machine {
         &self.board
     }
 
+    /// The same for other threads: what is on the screen.
+    #[must_use]
+    pub fn share_board(&self) -> Arc<Board> {
+        self.board.clone()
+    }
+
     /// Runs until the guest or the host ends it, or for `timeout` of the host's time. A run that
     /// ended by [`Outcome::Timeout`] goes on when it is called again.
     ///

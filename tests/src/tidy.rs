@@ -24,12 +24,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("emu-core", &[]),
     ("devices", &["emu-core"]),
     ("block", &["devices"]),
+    ("display", &[]),
     ("roms", &[]),
     ("oracle", &[]),
     ("frontend-x86", &["emu-core"]),
     ("backend-jit", &["emu-core"]),
     ("machine", &["emu-core", "frontend-x86", "backend-jit", "devices", "block", "roms"]),
-    ("cli", &["emu-core", "frontend-x86", "machine", "block", "oracle", "roms"]),
+    ("cli", &["emu-core", "frontend-x86", "machine", "block", "display", "oracle", "roms"]),
 ];
 
 /// Our crates, as they are called in manifests.
@@ -39,6 +40,7 @@ const OURS: &[&str] = &[
     "backend-jit",
     "devices",
     "block",
+    "display",
     "roms",
     "machine",
     "oracle",

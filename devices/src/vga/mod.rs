@@ -33,6 +33,7 @@ use dac::Dac;
 use dispi::Dispi;
 use emu_core::mem::DeviceRam;
 use registers::Registers;
+use std::sync::Arc;
 
 /// The base address registers of the frame buffer and of the registers in memory.
 /// The number of the base address register of video memory.
@@ -57,12 +58,13 @@ pub struct Window {
     pub len: u64,
 }
 
-/// A VGA.
+/// A VGA. A clone is cheap and has the same video memory: who draws a picture need not keep others
+/// from the chip meanwhile.
 #[derive(Clone, Debug)]
 pub struct Vga {
     config: PciConfig,
     memory: DeviceRam,
-    rom: Vec<u8>,
+    rom: Arc<[u8]>,
     regs: Registers,
     dac: Dac,
     dispi: Dispi,
@@ -78,7 +80,8 @@ impl Vga {
     /// # Panics
     /// When the memory has no such length: a wiring bug.
     #[must_use]
-    pub fn new(memory: DeviceRam, rom: Vec<u8>) -> Vga {
+    pub fn new(memory: DeviceRam, rom: impl Into<Arc<[u8]>>) -> Vga {
+        let rom = rom.into();
         assert!(memory.len() >= 1 << 18, "{:#x} bytes are too few for a VGA", memory.len());
         let id = Identity {
             vendor: 0x1234,

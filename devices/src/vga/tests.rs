@@ -191,6 +191,26 @@ fn the_cursor_and_characters_blink() {
 }
 
 #[test]
+fn monochrome_text_is_underlined_and_forty_columns_are_wide() {
+    let mut v = with(&TEXT);
+    indexed(&mut v, 0x3d4, 0x14, 0x0d);
+    indexed(&mut v, 0x3d4, 10, 0x20);
+    print(&mut v, 0, b" ", 0x01);
+    print(&mut v, 1, b" ", 0x02);
+    let frame = v.render(0);
+    let row = |y| (0..10).map(|x| pixel(&frame, x, y)).collect::<Vec<_>>();
+    assert_eq!((row(12), row(13)[8..].to_vec()), (vec![0; 10], vec![colour(1), 0]));
+    // Half the dot clock: every dot twice.
+    indexed(&mut v, 0x3c4, 1, 8);
+    indexed(&mut v, 0x3d4, 0x11, 0);
+    indexed(&mut v, 0x3d4, 1, 39);
+    let frame = v.render(0);
+    assert_eq!((frame.width, v.text().unwrap().columns), (720, 40));
+    let ends = [0, 17, 18].map(|x| pixel(&frame, x, 13));
+    assert_eq!(ends, [colour(1), colour(1), 0]);
+}
+
+#[test]
 fn attribute_bit_3_chooses_the_glyphs() {
     let mut v = with(&TEXT);
     glyph(&mut v, 32, &[0x80; 16]);

@@ -414,8 +414,9 @@ impl Board {
     /// What is on the screen, if there is a VGA.
     #[must_use]
     pub fn screen(&self) -> Option<Frame> {
-        let c = self.chips();
-        c.bus.vga.as_ref().map(|vga| vga.render(self.clock.now()))
+        // A copy of the registers is drawn, while the guest goes on.
+        let vga = self.chips().bus.vga.clone();
+        vga.map(|vga| vga.render(self.clock.now()))
     }
 
     /// The characters on the screen, if there is a VGA in a text mode.
