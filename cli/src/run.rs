@@ -68,9 +68,28 @@ pub struct Run {
     #[arg(long)]
     pub no_reboot: bool,
 
-    /// Add a device: isa-debug-exit[,iobase=0xf4][,iosize=4], by which the guest ends the run
+    /// Add a device: isa-debug-exit[,iobase=0xf4][,iosize=4], by which the guest ends the run, or
+    /// pc-testdev, which tests of kernels use
     #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
-    pub device: Vec<DebugExit>,
+    pub device: Vec<DeviceSpec>,
+}
+
+/// A device of `--device`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceSpec {
+    /// `isa-debug-exit`.
+    DebugExit(DebugExit),
+    /// `pc-testdev`.
+    Testdev,
+}
+
+impl DeviceSpec {
+    fn debug_exit(self) -> Option<DebugExit> {
+        match self {
+            DeviceSpec::DebugExit(at) => Some(at),
+            DeviceSpec::Testdev => None,
+        }
+    }
 }
 
 /// A display card.
@@ -91,9 +110,31 @@ impl Run {
         if self.serial.len() > SERIAL_PORTS {
             return usage(format!("--serial can be given at most {SERIAL_PORTS} times"));
         }
-        if self.device.len() > 1 {
+        if self.device.iter().filter(|d| d.debug_exit().is_some()).count() > 1 {
             return usage("--device isa-debug-exit can be given only once");
         }
+        let config = self.config()?;
+        let serial = match self.serial.is_empty() {
+            true if self.screen.display == DisplayKind::Terminal => vec![HostEnd::Null],
+            true => vec![HostEnd::Stdio],
+            false => self.serial,
+        };
+        let inputs = [&self.kernel, &self.initrd, &self.bios];
+        let session = Session {
+            config,
+            serial: serial.into_iter().map(SerialEnd::Host).collect(),
+            inputs: inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<&Path>>(),
+            options: &self.machine,
+            screen: self.screen,
+        };
+        session.run()
+    }
+
+    /// The machine that the flags describe, its kernel or firmware read.
+    ///
+    /// # Errors
+    /// One line for the user.
+    pub fn config(&self) -> anyhow::Result<MachineConfig> {
         let memory = self.machine.memory;
         let boot = match (&self.kernel, &self.bios) {
             (Some(path), _) => Boot::Kernel(Kernel {
@@ -103,7 +144,7 @@ impl Run {
                     None => None,
                 },
                 modules: self.module.iter().map(|m| module(m, memory)).collect::<Result<_, _>>()?,
-                cmdline: self.append,
+                cmdline: self.append.clone(),
                 name: path.display().to_string(),
             }),
             (None, Some(path)) => Boot::Rom(read_input("ROM", path, memory)?),
@@ -114,27 +155,15 @@ impl Run {
             (None, _) if self.screen.need_vga() => Some(firmware::vga_bios()?),
             _ => None,
         };
-        let serial = match self.serial.is_empty() {
-            true if self.screen.display == DisplayKind::Terminal => vec![HostEnd::Null],
-            true => vec![HostEnd::Stdio],
-            false => self.serial,
-        };
-        let inputs = [&self.kernel, &self.initrd, &self.bios];
-        let session = Session {
-            config: MachineConfig {
-                no_reboot: self.no_reboot,
-                debug_exit: self.device.first().copied(),
-                vga,
-                drives: self.drives.drives(),
-                boot_order: self.drives.boot.clone().unwrap_or_default(),
-                ..self.machine.config(boot)
-            },
-            serial: serial.into_iter().map(SerialEnd::Host).collect(),
-            inputs: inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<&Path>>(),
-            options: &self.machine,
-            screen: self.screen,
-        };
-        session.run()
+        Ok(MachineConfig {
+            no_reboot: self.no_reboot,
+            debug_exit: self.device.iter().find_map(|d| d.debug_exit()),
+            testdev: self.device.contains(&DeviceSpec::Testdev),
+            vga,
+            drives: self.drives.drives(),
+            boot_order: self.drives.boot.clone().unwrap_or_default(),
+            ..self.machine.config(boot)
+        })
     }
 }
 
@@ -145,10 +174,12 @@ fn module(text: &str, memory: u64) -> anyhow::Result<Module> {
 }
 
 /// Parses a device as QEMU writes it.
-fn parse_device(text: &str) -> Result<DebugExit, String> {
+fn parse_device(text: &str) -> Result<DeviceSpec, String> {
     let mut words = text.split(',');
-    if words.next() != Some("isa-debug-exit") {
-        return Err("the only device that can be added is isa-debug-exit".to_owned());
+    match words.next() {
+        Some("isa-debug-exit") => {}
+        Some("pc-testdev") if text == "pc-testdev" => return Ok(DeviceSpec::Testdev),
+        _ => return Err("the devices that can be added are isa-debug-exit, pc-testdev".to_owned()),
     }
     let mut device = DebugExit::default();
     for word in words {
@@ -168,7 +199,7 @@ fn parse_device(text: &str) -> Result<DebugExit, String> {
     if device.iosize == 0 || device.iobase.checked_add(device.iosize - 1).is_none() {
         return Err("its ports must lie between 0 and 0xffff".to_owned());
     }
-    Ok(device)
+    Ok(DeviceSpec::DebugExit(device))
 }
 
 #[cfg(test)]
@@ -177,12 +208,16 @@ mod tests {
 
     #[test]
     fn devices() {
-        assert_eq!(parse_device("isa-debug-exit"), Ok(DebugExit::default()));
+        let exit = |at| Ok(DeviceSpec::DebugExit(at));
+        assert_eq!(parse_device("isa-debug-exit"), exit(DebugExit::default()));
+        assert_eq!(parse_device("pc-testdev"), Ok(DeviceSpec::Testdev));
         assert_eq!(
             parse_device("isa-debug-exit,iobase=0x501,iosize=2"),
-            Ok(DebugExit { iobase: 0x501, iosize: 2 })
+            exit(DebugExit { iobase: 0x501, iosize: 2 })
         );
-        for bad in ["", "e1000", "isa-debug-exit,iobase", "isa-debug-exit,iosize=0"] {
+        for bad in
+            ["", "e1000", "isa-debug-exit,iobase", "pc-testdev,x=1", "isa-debug-exit,iosize=0"]
+        {
             assert!(parse_device(bad).is_err(), "{bad}");
         }
         assert!(parse_device("isa-debug-exit,iobase=0xffff,iosize=2").is_err());
