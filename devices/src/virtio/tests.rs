@@ -311,7 +311,8 @@ fn a_driver_that_breaks_the_rules_is_asked_to_reset() {
         (SPLIT, "a table and more", |d, t, _| d.descriptor(t, (BUFFERS, 16), 5, 1)),
         (SPLIT, "a table in a table", |d, t, _| {
             d.descriptor(t, (BUFFERS, 16), 4, 0);
-            d.descriptor(BUFFERS, (BUFFERS, 16), 4, 0);
+            d.descriptor(BUFFERS, (BUFFERS + 16, 16), 4, 0);
+            d.descriptor(BUFFERS + 16, (BUFFERS, 1), 0, 0);
         }),
         (PACKED, "no end", |d, t, _| {
             (0..8).for_each(|n| d.descriptor(t + 16 * n, (0, 1), 1 | 1 << 7, 0));
