@@ -103,6 +103,9 @@ fn main() {
     {
         return victim(path.as_ref(), first.parse().unwrap());
     }
+    if args.iter().any(|a| a == "--list") {
+        return println!("kill: test");
+    }
     let kills = args.iter().find_map(|a| a.parse().ok()).unwrap_or(20);
     let dir = tempfile::tempdir().unwrap();
     play(dir.path(), "raw", "", kills);

@@ -154,6 +154,24 @@ fn chains_go_round_in_all_forms() {
 }
 
 #[test]
+fn a_queue_asks_for_notifications_whatever_was_in_its_memory() {
+    for form in FORMS {
+        let mut d = Driver::new(Echo::default(), form);
+        let area = Driver::<Echo>::area(0, 2);
+        // A chain that is there before the driver is ready.
+        d.set(0x14, 1, 0xb);
+        let id = d.add(0, &[(BUFFERS, 1, false)]);
+        d.kick(0);
+        assert_eq!(d.used(0), None);
+        d.memory.write(area, &if form & PACKED == 0 { [1, 0, 0, 0] } else { [0, 0, 1, 0] });
+        d.set(0x14, 1, 0xf);
+        let flags = area + if form & PACKED == 0 { 0 } else { 2 };
+        assert_eq!(d.memory.read_array(flags), [0, 0], "{form:#x}");
+        assert_eq!(d.used(0), Some((id, 0)));
+    }
+}
+
+#[test]
 fn chains_come_back_in_any_order() {
     for form in FORMS {
         let mut d = Driver::new(Echo { hold: 3, ..Echo::default() }, form);
