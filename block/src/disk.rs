@@ -16,11 +16,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Requests that wait in a queue.
-const QUEUE: usize = 128;
+const QUEUE: usize = 1024;
 /// Zeros that are written at a time.
 const ZEROS: usize = 1 << 20;
 
-/// Called when something is finished, on the worker's thread.
+/// Called when something is finished, on the worker's thread. It must not wait for the thread that
+/// submits: that one may be waiting for room in the queue.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Storage that does what it is told at once. Ranges are in sectors and within its length.

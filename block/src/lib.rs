@@ -9,9 +9,10 @@
 //! qcow2 is read and written by the library imago, in its synchronous form: it needs no runtime,
 //! orders refcounts before the tables that use them, and takes files that are open already, so
 //! that locks, unlinked overlays and the walk along the backing files are ours ([`open`]). It does
-//! not look for encryption and reads what lies beyond the end of a truncated file as zeros, so
-//! [`header`](self) checks both first. It does not put a barrier of the host's disk between
-//! refcounts and tables: an image whose *host* loses power between two flushes may need
+//! not look for encryption, reads what lies beyond the end of a truncated file as zeros, and trusts
+//! tables and refcounts, which in a damaged image lead it over the header or around without end. So
+//! `header` looks first, and refuses what is not right. It puts no barrier of the host's disk
+//! between refcounts and tables: an image whose *host* loses power between two flushes may need
 //! `qemu-img check -r all`; a process that is killed leaves lost clusters at worst.
 //!
 //! Raw files are not imago's business: positioned reads and writes, `fdatasync` and `fallocate`
@@ -25,9 +26,11 @@ mod lock;
 pub mod open;
 pub mod qcow2;
 pub mod raw;
+mod removable;
 mod spec;
 
 pub use disk::{ImageDisk, Layer, Wake};
 pub use error::OpenError;
 pub use open::{Image, Options};
+pub use removable::{Removable, Slot};
 pub use spec::{Cache, DriveSpec, Format, Interface, Media, SpecError};

@@ -7,10 +7,11 @@
 //! and a temporary overlay that has no name takes what is written.
 
 use crate::disk::{ImageDisk, Layer, Wake};
+use crate::lock::{self, Lock};
 use crate::qcow2::{Access, Qcow2 as Qcow2Layer};
 use crate::raw::Raw as RawLayer;
 use crate::spec::{Cache, DriveSpec, Format};
-use crate::{OpenError, header, lock};
+use crate::{OpenError, header};
 use devices::disk::SECTOR;
 use imago::file::File as Storage;
 use imago::qcow2::Qcow2;
@@ -64,12 +65,12 @@ impl Image {
         let io = |e| OpenError::Io(path.into(), e);
         let layer: Box<dyn Layer> = match format {
             Format::Raw if !snapshot => {
-                Box::new(RawLayer::new(file, read_only, probed).map_err(io)?)
+                Box::new(RawLayer::new(file, read_only, probed, chain.locks).map_err(io)?)
             }
             _ => {
                 let access = chain.access(file, path, format, writes)?;
                 let access = if snapshot { overlay(access).map_err(io)? } else { access };
-                Box::new(Qcow2Layer::new(access, read_only, snapshot))
+                Box::new(Qcow2Layer::new(access, read_only, snapshot, chain.locks))
             }
         };
         let size = layer.len();
@@ -107,6 +108,7 @@ struct Chain {
     files: Vec<PathBuf>,
     /// Device and number of each.
     seen: Vec<(u64, u64)>,
+    locks: Vec<Lock>,
 }
 
 impl Chain {
@@ -139,7 +141,8 @@ impl Chain {
         }
         self.seen.push(number);
         self.files.push(path.into());
-        lock::lock(&file, writes).map_err(|why| OpenError::Locked(path.into(), why))?;
+        let lock = lock::lock(&file, writes).map_err(failed)?;
+        self.locks.push(lock.map_err(|why| OpenError::Locked(path.into(), why))?);
         let probed = match header::is_qcow2(&file).map_err(failed)? {
             true => Format::Qcow2,
             false => Format::Raw,
@@ -162,7 +165,7 @@ impl Chain {
             _ => OpenError::Io(path.into(), e),
         };
         if format == Format::Qcow2 {
-            header::check(&file, path)?;
+            header::check(&file, path, writes)?;
         }
         let options = StorageOpenOptions::new().filename(path).write(writes);
         let storage = Storage::from_open_file(file, options).map_err(failed)?;

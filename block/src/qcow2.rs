@@ -5,6 +5,7 @@
 //! again.
 
 use crate::disk::{Layer, write_zeros};
+use crate::lock::Lock;
 use imago::FormatAccess;
 use imago::file::File as Storage;
 use std::io;
@@ -20,12 +21,14 @@ pub struct Qcow2 {
     temporary: bool,
     /// The host has lost writes: no later flush can be answered with success.
     lost: bool,
+    /// Given up when the files are closed.
+    _locks: Vec<Lock>,
 }
 
 impl Qcow2 {
     /// An open image; `temporary` when nobody needs it after this process.
-    pub(crate) fn new(access: Access, read_only: bool, temporary: bool) -> Qcow2 {
-        Qcow2 { access, read_only, temporary, lost: false }
+    pub(crate) fn new(access: Access, read_only: bool, temporary: bool, locks: Vec<Lock>) -> Qcow2 {
+        Qcow2 { access, read_only, temporary, lost: false, _locks: locks }
     }
 }
 

@@ -7,6 +7,7 @@
 
 use crate::disk::{Layer, write_zeros};
 use crate::header::MAGIC;
+use crate::lock::Lock;
 use devices::disk::SECTOR;
 use nix::fcntl::{FallocateFlags, fallocate};
 use std::fs::File;
@@ -22,6 +23,8 @@ pub struct Raw {
     probed: bool,
     /// The host has lost writes: no later flush can be answered with success.
     lost: bool,
+    /// Given up when the file is closed.
+    _locks: Vec<Lock>,
 }
 
 impl Raw {
@@ -30,10 +33,15 @@ impl Raw {
     ///
     /// # Errors
     /// The length cannot be found.
-    pub fn new(mut file: File, read_only: bool, probed: bool) -> io::Result<Raw> {
+    pub(crate) fn new(
+        mut file: File,
+        read_only: bool,
+        probed: bool,
+        locks: Vec<Lock>,
+    ) -> io::Result<Raw> {
         // Block devices have no length in their metadata.
         let len = file.seek(SeekFrom::End(0))?.next_multiple_of(SECTOR);
-        Ok(Raw { file, len, read_only, probed, lost: false })
+        Ok(Raw { file, len, read_only, probed, lost: false, _locks: locks })
     }
 
     /// Has the host make `[offset, offset + len)` zero in this way; false when it cannot.
@@ -116,7 +124,7 @@ mod tests {
     fn the_last_sector_is_filled_with_zeros() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 700]).unwrap();
-        let mut raw = Raw::new(file, false, false).unwrap();
+        let mut raw = Raw::new(file, false, false, vec![]).unwrap();
         let mut buf = [1; 1024];
         raw.read(0, &mut buf).unwrap();
         assert_eq!((raw.len(), buf[699], &buf[700..]), (1024, 7, &[0; 324][..]));
@@ -128,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_probed_image_takes_no_qcow2_header() {
-        let mut raw = Raw::new(tempfile::tempfile().unwrap(), false, true).unwrap();
+        let mut raw = Raw::new(tempfile::tempfile().unwrap(), false, true, vec![]).unwrap();
         let sector = [&MAGIC[..], &[0; 508]].concat();
         let error = raw.write(0, &sector).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
@@ -140,7 +148,8 @@ mod tests {
     #[test]
     fn a_full_host_disk_is_told() {
         let file = File::options().read(true).write(true).open("/dev/full").unwrap();
-        let mut raw = Raw { file, len: 4096, read_only: false, probed: false, lost: false };
+        let mut raw =
+            Raw { file, len: 4096, read_only: false, probed: false, lost: false, _locks: vec![] };
         let error = raw.write(0, &[1; 512]).unwrap_err();
         assert_eq!(crate::disk::error(&error), devices::disk::DiskError::NoSpace);
         // It is no file that the host could allocate in either.

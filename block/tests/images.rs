@@ -297,3 +297,39 @@ fn holes_give_room_back() {
     assert_eq!((disk.read(4 << 20, 512), disk.read(6 << 20, 512)), (vec![0; 512], vec![5; 512]));
     assert_eq!(fs::metadata(&path).unwrap().len(), 8 << 20);
 }
+
+#[test]
+fn what_qemu_img_makes_is_opened() {
+    let dir = tempdir().unwrap();
+    let d = dir.path();
+    let rows = [
+        "create -f qcow2 -o preallocation=metadata a.img 4M",
+        "create -f qcow2 -o preallocation=falloc a.img 4M",
+        "create -f qcow2 -o preallocation=full a.img 4M",
+        "create -f qcow2 -o lazy_refcounts=on a.img 4M",
+        "create -f qcow2 -o cluster_size=2M a.img 4M",
+        "create -f qcow2 -o refcount_bits=64 a.img 4M",
+        "create -f qcow2 -o cluster_size=512,refcount_bits=1 a.img 4M",
+    ];
+    for row in rows {
+        qemu_img_ok(d, row);
+        let open = || Waited::open(&d.join("a.img"), &options(), true);
+        open().write(MIB, vec![1; 4096]);
+        if !row.contains("refcount_bits=1 ") {
+            qemu_img_ok(d, "snapshot -c before a.img");
+        }
+        qemu_img_ok(d, "resize a.img 5M");
+        let mut disk = open();
+        disk.write(MIB, vec![2; 512]);
+        disk.write(4 * MIB + 512, vec![3; 512]);
+        assert_eq!(disk.read(MIB, 1024), [[2; 512], [1; 512]].concat());
+        drop(disk);
+        qemu_img_ok(d, "check a.img");
+        if !row.contains("refcount_bits=1 ") {
+            qemu_img_ok(d, "snapshot -a before a.img");
+            assert_eq!(open().read(MIB, 1024), vec![1; 1024]);
+            qemu_img_ok(d, "check a.img");
+        }
+        fs::remove_file(d.join("a.img")).unwrap();
+    }
+}

@@ -119,6 +119,11 @@ impl<D: Device> Driver<D> {
         self.set(0x14, 1, 0xf);
     }
 
+    /// How many queues there are.
+    pub(crate) fn queues(&self) -> usize {
+        self.rings.len()
+    }
+
     /// Where a queue's areas are.
     pub(crate) fn area(queue: usize, area: u64) -> u64 {
         QUEUES + 0x4000 * queue as u64 + [0, 0x2000, 0x3000][area as usize]

@@ -244,6 +244,14 @@ impl<D: Device> VirtioPci<D> {
         }
     }
 
+    /// After a write of the status: the driver may be ready, and have chains already.
+    fn begin(&mut self, host: Host) {
+        if self.r.status & DRIVER_OK != 0 && self.config.is_master() {
+            self.queues.iter().for_each(|q| q.ask_for_notifications(host.memory));
+            self.work(host);
+        }
+    }
+
     fn work(&mut self, host: Host) {
         let running = self.r.status & (DRIVER_OK | FEATURES_OK | NEEDS_RESET);
         if running == DRIVER_OK | FEATURES_OK && self.config.is_master() {
@@ -300,7 +308,12 @@ impl<D: Device> VirtioPci<D> {
 
     fn poke(&mut self, host: Host, offset: u64, size: u8, value: u64) {
         match offset {
-            0..ISR => self.common_write(offset, size, value),
+            0..ISR => {
+                self.common_write(offset, size, value);
+                if offset == 0x14 {
+                    self.begin(host);
+                }
+            }
             DEVICE..NOTIFY => {
                 let bytes = &value.to_le_bytes()[..usize::from(size.min(8))];
                 self.device.config_write((offset - DEVICE) as usize, bytes);

@@ -153,6 +153,13 @@ impl Queue {
         (self.avail_wrap, self.used_wrap, self.asked_at) = (true, true, Some(0));
     }
 
+    /// Tells the driver that it shall notify: what is in its memory may say otherwise.
+    pub fn ask_for_notifications(&self, memory: &Memory) {
+        if self.enabled {
+            self.put(memory, 2, if self.packed { 2 } else { 0 }, 0);
+        }
+    }
+
     /// Whether the device may take and give chains.
     #[must_use]
     pub fn is_live(&self) -> bool {

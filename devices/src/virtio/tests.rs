@@ -154,6 +154,24 @@ fn chains_go_round_in_all_forms() {
 }
 
 #[test]
+fn a_queue_asks_for_notifications_whatever_was_in_its_memory() {
+    for form in FORMS {
+        let mut d = Driver::new(Echo::default(), form);
+        let area = Driver::<Echo>::area(0, 2);
+        // A chain that is there before the driver is ready.
+        d.set(0x14, 1, 0xb);
+        let id = d.add(0, &[(BUFFERS, 1, false)]);
+        d.kick(0);
+        assert_eq!(d.used(0), None);
+        d.memory.write(area, &if form & PACKED == 0 { [1, 0, 0, 0] } else { [0, 0, 1, 0] });
+        d.set(0x14, 1, 0xf);
+        let flags = area + if form & PACKED == 0 { 0 } else { 2 };
+        assert_eq!(d.memory.read_array(flags), [0, 0], "{form:#x}");
+        assert_eq!(d.used(0), Some((id, 0)));
+    }
+}
+
+#[test]
 fn chains_come_back_in_any_order() {
     for form in FORMS {
         let mut d = Driver::new(Echo { hold: 3, ..Echo::default() }, form);
@@ -311,7 +329,8 @@ fn a_driver_that_breaks_the_rules_is_asked_to_reset() {
         (SPLIT, "a table and more", |d, t, _| d.descriptor(t, (BUFFERS, 16), 5, 1)),
         (SPLIT, "a table in a table", |d, t, _| {
             d.descriptor(t, (BUFFERS, 16), 4, 0);
-            d.descriptor(BUFFERS, (BUFFERS, 16), 4, 0);
+            d.descriptor(BUFFERS, (BUFFERS + 16, 16), 4, 0);
+            d.descriptor(BUFFERS + 16, (BUFFERS, 1), 0, 0);
         }),
         (PACKED, "no end", |d, t, _| {
             (0..8).for_each(|n| d.descriptor(t + 16 * n, (0, 1), 1 | 1 << 7, 0));
@@ -364,6 +383,25 @@ fn a_driver_gets_no_more_chains_in_than_its_queue_holds() {
     }
 }
 
+/// A buffer of a chain: often one that makes sense.
+fn part(rng: &mut Rng) -> (u64, u32, bool) {
+    let address = match rng.below(8) {
+        0 => rng.next(),
+        1 => u64::MAX - rng.below(100),
+        2 => MEMORY - rng.below(100),
+        3 => BUFFERS,
+        _ => BUFFERS + (rng.below(0x1_0000) & !15),
+    };
+    let len = match rng.below(12) {
+        0 => rng.next() as u32 & 0xf_ffff,
+        1 if rng.below(50) == 0 => u32::MAX,
+        2..=4 => 512 * rng.below(9) as u32,
+        5..=8 => 16,
+        _ => rng.below(20) as u32,
+    };
+    (address, len, rng.below(2) == 0)
+}
+
 fn throw<D: Device>(make: impl Fn() -> D, mut outside: impl FnMut(&mut D, &mut Rng)) {
     for form in [0, EVENTS | INDIRECT, PACKED, PACKED | EVENTS | INDIRECT] {
         let mut d = Driver::new(make(), form);
@@ -389,24 +427,22 @@ fn throw<D: Device>(make: impl Fn() -> D, mut outside: impl FnMut(&mut D, &mut R
                 3 => d.pci.write(Host { now: n, memory: &d.memory }, 1, offset & 0xff8, 8, value),
                 4 => outside(d.pci.device_mut(), &mut rng),
                 5 => d.advance(),
-                // Descriptors, rings and tables of nonsense, with addresses that mean something.
+                // A chain in order or not, of buffers anywhere, with bytes for a device's header.
                 _ => {
-                    let at = [0x1_0000, 0x1_2000, 0x1_4000, BUFFERS][rng.below(4) as usize];
-                    let at = at + (rng.below(0x100) & !7);
-                    let flags =
-                        [0, 1, 2, 3, 4, 0x80, 0x81, 0x82, 0x84, 0x8000][rng.below(10) as usize];
-                    let (low, high) = (rng.below(12), flags);
-                    let other = rng.below(2) == 0;
-                    let (low, high) = if other { (high, low) } else { (low, high) };
-                    let descriptor = low << 32 | high << 48;
-                    let word = match rng.below(4) {
-                        0 => BUFFERS + rng.below(MEMORY),
-                        1 => descriptor | rng.below(0x80),
-                        2 => rng.below(3) | rng.below(9) << 16 | rng.below(9) << 32,
-                        _ => rng.next(),
-                    };
-                    d.memory.write(at, &word.to_le_bytes());
-                    d.kick(rng.below(3) as usize);
+                    let kind = [0, 1, 4, 8, 11, 13, 2][rng.below(7) as usize];
+                    d.memory.write(BUFFERS, &[kind, 0, 0, 0, 0, 0, 0, 0, rng.below(200) as u8]);
+                    let mut parts: Vec<_> = (0..1 + rng.below(5)).map(|_| part(&mut rng)).collect();
+                    if rng.below(10) != 0 {
+                        parts.sort_by_key(|p| p.2);
+                    }
+                    let queue = rng.below(d.queues() as u64) as usize;
+                    d.add(queue, &parts);
+                    if rng.below(8) == 0 {
+                        let area = Driver::<D>::area(queue, rng.below(3));
+                        let table = if rng.below(4) == 0 { 0x8_0000 } else { area };
+                        d.memory.write(table + rng.below(0x90), &[rng.next() as u8]);
+                    }
+                    d.kick(queue);
                 }
             }
             d.pci.config_mut().take_messages();
