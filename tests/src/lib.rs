@@ -1,6 +1,7 @@
 //! Tests that cross crates: whole guests on the whole machine. The tests are in `tests/`; here is
 //! what they share.
 
+pub mod guests;
 pub mod system;
 
 use machine::{Boot, Buffer, ClockKind, CpuModel, Kernel, Machine, MachineConfig, Outcome};

@@ -153,6 +153,14 @@ pub fn linux_guest(options: &Options) -> Result<Guest, Error> {
     Ok(Guest { kernel, initrd, kernel_version, append: append(options) })
 }
 
+/// busybox for 64-bit guests, an executable that needs no libraries.
+///
+/// # Errors
+/// [`Error`] when it is neither cached nor can be fetched.
+pub fn busybox() -> Result<Vec<u8>, Error> {
+    part(&Arch::Amd64.busybox())
+}
+
 /// One file of a package of Debian's, from the user's cache or else through apt.
 ///
 /// # Errors

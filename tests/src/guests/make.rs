@@ -3,9 +3,9 @@
 //! The tools are Debian's own (`mmdebstrap`, `mke2fs`, `xorriso`, `grub-mkimage`), called by name:
 //! `cargo xtask guests` says which package has one that is missing.
 
-use super::{Source, fetch, prepare};
+use super::fetch;
 use anyhow::{Context, bail};
-use ring3::debian::{self, Arch, Cpio, Options};
+use ring3::debian::{self, Cpio, Options};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -122,9 +122,9 @@ fn module_initrd(
     let deb = download(&folder, package[0])?;
     tool("dpkg-deb", "dpkg", &["-x", text(&deb)?, text(&folder.join("x"))?])?;
     let base = fs::read_dir(folder.join("x/lib/modules"))?.next().context("no modules")??.path();
-    let mut cpio = Cpio::new();
+    let mut cpio = Cpio::default();
     for directory in ["bin", "dev", "mnt"] {
-        cpio.directory(directory);
+        cpio.dir(directory, 0o755);
     }
     cpio.file("bin/busybox", 0o755, &debian::busybox()?);
     for module in modules {
@@ -249,8 +249,7 @@ pub(super) fn grub_disk(path: &Path) -> anyhow::Result<()> {
     fs::write(&script, config)?;
     let core = folder.join("core.img");
     let modules = "biosdisk part_msdos ext2 linux boot";
-    let mut arguments =
-        vec!["-O", "i386-pc", "-p", "/", "-c", text(&script)?, "-o", text(&core)?];
+    let mut arguments = vec!["-O", "i386-pc", "-p", "/", "-c", text(&script)?, "-o", text(&core)?];
     arguments.extend(modules.split(' '));
     tool("grub-mkimage", "grub-common grub-pc-bin", &arguments)?;
     let boot = fs::read("/usr/lib/grub/i386-pc/boot.img")
@@ -280,10 +279,4 @@ pub(super) fn grub_disk(path: &Path) -> anyhow::Result<()> {
     disk.seek(SeekFrom::Start(FIRST * 512))?;
     std::io::copy(&mut fs::File::open(part)?, &mut disk)?;
     Ok(fs::remove_dir_all(folder)?)
-}
-
-/// Prepares a file of another guest.
-#[expect(dead_code, reason = "for files made of others")]
-fn other(name: &'static str, source: Source) -> anyhow::Result<PathBuf> {
-    prepare((name, source))
 }

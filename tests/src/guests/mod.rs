@@ -87,10 +87,7 @@ pub const GUESTS: &[Guest] = &[
         name: "u-boot",
         what: "U-Boot as firmware, 64-bit",
         packages: UBOOT,
-        files: &[(
-            "u-boot.rom",
-            Package("all", UBOOT, &["usr/lib/u-boot/qemu-x86_64/u-boot.rom"]),
-        )],
+        files: &[("u-boot.rom", Package("all", UBOOT, &["usr/lib/u-boot/qemu-x86_64/u-boot.rom"]))],
         args: "--bios {u-boot.rom} --vga none",
         steps: &[Sees(Serial, "Hit any key to stop autoboot"), Types("\r"), Sees(Serial, "=> ")],
     },

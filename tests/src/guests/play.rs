@@ -79,7 +79,7 @@ pub fn play(guest: &Guest, engine: Engine, limit: Duration) -> anyhow::Result<Pl
 }
 
 fn press(control: &Control, name: &str) -> anyhow::Result<()> {
-    let chord = keys::chord(name).ok_or_else(|| anyhow::anyhow!("there is no key {name}"))?;
+    let chord = keys::chord(name).map_err(anyhow::Error::msg)?;
     control.press(chord.into_iter().map(|k| Key { code: k.code, pressed: k.pressed }));
     Ok(())
 }
