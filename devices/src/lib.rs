@@ -19,6 +19,8 @@ pub mod debugcon;
 pub mod disk;
 pub mod hpet;
 pub mod i8042;
+pub mod i82077;
+pub mod i8237;
 pub mod i8254;
 pub mod i8259;
 pub mod ide;
