@@ -20,12 +20,16 @@
 //!
 //! Source: Intel 82077AA datasheet (290166), 2 (registers), 5 and 6 (commands, status registers).
 
+mod command;
+mod geometry;
+#[cfg(test)]
+mod tests;
+
 use crate::disk::{Disk, DiskError, Request, SECTOR};
 use crate::i8237::Moved;
 use crate::one_request::OneRequest;
-
-#[cfg(test)]
-mod tests;
+use command::{Command, decode};
+use geometry::Geometry;
 
 /// DOR: not reset, DMA gate.
 const DOR_RESET: u8 = 4;
@@ -60,90 +64,6 @@ const POLL: u8 = 0x10;
 const MT: u8 = 0x80;
 /// The last track that a drive can step to.
 const LAST_TRACK: u8 = 83;
-
-/// A disk format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Geometry {
-    tracks: u8,
-    sectors: u8,
-    /// Data rates (bit n: value n of CCR) at which it can be read.
-    rates: u8,
-}
-
-/// By size. 360 KB spins faster in a drive for 1.2 MB.
-const GEOMETRIES: [Geometry; 5] = [
-    Geometry { tracks: 40, sectors: 9, rates: 0b0110 },
-    Geometry { tracks: 80, sectors: 9, rates: 0b0100 },
-    Geometry { tracks: 80, sectors: 15, rates: 0b0001 },
-    Geometry { tracks: 80, sectors: 18, rates: 0b0001 },
-    Geometry { tracks: 80, sectors: 36, rates: 0b1000 },
-];
-/// What is of no known size is taken for at least this one.
-const USUAL: usize = 3;
-
-impl Geometry {
-    fn len(self) -> u64 {
-        2 * u64::from(self.tracks) * u64::from(self.sectors) * SECTOR
-    }
-
-    fn of(len: u64) -> Option<Geometry> {
-        let exact = GEOMETRIES.iter().find(|g| g.len() == len);
-        let larger = GEOMETRIES[USUAL..].iter().find(|g| len <= g.len());
-        exact.or(larger).or(GEOMETRIES.last()).copied().filter(|_| len > 0)
-    }
-}
-
-/// What a command does, by its first byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Command {
-    ReadTrack,
-    Specify,
-    SenseDriveStatus,
-    WriteData,
-    ReadData,
-    Recalibrate,
-    SenseInterruptStatus,
-    ReadId,
-    FormatTrack,
-    Dumpreg,
-    Seek,
-    Version,
-    Perpendicular,
-    Configure,
-    Lock,
-    Verify,
-    RelativeSeek,
-    Invalid,
-}
-
-/// Command, its bits beside those that are free (MT, MFM, SK, LOCK, DIR), bytes of the command.
-const COMMANDS: [(Command, u8, u8, usize); 20] = [
-    (Command::ReadTrack, 0x02, 0x9f, 9),
-    (Command::Specify, 0x03, 0xff, 3),
-    (Command::SenseDriveStatus, 0x04, 0xff, 2),
-    (Command::WriteData, 0x05, 0x3f, 9),
-    (Command::ReadData, 0x06, 0x1f, 9),
-    (Command::Recalibrate, 0x07, 0xff, 2),
-    (Command::SenseInterruptStatus, 0x08, 0xff, 1),
-    (Command::WriteData, 0x09, 0x3f, 9), // deleted data: marks are not kept
-    (Command::ReadId, 0x0a, 0xbf, 2),
-    (Command::ReadData, 0x0c, 0x1f, 9),
-    (Command::FormatTrack, 0x0d, 0xbf, 6),
-    (Command::Dumpreg, 0x0e, 0xff, 1),
-    (Command::Seek, 0x0f, 0xff, 3),
-    (Command::Version, 0x10, 0xff, 1),
-    (Command::Perpendicular, 0x12, 0xff, 2),
-    (Command::Configure, 0x13, 0xff, 4),
-    (Command::Lock, 0x14, 0x7f, 1),
-    (Command::Verify, 0x16, 0x1f, 9),
-    (Command::RelativeSeek, 0x8f, 0xbf, 3),
-    (Command::Invalid, 0, 0, 1),
-];
-
-fn decode(byte: u8) -> (Command, usize) {
-    let row = COMMANDS.iter().find(|r| byte & r.2 == r.1);
-    row.map_or((Command::Invalid, 1), |r| (r.0, r.3))
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {

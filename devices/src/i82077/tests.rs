@@ -1,5 +1,6 @@
 //! The controller as a driver and its DMA channel meet it.
 
+use super::command::COMMANDS;
 use super::*;
 use crate::i8237::Dma;
 use crate::test_disk::TestDisk;
