@@ -20,6 +20,8 @@ pub mod disk;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod i8042;
+pub mod i82077;
+pub mod i8237;
 pub mod i8254;
 pub mod i8259;
 pub mod ide;

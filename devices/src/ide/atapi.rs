@@ -268,10 +268,12 @@ impl Drive {
         match how & 3 {
             2 if cd.locked => return Err(REMOVAL_PREVENTED),
             2 if !cd.tray_open => {
-                cd.tray_open = true;
+                (cd.tray_open, cd.event) = (true, MEDIA_REMOVAL);
                 self.host.disk.eject();
             }
-            3 => cd.tray_open = false,
+            3 if std::mem::take(&mut cd.tray_open) && !self.host.disk.is_empty() => {
+                (cd.attention, cd.event) = (true, NEW_MEDIA);
+            }
             _ => {}
         }
         Ok(Answer::Done)

@@ -1,7 +1,8 @@
 //! One IDE cable: two drives that hear every write of the command block, one of which answers.
 //!
-//! A cable without drives reads as zeros. If only drive 0 is there it answers for drive 1, whose
-//! status reads as zero.
+//! A cable without drives reads as zeros. If drive 0 is a disk and alone it answers for drive 1,
+//! whose status reads as zero. A CD drive answers zeros only, so that its signature is not found
+//! twice.
 //!
 //! Source: ATA/ATAPI-7 volume 2, 5 (register delivery); 9.2 (software reset), 9.16 (configurations
 //! with one drive).
@@ -63,7 +64,7 @@ impl Channel {
         let hob = self.control & HOB != 0;
         match (self.selected, &mut self.drives) {
             (0, [Some(d), _]) | (1, [_, Some(d)]) => d.read(reg, hob),
-            (1, [Some(d), None]) if reg != STATUS => d.read(reg, hob),
+            (1, [Some(d), None]) if reg != STATUS && d.cd.is_none() => d.read(reg, hob),
             _ => 0,
         }
     }

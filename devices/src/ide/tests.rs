@@ -146,7 +146,8 @@ fn drives_are_found_by_their_signatures_and_identified() {
         assert_eq!(regs, [1, 1, 1, mid, high, status]);
         // There is no drive 1.
         r.put(channel, 6, 0xb0);
-        assert_eq!((r.get(channel, 7, 1), r.get(channel, 6, 1)), (0, 0xb0));
+        let device = if channel == 0 { 0xb0 } else { 0 };
+        assert_eq!((r.get(channel, 7, 1), r.get(channel, 6, 1)), (0, device));
         r.put(channel, 7, 0xec);
         assert_eq!((r.get(channel, 7, 1), r.ide.irq(channel)), (0, false));
     }
@@ -469,8 +470,9 @@ fn the_medium_changes_and_the_tray_opens() {
     assert_eq!(r.atapi(&[0x1b, 0, 0, 0, 2]), Ok(vec![]));
     assert_eq!(r.atapi(&[0x25]), Err([2, 0x3a, 2]));
     assert_eq!(cd.state().ejected, 1);
-    assert_eq!(r.atapi(&event).unwrap()[5], 1);
+    assert_eq!(r.atapi(&event).unwrap()[4..6], [3, 1]);
     assert_eq!(r.atapi(&[0x1b, 0, 0, 0, 3]), Ok(vec![]));
+    assert_eq!(r.atapi(&[0]), Err([6, 0x28, 0]), "it may be another");
     assert_eq!(r.atapi(&[0]), Ok(vec![]));
     // DEVICE RESET leaves even a busy drive's command.
     cd.state().held = true;
