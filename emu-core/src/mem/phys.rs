@@ -419,7 +419,7 @@ impl PhysMem {
             }
             Some((_, Writes::Nowhere)) => {}
             Some((_, Writes::Platform)) | None => {
-                self.platform.mmio_write(pa, w.bytes() as u8, w.zext(value))
+                self.platform.mmio_write(pa, w.bytes() as u8, w.zext(value));
             }
         }
     }

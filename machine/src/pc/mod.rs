@@ -38,8 +38,10 @@ use devices::disk::Disk;
 use devices::fw_cfg::FwCfg;
 use devices::hpet::{self, Hpet};
 use devices::i8042::{I8042, Port92};
+use devices::i8237::Dma;
 use devices::i8254::{Pit, Port61};
 use devices::i8259::{PicPair, PicReg};
+use devices::i82077::I82077;
 use devices::ide::Ide;
 use devices::ioapic::IoApic;
 use devices::isa_debug_exit::IsaDebugExit;
@@ -59,7 +61,7 @@ use emu_core::platform::Platform;
 use listener::Listener;
 use memory::{Mapped, View};
 use pci::{Bus, Number, lend};
-use ports::{Chip, IDE_PORTS, PORTS, Ports, TESTDEV_PORTS, VGA_PORTS, ports};
+use ports::{Chip, FLOPPY_PORTS, IDE_PORTS, PORTS, Ports, TESTDEV_PORTS, VGA_PORTS, ports};
 use std::fmt;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -79,6 +81,7 @@ const LINES: &[(u8, Level)] = &[
     (2,             |c| c.pit.irq() && !c.hpet.legacy_replacement()),
     (3,             |c| c.com[1].irq() && c.com[1].out2()),
     (4,             |c| c.com[0].irq() && c.com[0].out2()),
+    (6,             |c| c.floppy.as_ref().is_some_and(I82077::irq)),
     (8,             |c| c.rtc.irq() && !c.hpet.legacy_replacement()),
     (acpi::SCI_IRQ, |c| c.power.sci()),
     (12,            |c| c.i8042.irq12()),
@@ -167,6 +170,8 @@ struct Chips {
     fw_cfg: FwCfg,
     firmware_log: DebugCon,
     testdev: Option<PcTestdev>,
+    dma: Dma,
+    floppy: Option<I82077>,
     hpet: Hpet,
     ioapic: IoApic,
     lapic: LocalApic,
@@ -241,7 +246,9 @@ impl Board {
             boot_order,
             fw_cfg,
         } = parts;
-        let Storage { ide: units, virtio, nvme, floppy: _ } = storage;
+        let Storage { ide: units, virtio, nvme, floppy } = storage;
+        let kinds = floppy_kinds(&floppy);
+        let any_floppy = floppy.iter().any(Option::is_some);
         let ide = ide.then(|| Ide::new(units));
         let mut chips = Chips {
             pic: PicPair::new(),
@@ -259,6 +266,8 @@ impl Board {
             fw_cfg,
             firmware_log: DebugCon::new(),
             testdev: testdev.then(PcTestdev::new),
+            dma: Dma::new(),
+            floppy: any_floppy.then(|| I82077::new(floppy)),
             hpet: Hpet::new(),
             ioapic: IoApic::new(),
             lapic: LocalApic::new(0, true, APIC_BUS_HZ, TSC_HZ),
@@ -282,6 +291,9 @@ impl Board {
         if chips.bus.vga.is_some() {
             chips.ports.extend(VGA_PORTS);
         }
+        if chips.floppy.is_some() {
+            chips.ports.extend(FLOPPY_PORTS);
+        }
         if chips.bus.ide.is_some() {
             chips.ports.extend(IDE_PORTS);
         }
@@ -289,7 +301,8 @@ impl Board {
             // Before the debug console, of whose port it makes another use.
             chips.ports.splice(0..0, TESTDEV_PORTS);
         }
-        for (index, value) in cmos(backing.ram).into_iter().chain(boot_order.cmos()) {
+        let said = cmos(backing.ram, kinds).into_iter().chain(boot_order.cmos());
+        for (index, value) in said {
             chips.rtc.set_cmos(index, value);
         }
         // Lines that are high at power-up are no edges to whoever listens later.
@@ -537,6 +550,8 @@ impl Chips {
         self.power.reset();
         self.bus.reset();
         self.fw_cfg.reset();
+        self.dma.reset();
+        self.floppy.iter_mut().for_each(I82077::reset);
         self.testdev.iter_mut().for_each(PcTestdev::reset);
         self.moved = true;
         self.hpet.reset();
@@ -553,6 +568,10 @@ impl Chips {
         self.lapic.advance(now);
         self.power.advance(now);
         self.bus.advance(lend(&self.memory, now));
+        if let Some(floppy) = &mut self.floppy {
+            floppy.advance();
+            self.move_floppy_data();
+        }
     }
 
     fn interrupt_pending(&self) -> bool {
@@ -709,19 +728,36 @@ fn pci_disks(
     slots.zip(virtio.chain(nvme)).collect()
 }
 
-/// What the CMOS RAM tells of a machine with `memory` bytes of RAM: index and value.
-fn cmos(memory: u64) -> Vec<(u8, u8)> {
+/// The kinds of the floppy drives as CMOS RAM has them, by the disk that is in: 2 is 1.2 MB, 3
+/// 720 KB, 5 2.88 MB, and all else 1.44 MB.
+fn floppy_kinds(drives: &[Option<Box<dyn Disk>>; 2]) -> [u8; 2] {
+    let kind = |drive: &Option<Box<dyn Disk>>| match drive.as_ref().map(|d| d.len() >> 10) {
+        None => 0,
+        Some(1200) => 2,
+        Some(720 | 640) => 3,
+        Some(2880) => 5,
+        Some(_) => 4,
+    };
+    [kind(&drives[0]), kind(&drives[1])]
+}
+
+/// What the CMOS RAM tells of a machine with `memory` bytes of RAM and these floppy drives: index
+/// and value.
+fn cmos(memory: u64, floppies: [u8; 2]) -> Vec<(u8, u8)> {
     let (low, high) = e820::split(memory);
     let above = |start: u64, unit: u64| (low.saturating_sub(start) / unit).min(0xffff);
-    let rows: [(u8, usize, u64); 6] = [
+    let drives = floppies.iter().filter(|&&kind| kind != 0).count() as u64;
+    let equipment = if drives > 0 { 1 | (drives - 1) << 6 } else { 0 };
+    let rows: [(u8, usize, u64); 7] = [
         // index, bytes, value
         (0x15, 2, (low / 1024).min(640)),
         (0x17, 2, above(1 << 20, 1 << 10)),
         (0x30, 2, above(1 << 20, 1 << 10)),
         (0x34, 2, above(16 << 20, 1 << 16)),
         (0x5b, 3, high >> 16),
-        // Equipment: a mouse and an x87.
-        (0x14, 1, 0x06),
+        (0x10, 1, u64::from(floppies[0] << 4 | floppies[1])),
+        // Equipment: a mouse and an x87, and the floppy drives.
+        (0x14, 1, 0x06 | equipment),
     ];
     let bytes = |&(index, n, value): &(u8, usize, u64)| {
         value

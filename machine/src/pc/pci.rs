@@ -215,6 +215,10 @@ impl Bus {
         };
         write(self, PAM0, 0x3333_3000);
         write(self, PAM0 + 4, 0x3333_3333);
+        // Both IDE channels decode their ports.
+        if self.ide.is_some() {
+            write(self, 1 << 31 | u32::from(IDE) << 8 | 0x40, 0x8000_8000);
+        }
         let bars: Vec<(Number, usize, Bar, u64)> = self
             .devices()
             .flat_map(|(n, d)| {

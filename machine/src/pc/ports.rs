@@ -8,6 +8,7 @@ use devices::acpi_pm;
 use devices::fw_cfg;
 use devices::hpet;
 use devices::i8259::PicReg;
+use devices::i82077::FloppyDma;
 use devices::ioapic;
 use devices::pc_testdev;
 use devices::vga::Vga;
@@ -48,6 +49,11 @@ pub(super) enum Chip {
     Ide(usize),
     /// Its control block.
     IdeControl(usize),
+    /// A DMA controller, whose registers are one or two ports apart.
+    Dma(usize),
+    DmaPage,
+    /// The floppy controller's registers from this one on.
+    Floppy(u16),
     /// The index and data ports of the VGA's Bochs interface.
     Dispi,
     /// A part of C0000 to FFFFF whose RAM is written while its ROM is read.
@@ -71,6 +77,7 @@ pub(super) const fn ports(base: u16, len: u16, sizes: u8, chip: Chip) -> Ports {
 #[rustfmt::skip]
 pub(super) const PORTS: &[Ports] = &[
     //    base,                 len, sizes, chip
+    ports(0x0000,              16,   1,     Chip::Dma(0)),
     ports(0x0020,               2,   1,     Chip::PicMaster),
     ports(0x0040,               4,   1,     Chip::Pit),
     ports(0x0060,               1,   1,     Chip::Keyboard(0)),
@@ -78,9 +85,11 @@ pub(super) const PORTS: &[Ports] = &[
     ports(0x0064,               1,   1,     Chip::Keyboard(4)),
     ports(0x0070,               2,   1,     Chip::Rtc),
     ports(0x0080,               1,   1,     Chip::Post),
+    ports(0x0081,              15,   1,     Chip::DmaPage),
     ports(0x0092,               1,   1,     Chip::Port92),
     ports(0x00a0,               2,   1,     Chip::PicSlave),
     ports(acpi::SMI_CMD,        2,   1,     Chip::SmiCommand),
+    ports(0x00c0,              32,   1,     Chip::Dma(1)),
     ports(0x00e9,               1,   1,     Chip::DebugCon),
     ports(0x02f8,               8,   1,     Chip::Com(1)),
     ports(0x03f8,               8,   1,     Chip::Com(0)),
@@ -102,6 +111,13 @@ pub(super) const VGA_PORTS: [Ports; 6] = [
     ports(0x03c0,              16,   1,     Chip::Vga(0x3c0)),
     ports(0x03d4,               2,   1,     Chip::Vga(0x3d4)),
     ports(0x03da,               1,   1,     Chip::Vga(0x3da)),
+];
+
+/// The ports of a floppy controller, in machines that have one.
+#[rustfmt::skip]
+pub(super) const FLOPPY_PORTS: [Ports; 2] = [
+    ports(0x03f2,               4,   1,     Chip::Floppy(2)),
+    ports(0x03f7,               1,   1,     Chip::Floppy(7)),
 ];
 
 /// The ports of an IDE controller, in machines that have one.
@@ -203,6 +219,13 @@ impl Chips {
             Chip::Vga(first) => {
                 self.bus.vga.as_mut().map_or(0xff, |vga| vga.port_read(now, first + reg))
             }
+            Chip::Dma(n) => self.dma.read(n, (reg >> n) as u8),
+            Chip::DmaPage => self.dma.page_read(reg as u8 + 1),
+            Chip::Floppy(first) => {
+                let value = self.floppy.as_mut().map_or(0xff, |f| f.read(first + reg));
+                self.move_floppy_data();
+                value
+            }
             Chip::Ide(channel) => {
                 let host = lend(&self.memory, now);
                 let ide = self.bus.ide.as_mut();
@@ -238,6 +261,15 @@ impl Chips {
             Chip::Vga(first) => {
                 self.bus.vga.iter_mut().for_each(|vga| vga.port_write(now, first + reg, byte));
                 self.screen_moved();
+            }
+            Chip::Dma(n) => {
+                self.dma.write(n, (reg >> n) as u8, byte);
+                self.move_floppy_data();
+            }
+            Chip::DmaPage => self.dma.page_write(reg as u8 + 1, byte),
+            Chip::Floppy(first) => {
+                self.floppy.iter_mut().for_each(|f| f.write(first + reg, byte));
+                self.move_floppy_data();
             }
             Chip::Ide(channel) => {
                 if let Some(ide) = &mut self.bus.ide {
@@ -373,6 +405,21 @@ impl Chips {
     /// A register of the VGA was written: its memory may be mapped elsewhere.
     fn screen_moved(&mut self) {
         self.moved |= self.bus.mapped() != self.mapped;
+    }
+
+    /// Lets the floppy controller and its DMA channel move what there is to move.
+    pub(super) fn move_floppy_data(&mut self) {
+        let Some(floppy) = &mut self.floppy else { return };
+        while let Some(data) = floppy.dma() {
+            let moved = match data {
+                FloppyDma::ToMemory(bytes) => self.dma.write_memory(&self.memory, 2, bytes),
+                FloppyDma::FromMemory(bytes) => self.dma.read_memory(&self.memory, 2, bytes),
+            };
+            if moved.bytes == 0 {
+                break;
+            }
+            floppy.dma_moved(moved);
+        }
     }
 
     fn bus_read(&mut self, now: u64, io: bool, at: u64, size: u8) -> Option<u64> {

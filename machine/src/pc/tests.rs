@@ -79,7 +79,7 @@ fn what_nobody_claims_reads_ones() {
     let b = board(64 << 20);
     for size in [1, 2, 4] {
         let ones = u32::MAX >> (32 - 8 * size);
-        for port in [0, 0x1f0, 0x3b0, 0xfffe, 0xffff] {
+        for port in [0x10, 0x1f0, 0x3b0, 0xfffe, 0xffff] {
             assert_eq!(b.port_in(port, size), ones, "{port:#x}");
             b.port_out(port, size, 0);
         }
@@ -97,6 +97,7 @@ fn what_nobody_claims_reads_ones() {
 fn wide_accesses_are_split_among_chips() {
     let b = board(64 << 20);
     b.port_out(0x7f, 2, 0x5aff);
+    b.out(0x81, &[0xff]);
     assert_eq!(b.port_in(0x80, 1), 0x5a);
     assert_eq!(b.port_in(0x7e, 4), 0xff5a_ffff);
     // Half in the HPET, half behind it.
