@@ -6,7 +6,7 @@ use std::time::Duration;
 
 fn boots(name: &str) {
     let guest = guest(name).expect("it is in the table");
-    if let Err(error) = play(guest, Engine::Auto, Duration::from_secs(300)) {
+    if let Err(error) = play(guest, Engine::Auto, Duration::from_secs(120)) {
         panic!("{error:#}");
     }
 }

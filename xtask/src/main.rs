@@ -4,6 +4,7 @@
 
 mod bench;
 mod coverage;
+mod guests;
 mod system;
 
 use clap::Parser;
@@ -16,6 +17,7 @@ enum Chore {
     Bench(bench::Bench),
     SystemDiff(system::SystemDiff),
     Coverage(coverage::Coverage),
+    Guests(guests::Guests),
 }
 
 fn main() -> ExitCode {
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         Chore::Bench(chore) => chore.run(),
         Chore::SystemDiff(chore) => chore.run(),
         Chore::Coverage(chore) => chore.run(),
+        Chore::Guests(chore) => chore.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -70,7 +70,7 @@ pub(super) fn minbase(path: &Path) -> anyhow::Result<()> {
     let root = folder.join("root.tar");
     // As a user it maps itself to root; it leaves device nodes out, which the kernel makes.
     let out = Command::new("mmdebstrap")
-        .args(["--variant=minbase", "--quiet", "stable", text(&root)?])
+        .args(["--variant=minbase", "--quiet", &codename()?, text(&root)?])
         .stdin(Stdio::null())
         .output()
         .context("cannot run mmdebstrap: apt-get install mmdebstrap")?;
@@ -84,6 +84,13 @@ pub(super) fn minbase(path: &Path) -> anyhow::Result<()> {
     fs::File::create(path)?.set_len(1 << 30)?;
     tool("mke2fs", "e2fsprogs", &["-q", "-F", "-t", "ext4", "-d", text(&tree)?, text(path)?])?;
     Ok(fs::remove_dir_all(folder)?)
+}
+
+/// The name of this host's release, whose packages its mirror has.
+fn codename() -> anyhow::Result<String> {
+    let release = fs::read_to_string("/etc/os-release")?;
+    let name = release.lines().find_map(|l| l.strip_prefix("VERSION_CODENAME="));
+    Ok(name.context("/etc/os-release names no release")?.trim_matches('"').to_owned())
 }
 
 fn script(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -70,7 +70,7 @@ const UBOOT: &[&str] = &["u-boot-qemu"];
 const KERNEL: File = ("vmlinuz", Made(make::kernel));
 const INITRD: File = ("initrd", Made(make::initrd));
 const MINBASE: File = ("minbase.img", Made(make::minbase));
-const SHELL: Step = Sees(Serial, "/ # ");
+const SHELL: Step = Sees(Serial, "ring3:~# ");
 const MINBASE_UP: Step = Sees(Serial, "minbase is up");
 
 /// All guests.
