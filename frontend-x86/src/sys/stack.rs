@@ -114,7 +114,20 @@ impl Stack {
     ///
     /// # Errors
     /// #SS, #PF.
+    #[inline]
     pub fn read(&self, cpu: &mut Cpu, bytes: u64, w: Width) -> Guest<u64> {
+        if self.width == W64
+            && let va = self.sp.wrapping_add(bytes)
+            && let Some(off) = cpu.tlb.read_as(self.privilege, va, w.bytes())
+        {
+            return Ok(cpu.mem.ram.read(off, w));
+        }
+        self.read_slow(cpu, bytes, w)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_slow(&self, cpu: &mut Cpu, bytes: u64, w: Width) -> Guest<u64> {
         let va = self.linear(cpu, self.sp.wrapping_add(bytes), w.bytes(), false)?;
         with_privilege(cpu, self.privilege, |cpu| cpu.read(va, w))
     }
@@ -132,7 +145,24 @@ impl Stack {
     ///
     /// # Errors
     /// #SS, #PF.
+    #[inline]
     pub fn push(&mut self, cpu: &mut Cpu, w: Width, values: &[u64]) -> Guest<()> {
+        let size = 8 * values.len() as u64;
+        let low = self.sp.wrapping_sub(size);
+        if (self.width, w) == (W64, W64)
+            && let Some(off) = cpu.tlb.write_as(self.privilege, low, size)
+        {
+            let slots = (off..).step_by(8).zip(values.iter().rev());
+            slots.for_each(|(at, &v)| cpu.mem.ram.write(at, W64, v));
+            self.sp = low;
+            return Ok(());
+        }
+        self.push_slow(cpu, w, values)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_slow(&mut self, cpu: &mut Cpu, w: Width, values: &[u64]) -> Guest<()> {
         let n = w.bytes();
         let mut at = [0; SLOTS];
         let mut sp = self.sp;
