@@ -128,6 +128,8 @@ pub struct Cache {
     warm: Option<Warm>,
     /// Records that count runs, or did.
     counted: usize,
+    /// Numbers of blocks that were [located](Self::locate): the same few fault again and again.
+    located: [u32; 32],
     /// Counters.
     pub stats: CacheStats,
 }
@@ -480,8 +482,13 @@ impl Cache {
     }
 
     /// The block that record `ip` belongs to, and the index of the guest instruction in it.
-    pub fn locate(&self, ip: usize) -> Option<(&Entry, usize)> {
-        let e = &self.entries[self.number(ip)?];
+    pub fn locate(&mut self, ip: usize) -> Option<(&Entry, usize)> {
+        let slot = ip % self.located.len();
+        let known = self.entries.get(self.located[slot] as usize);
+        if !known.is_some_and(|e| (e.ip..=e.last).contains(&(ip as u32))) {
+            self.located[slot] = self.number(ip)? as u32;
+        }
+        let e = &self.entries[self.located[slot] as usize];
         let rel = (ip - e.ip as usize) as u16;
         let insn = e.marks.partition_point(|m| m.0 <= rel).saturating_sub(1);
         Some((e, insn))

@@ -86,6 +86,7 @@ impl Stack {
     ///
     /// # Errors
     /// #TS when the TSS is too short, #SS(0) for a non-canonical pointer, #PF.
+    #[inline(always)]
     pub fn inner_long(cpu: &mut Cpu, offset: u64, seg: Segment, cpl: u8) -> Guest<Stack> {
         let sp = tss_field(cpu, offset, W64)?;
         if !cpu.canonical(sp) {
@@ -194,6 +195,7 @@ impl Stack {
 ///
 /// # Errors
 /// #TS with the TSS's selector beyond its limit; #PF.
+#[inline]
 pub fn tss_field(cpu: &mut Cpu, offset: u64, w: Width) -> Guest<u64> {
     if offset + w.bytes() - 1 > u64::from(cpu.sys.tr.limit) || !cpu.sys.tr.present() {
         return Err(selector_fault(vector::TS, cpu.sys.tr.selector));
@@ -207,6 +209,7 @@ pub fn tss_field(cpu: &mut Cpu, offset: u64, w: Width) -> Guest<u64> {
 ///
 /// # Errors
 /// #GP or #SS with the selector, #GP(0) for a null one, #PF.
+#[inline(always)]
 pub fn returned(
     cpu: &mut Cpu,
     old: &Stack,
