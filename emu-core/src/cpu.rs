@@ -386,7 +386,7 @@ pub struct Cpu {
     /// Stores that went into translated code: RAM offset and length.
     pub smc: Vec<(u64, u64)>,
     /// Immediates that are overwritten often.
-    pub patches: Patches,
+    pub patches: Box<Patches>,
     /// Stores to watched pages that had no code.
     vain_looks: u32,
     /// The fault that made a handler leave its block.
@@ -467,7 +467,7 @@ impl Cpu {
             shutdown: false,
             smc_through: false,
             smc: Vec::new(),
-            patches: Patches::default(),
+            patches: Box::default(),
             vain_looks: 0,
             fault: Fault::UD,
             mxcsr: 0x1f80,
