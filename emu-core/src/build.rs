@@ -185,6 +185,11 @@ impl Builder {
         self.push(Uop { d, ..Uop::new(Op::Mxcsr, Width::W64) });
     }
 
+    /// `code.w d, off`: the `w` of guest RAM at offset `off`, zero-extended to 64 bits.
+    pub fn code(&mut self, w: Width, d: Reg, off: u64) {
+        self.push(Uop { d, imm: off as i64, ..Uop::new(Op::Code, w) });
+    }
+
     /// `vzero imm k=n`: the words from `from` on of the first `n` vector registers become zero.
     pub fn vzero(&mut self, n: u8, from: u8) {
         let imm = from.into();

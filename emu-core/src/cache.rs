@@ -44,6 +44,8 @@ pub struct Entry {
     pub ip: u32,
     /// Last record.
     last: u32,
+    /// Whether the bytes of a page that are its code are in several pieces.
+    split: bool,
     /// Whether it is still valid.
     live: bool,
     /// Whether it is valid and the head of a translated region.
@@ -128,6 +130,8 @@ pub struct Cache {
     warm: Option<Warm>,
     /// Records that count runs, or did.
     counted: usize,
+    /// Numbers of blocks that were [located](Self::locate): the same few fault again and again.
+    located: [u32; 32],
     /// Counters.
     pub stats: CacheStats,
 }
@@ -208,18 +212,29 @@ impl Cache {
             cpu.heat.resize(self.entries.len().max(n as usize + 1), runs);
             cpu.heat[n as usize] = runs;
         }
+        // Immediates that it loads are not its code.
+        let loads = block.uops.iter().filter(|u| u.op == Op::Code);
+        let loaded: Vec<(u64, u64)> = loads.map(|u| (u.imm as u64, u.w.bytes())).collect();
         for (at, bytes) in pages(off, second, len.into()) {
-            let start = (at & 4095) as u16;
-            let bytes_of = InPage { block: n, start, end: start + bytes as u16 };
-            self.by_page.entry(at >> 12).or_default().push(bytes_of);
-            if cpu.mem.code.mark(at, bytes) {
-                cpu.tlb.protect(at);
+            cpu.patches.lifted(at, bytes, &loaded);
+            let (mut from, end) = (at, at + bytes);
+            let within = loaded.iter().filter(|l| at <= l.0 && l.0 < end);
+            for &(to, hole) in within.chain(&[(end, 0)]) {
+                if from < to {
+                    let (start, bytes) = ((from & 4095) as u16, to - from);
+                    let bytes_of = InPage { block: n, start, end: start + bytes as u16 };
+                    self.by_page.entry(from >> 12).or_default().push(bytes_of);
+                    if cpu.mem.code.mark(from, bytes) {
+                        cpu.tlb.protect(from);
+                    }
+                }
+                from = to + hole;
             }
         }
         let marks = threaded.marks.iter().map(|m| (m.0 + before as u16, m.1)).collect();
         let last = ip + length - 1;
-        let (live, native) = (true, false);
-        let e = Entry { off, second, mode, len, ip, last, live, native, marks };
+        let (split, live, native) = (!loaded.is_empty(), true, false);
+        let e = Entry { off, second, mode, len, ip, last, split, live, native, marks };
         match self.entries.get_mut(n as usize) {
             Some(old) => *old = e,
             None => self.entries.push(e),
@@ -252,6 +267,7 @@ impl Cache {
         cpu.rare.clear();
         cpu.heat.clear();
         cpu.mem.code.clear();
+        cpu.patches.clear();
         if let Some(warm) = &mut self.warm {
             warm.translator.clear();
             cpu.native.targets.clear();
@@ -274,17 +290,21 @@ impl Cache {
         let page = off >> 12;
         let Some(list) = self.by_page.get_mut(&page) else { return };
         let (start, end) = ((off & 4095) as u16, ((off & 4095) + len) as u16);
-        let hit: Vec<u32> =
+        let mut hit: Vec<u32> =
             list.extract_if(.., |b| b.start < end && start < b.end).map(|b| b.block).collect();
         cpu.mem.code.set_page(page << 12, list.iter().fold(0, |all, b| all | b.granules()));
+        hit.dedup();
+        if !hit.is_empty() {
+            cpu.patches.note(off, len);
+        }
         for n in hit {
             let e = &self.entries[n as usize];
-            let straddles = e.second.is_some();
+            let elsewhere = e.second.is_some() || e.split;
             let known = self.by_key.entry((e.off, e.mode)).or_default();
             (known.block, known.killed) = (None, known.killed.saturating_add(1));
             self.kill(cpu, n);
             self.stats.invalidated += 1;
-            if straddles {
+            if elsewhere {
                 self.forget(n);
             }
         }
@@ -480,8 +500,13 @@ impl Cache {
     }
 
     /// The block that record `ip` belongs to, and the index of the guest instruction in it.
-    pub fn locate(&self, ip: usize) -> Option<(&Entry, usize)> {
-        let e = &self.entries[self.number(ip)?];
+    pub fn locate(&mut self, ip: usize) -> Option<(&Entry, usize)> {
+        let slot = ip % self.located.len();
+        let known = self.entries.get(self.located[slot] as usize);
+        if !known.is_some_and(|e| (e.ip..=e.last).contains(&(ip as u32))) {
+            self.located[slot] = self.number(ip)? as u32;
+        }
+        let e = &self.entries[self.located[slot] as usize];
         let rel = (ip - e.ip as usize) as u16;
         let insn = e.marks.partition_point(|m| m.0 <= rel).saturating_sub(1);
         Some((e, insn))

@@ -12,6 +12,7 @@ use crate::mem::PhysMem;
 use crate::mem::phys::Writes;
 use crate::mem::tlb::{Access, Tlb};
 use crate::native::{Enter, Native};
+use crate::patch::Patches;
 use crate::uop::{Block, HelperDef};
 use crate::watch::Watch;
 use crate::width::Width::{self, W8, W16, W32, W64};
@@ -385,6 +386,8 @@ pub struct Cpu {
     pub smc_through: bool,
     /// Stores that went into translated code: RAM offset and length.
     pub smc: Vec<(u64, u64)>,
+    /// Immediates that are overwritten often.
+    pub patches: Box<Patches>,
     /// Stores to watched pages that had no code.
     vain_looks: u32,
     /// The fault that made a handler leave its block.
@@ -465,6 +468,7 @@ impl Cpu {
             shutdown: false,
             smc_through: false,
             smc: Vec::new(),
+            patches: Box::default(),
             vain_looks: 0,
             fault: Fault::UD,
             mxcsr: 0x1f80,
@@ -846,7 +850,7 @@ impl Cpu {
     /// be invalidated when the current run ends.
     #[inline]
     pub fn stored(&mut self, off: u64, n: u64) {
-        if self.mem.code.hit(off, n) {
+        if self.mem.code.hit(off, n) && !self.patches.is_alone(off, n) {
             self.smc.push((off, n));
             self.kick();
         }

@@ -39,6 +39,7 @@ pub mod interp;
 pub mod mem;
 pub mod native;
 pub mod passes;
+pub mod patch;
 pub mod platform;
 pub mod rare;
 pub mod text;

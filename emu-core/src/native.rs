@@ -96,21 +96,49 @@ const fn nowhere(index: usize) -> HostTarget {
     HostTarget { va: index as u64 ^ 1, host: 0 }
 }
 
+/// Entries of a table that are listed, so that it is emptied at a cost by what was filled.
+pub const LISTED: usize = 128;
+
+/// A table of [`Targets`].
+#[derive(Clone)]
+#[repr(C)]
+pub struct TargetTable {
+    /// By the low bits of the address.
+    pub entries: [HostTarget; TARGETS],
+    /// How many have been filled, [`LISTED`] + 1 at most.
+    pub filled: u32,
+    /// Which: their distances in bytes from the table's start.
+    pub list: [u32; LISTED + 1],
+}
+
 /// An empty table.
-const EMPTY: [HostTarget; TARGETS] = {
-    let mut table = [nowhere(0); TARGETS];
+const EMPTY: TargetTable = {
+    let mut entries = [nowhere(0); TARGETS];
     let mut n = 1;
     while n < TARGETS {
-        table[n] = nowhere(n);
+        entries[n] = nowhere(n);
         n += 1;
     }
-    table
+    TargetTable { entries, filled: 0, list: [0; LISTED + 1] }
 };
+
+impl TargetTable {
+    fn clear(&mut self) {
+        let Some(list) = self.list[..LISTED].get(..self.filled as usize) else {
+            return self.clone_from(&EMPTY);
+        };
+        for &at in list {
+            let n = at as usize / size_of::<HostTarget>() % TARGETS;
+            self.entries[n] = nowhere(n);
+        }
+        self.filled = 0;
+    }
+}
 
 /// Where indirect jumps of host code find their targets: one table for each of the last few modes
 /// and mappings (epochs), filled by host code.
 pub struct Targets {
-    tables: Box<[[HostTarget; TARGETS]]>,
+    tables: Box<[TargetTable]>,
     /// Mode and epoch that each table is valid for.
     keys: [(u32, u32); Self::TABLES],
     current: usize,
@@ -142,11 +170,11 @@ impl Targets {
                     let n = self.next;
                     self.next = (n + 1) % Self::TABLES;
                     self.keys[n] = (mode, epoch);
-                    self.tables[n] = EMPTY;
+                    self.tables[n].clear();
                     n
                 });
         }
-        self.tables[self.current].as_mut_ptr() as u64
+        &raw mut self.tables[self.current] as u64
     }
 
     /// Forgets what is known of a block at RAM offset `off`, which has the low bits of its address:
@@ -154,12 +182,12 @@ impl Targets {
     pub fn forget(&mut self, off: u64) {
         const _: () = assert!(TARGETS <= 4096, "within a page");
         let n = off as usize & (TARGETS - 1);
-        self.tables.iter_mut().for_each(|table| table[n] = nowhere(n));
+        self.tables.iter_mut().for_each(|table| table.entries[n] = nowhere(n));
     }
 
     /// Empties all tables.
     pub fn clear(&mut self) {
-        self.tables.fill(EMPTY);
+        self.tables.iter_mut().for_each(TargetTable::clear);
     }
 }
 
@@ -314,17 +342,41 @@ pub trait Translator: Send {
 mod tests {
     use super::*;
 
+    /// As host code does it.
+    fn fill(targets: &mut Targets, n: usize) {
+        let table = &mut targets.tables[targets.current];
+        table.entries[n] = HostTarget { va: n as u64, host: 0x5678 };
+        if let Some(listed) = table.list.get_mut(table.filled as usize) {
+            *listed = (n * size_of::<HostTarget>()) as u32;
+            table.filled += 1;
+        }
+    }
+
+    #[test]
+    fn tables_are_emptied_however_many_entries_were_filled() {
+        for count in [0, 1, LISTED - 1, LISTED, LISTED + 1, TARGETS] {
+            let mut targets = Targets::default();
+            targets.select(1, 1);
+            (0..count).for_each(|n| fill(&mut targets, n));
+            fill(&mut targets, 0);
+            let taken = targets.current;
+            (2..).take(Targets::TABLES).for_each(|epoch| _ = targets.select(1, epoch));
+            let table = &targets.tables[taken];
+            assert_eq!((table.filled, &table.entries), (0, &EMPTY.entries), "{count}");
+        }
+    }
+
     #[test]
     fn a_target_is_forgotten_in_all_tables() {
         let mut targets = Targets::default();
         let known = HostTarget { va: 0xffff_8000_0000_1234, host: 0x5678 };
         for mode in 1..4 {
             targets.select(mode, 1);
-            targets.tables[targets.current][0x234] = known;
+            targets.tables[targets.current].entries[0x234] = known;
         }
         targets.forget(0x9_9235);
-        assert_eq!(targets.tables.iter().filter(|t| t[0x234] == known).count(), 3);
+        assert_eq!(targets.tables.iter().filter(|t| t.entries[0x234] == known).count(), 3);
         targets.forget(0x9_9234);
-        assert!(targets.tables.iter().all(|t| t[0x234] == nowhere(0x234)));
+        assert!(targets.tables.iter().all(|t| t.entries[0x234] == nowhere(0x234)));
     }
 }

@@ -168,6 +168,7 @@ fn execute(cpu: &mut Cpu, u: &Uop) -> Guest<()> {
             }
             cpu.v[vix(u.d)] = v;
         }
+        Op::Code => put(cpu, u, Width::W64, cpu.mem.ram.read(u.imm as u64, u.w)),
         Op::Mxcsr => put(cpu, u, Width::W64, cpu.mxcsr.into()),
         Op::Vzero => {
             for v in cpu.v.iter_mut().take(u.k.into()) {

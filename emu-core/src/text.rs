@@ -108,6 +108,7 @@ pub(crate) fn layout(op: Op) -> Layout {
     let (suffix, slots): (Suffix, &[Slot]) = match (op.row().form, op) {
         (_, Op::Mov) => (Bits, &[D, B]),
         (_, Op::Getfl | Op::Mxcsr) => (Bits, &[D]),
+        (_, Op::Code) => (Bits, &[D, Imm]),
         (_, Op::Set) => (Bits, &[D, Cond]),
         (_, Op::Cmov) => (Bits, &[D, A, B, Cond]),
         (_, Op::Lds) => (Bits, &[D, Mem, Width]),

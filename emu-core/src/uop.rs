@@ -245,6 +245,9 @@ macro_rules! for_each_op {
     Vzero   "vzero"  VecZero Pure [0] [0];
     /// MXCSR, zero-extended to 64 bits.
     Mxcsr   "mxcsr"  Unary   Pure [0] [0];
+    /// The bytes of guest RAM at offset `imm`, zero-extended to 64 bits: an immediate of this block
+    /// that is overwritten often ([`crate::patch`]).
+    Code    "code"   Unary   Pure [0] [0];
     // ---- the rest ------------------------------------------------------------------------------------
     /// Calls a helper; reads and writes any state.
     Helper  "helper" Helper  Helper [OSZAPC] [0];

@@ -15,6 +15,7 @@ use emu_core::cpu::{Cpu, Reg, mode};
 use emu_core::fault::{Fault, Guest, vector};
 use emu_core::interp::handlers::BLOCK_MAX;
 use emu_core::mem::tlb::Access;
+use emu_core::patch::Patch;
 use emu_core::uop::Block;
 use emu_core::width::Width::{self, W16, W32, W64};
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, Mnemonic};
@@ -37,6 +38,17 @@ pub struct Lift<'a> {
     pub mode: u32,
     /// What the CPU has.
     pub features: Features,
+    /// Where the block comes from.
+    pub source: Source<'a>,
+}
+
+/// Where a block's bytes are, as far as its micro-ops may depend on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Source<'a> {
+    /// RAM offset of the first byte.
+    pub off: u64,
+    /// Immediates in its page that are overwritten often.
+    pub patches: &'a [Patch],
 }
 
 impl Lift<'_> {
@@ -111,7 +123,10 @@ pub fn lift(cpu: &mut Cpu) -> Guest<Block> {
     let in_page = (4096 - (pa & 4095) as usize).min(WINDOW);
     cpu.mem.read_bytes(pa, &mut window[..in_page]);
     let most = if cpu.mode & mode::SINGLE != 0 { 1 } else { MAX_INSNS };
-    let (block, complete) = lift_bytes(&window[..in_page], cpu.mode, cpu.features, most);
+    let in_ram = cpu.mem.lookup(pa);
+    let source = in_ram
+        .map_or_else(Source::default, |(off, _)| Source { off, patches: cpu.patches.in_page(off) });
+    let (block, complete) = lift_from(source, &window[..in_page], cpu.mode, cpu.features, most);
     if complete || !block.insns.is_empty() || in_page >= MAX_LEN {
         return Ok(block);
     }
@@ -125,6 +140,16 @@ pub fn lift(cpu: &mut Cpu) -> Guest<Block> {
 /// Lifts up to `most` instructions from `bytes` for `mode` and the CPU `features`. The second
 /// value is false when it stopped because the bytes ran out.
 pub fn lift_bytes(bytes: &[u8], mode: u32, features: u128, most: usize) -> (Block, bool) {
+    lift_from(Source::default(), bytes, mode, features, most)
+}
+
+fn lift_from(
+    source: Source,
+    bytes: &[u8],
+    mode: u32,
+    features: u128,
+    most: usize,
+) -> (Block, bool) {
     let mut decoder = Decoder::with_ip(bitness(mode), bytes, 0, DecoderOptions::NONE);
     let mut b = Builder::new();
     let mut insn = Instruction::default();
@@ -158,7 +183,8 @@ pub fn lift_bytes(bytes: &[u8], mode: u32, features: u128, most: usize) -> (Bloc
         let sti = insn.mnemonic() == Mnemonic::Sti;
         let next = b.next_offset() as usize + insn.len();
         let last = sti && (b.insn_count() + 1 >= most || !is_whole(&bytes[next..], mode));
-        lift_insn(&mut b, &insn, if last { mode | mode::SINGLE } else { mode }, features);
+        let mode = if last { mode | mode::SINGLE } else { mode };
+        lift_insn_from(source, &mut b, &insn, mode, features);
         if b.ended() || after_sti {
             break;
         }
@@ -216,9 +242,13 @@ fn pause_or_xchg(bytes: &[u8], pause: Instruction) -> Instruction {
 
 /// Appends the micro-ops of one decoded instruction. What cannot be executed raises its fault.
 pub fn lift_insn(b: &mut Builder, insn: &Instruction, mode: u32, features: u128) {
+    lift_insn_from(Source::default(), b, insn, mode, features);
+}
+
+fn lift_insn_from(source: Source, b: &mut Builder, insn: &Instruction, mode: u32, features: u128) {
     b.start_insn(insn.len().clamp(1, MAX_LEN) as u8);
     let len = insn.len().clamp(1, MAX_LEN) as u8;
-    let mut l = Lift { b, i: insn, mode, features: Features(features) };
+    let mut l = Lift { b, i: insn, mode, features: Features(features), source };
     let audit = mode & mode::AUDIT != 0;
     if audit {
         sensitive::before(&mut l);

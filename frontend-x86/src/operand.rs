@@ -202,6 +202,30 @@ impl Lift<'_> {
         }
     }
 
+    /// As [`read`](Self::read); but an immediate, at the instruction's end, that is overwritten
+    /// often is loaded from where it stands.
+    pub fn read_patched(&mut self, n: u32) -> Src {
+        let w = match self.i.op_kind(n) {
+            _ if self.source.patches.is_empty() => return self.read(n),
+            OpKind::Immediate8 | OpKind::Immediate8to16 => W8,
+            OpKind::Immediate8to32 | OpKind::Immediate8to64 => W8,
+            OpKind::Immediate16 => W16,
+            OpKind::Immediate32 | OpKind::Immediate32to64 => W32,
+            OpKind::Immediate64 => W64,
+            _ => return self.read(n),
+        };
+        let off = self.source.off + self.b.next_offset() as u64 - w.bytes();
+        if !self.source.patches.iter().any(|p| (p.off, p.len) == (off, w.bytes())) {
+            return self.read(n);
+        }
+        let t = self.b.temp();
+        self.b.code(w, t, off);
+        if self.width(n) > w {
+            self.b.op_k(Op::Sx, W64, t, t, 0, w as u8);
+        }
+        t.into()
+    }
+
     /// Immediate operand `n`, sign-extended from its encoding to its width and then to 64 bits.
     pub fn imm(&self, n: u32) -> i64 {
         let v = self.i.try_immediate(n).unwrap_or(0);

@@ -160,3 +160,33 @@ pub fn tiers(data: &[u8]) -> u64 {
     assert!(wrong.is_empty(), "memories differ at {wrong:x?}");
     two.cache.translator().map_or(0, |t| t.stats().blocks)
 }
+
+/// How to run [`run`]'s code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// No block is run twice: all is forgotten after each.
+    Plainly,
+    /// On the interpreter.
+    Interpreted,
+    /// Translated, from this run number of a block on.
+    Translated(u16),
+}
+
+/// Runs 64-bit code at CPL 0, some thousand instructions at most; whether it halted.
+pub fn run(code: &[u8], how: How) -> (Vcpu, bool) {
+    let (regs, pointers) = ([0; 16], [0; 4]);
+    let s = Start { kind: 2, flags: 0, engine: 0, slice: 0, regs, pointers };
+    let mut v = Vcpu::new(cpu(&s, code));
+    if let How::Translated(runs) = how {
+        v.set_translator(Box::new(X64::new(1 << 20).expect("memory for code")), runs);
+    }
+    let slice = if how == How::Plainly { 1 } else { INSNS as i64 };
+    let mut stop = Stop::Budget;
+    while stop == Stop::Budget && v.cpu.icount() < INSNS {
+        if how == How::Plainly {
+            v.cache.clear(&mut v.cpu);
+        }
+        stop = v.run(slice);
+    }
+    (v, stop == Stop::Halted)
+}

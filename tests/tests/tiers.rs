@@ -7,12 +7,13 @@ mod machine;
 mod tiers;
 
 use ::machine::CpuModel;
+use emu_core::compare::{pages, same};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use oracle::Bits;
 use ring3::diff::generate::Generator;
 use ring3::diff::random::Rng;
-use tiers::{PIECE, PIECES};
+use tiers::{How, PIECE, PIECES};
 
 /// Bytes before the code.
 const HEAD: usize = 24;
@@ -158,4 +159,183 @@ fn random_loops() {
         blocks += tiers::tiers(&data);
     }
     assert!(blocks > 10_000, "{blocks}");
+}
+
+/// Instructions that end with an immediate, without it, and its bytes.
+const IMMEDIATES: [(&[u8], i32); 16] = [
+    (&[0xb8], 4),             // mov eax, imm32
+    (&[0x48, 0xb8], 8),       // mov rax, imm64
+    (&[0x66, 0xb8], 2),       // mov ax, imm16
+    (&[0xb0], 1),             // mov al, imm8
+    (&[0x48, 0xc7, 0xc0], 4), // mov rax, imm32
+    (&[0xc7, 0x03], 4),       // mov dword [rbx], imm32
+    (&[0x81, 0xc2], 4),       // add edx, imm32
+    (&[0x48, 0x81, 0xc2], 4), // add rdx, imm32
+    (&[0x83, 0xd2], 1),       // adc edx, imm8
+    (&[0x48, 0x83, 0xf2], 1), // xor rdx, imm8
+    (&[0x66, 0x81, 0xea], 2), // sub dx, imm16
+    (&[0x41, 0x81, 0xf9], 4), // cmp r9d, imm32
+    (&[0x81, 0x43, 0x08], 4), // add dword [rbx + 8], imm32
+    (&[0xf7, 0xc2], 4),       // test edx, imm32
+    (&[0x69, 0xd2], 4),       // imul edx, edx, imm32
+    (&[0xc1, 0xc2], 1),       // rol edx, imm8
+];
+
+/// A loop that overwrites immediates of its own instructions, mostly as a whole.
+fn overwriting(rng: &mut Rng) -> Vec<u8> {
+    let mut code = vec![0xb9, 8 + rng.below(40) as u8, 0, 0, 0];
+    let head = code.len();
+    let mut places = Vec::new();
+    let store = |code: &mut Vec<u8>, rng: &mut Rng, (at, len): (i32, i32)| {
+        let at = if rng.one_in(8) { at + rng.below(3) as i32 - 1 } else { at };
+        let len = if rng.one_in(8) { 1 << rng.below(4) } else { len };
+        // mov [at], r9; now and then inc, or add with r9.
+        let op: &[u8] = match (rng.below(4), len) {
+            (0, 1) => &[0xfe, 0x05],
+            (0, 2) => &[0x66, 0xff, 0x05],
+            (0, 4) => &[0xff, 0x05],
+            (0, _) => &[0x48, 0xff, 0x05],
+            (1, 4) => &[0x44, 0x01, 0x0d],
+            (_, 1) => &[0x44, 0x88, 0x0d],
+            (_, 2) => &[0x66, 0x44, 0x89, 0x0d],
+            (_, 4) => &[0x44, 0x89, 0x0d],
+            _ => &[0x4c, 0x89, 0x0d],
+        };
+        code.extend(op);
+        let next = code.len() as i32 + 4;
+        code.extend((at - next).to_le_bytes());
+    };
+    for n in 0..2 + rng.below(4) {
+        let (insn, len) = rng.pick(&IMMEDIATES);
+        code.extend(insn);
+        places.push((code.len() as i32, len));
+        code.extend((0..len).map(|_| rng.bits() as u8));
+        if rng.one_in(2) || n == 1 {
+            let place = rng.pick(&places);
+            store(&mut code, rng, place);
+        }
+        if rng.one_in(4) {
+            // jmp over nothing: ends the block.
+            code.extend([0xeb, 0]);
+        }
+    }
+    // imul r9d, r9d, 1103515245; dec ecx; jnz head
+    code.extend([0x45, 0x69, 0xc9, 0x6d, 0x4e, 0xc6, 0x41, 0xff, 0xc9]);
+    code.extend([0x75, (head as i32 - code.len() as i32 - 2) as u8]);
+    code
+}
+
+/// Immediates that are overwritten again and again, which become loads.
+#[test]
+fn random_patches() {
+    let (mut rng, mut blocks) = (Rng::new(5), 0);
+    for n in 0..1500u64 {
+        let mut data = head(&mut rng, if n & 1 == 0 { 2 } else { 5 });
+        for _ in 0..PIECES {
+            let mut piece = overwriting(&mut rng);
+            assert!(piece.len() <= PIECE);
+            piece.resize(PIECE, 0x90);
+            data.extend(piece);
+        }
+        blocks += tiers::tiers(&data);
+    }
+    assert!(blocks > 10_000, "{blocks}");
+}
+
+/// The same against a CPU that keeps no block.
+#[test]
+fn patches_are_as_if_nothing_were_kept() {
+    let (mut rng, mut halted) = (Rng::new(6), 0);
+    for n in 0..3000 {
+        let mut code = overwriting(&mut rng);
+        code.push(0xf4);
+        let (plain, ended) = tiers::run(&code, How::Plainly);
+        if !ended {
+            continue;
+        }
+        halted += 1;
+        for how in [How::Interpreted, How::Translated(1 + n % 3)] {
+            let (seen, ended) = tiers::run(&code, how);
+            assert!(ended && same(&plain.cpu, &seen.cpu), "{n}, {how:?}: {code:02x?}");
+            assert_eq!(pages(&plain.cpu.mem.ram, &seen.cpu.mem.ram, 1), [], "{n}, {how:?}");
+        }
+    }
+    assert!(halted > 1000, "{halted}");
+}
+
+/// What is run is what has been written, whatever immediate it is and however it is written: in the
+/// loop's own block, or in one that it calls.
+#[test]
+fn patches_are_exact() {
+    type Meaning = fn(u64, u64) -> u64;
+    #[rustfmt::skip]
+    let cases: [(&[u8], usize, Meaning); 9] = [
+        (&[0xb8], 4, |_, v| v & 0xffff_ffff),
+        (&[0x48, 0xb8], 8, |_, v| v),
+        (&[0x66, 0xb8], 2, |a, v| a & !0xffff | v & 0xffff),
+        (&[0x48, 0xc7, 0xc0], 4, |_, v| v as i32 as u64),
+        (&[0x05], 4, |a, v| (a + v) & 0xffff_ffff),
+        (&[0x48, 0x05], 4, |a, v| a.wrapping_add(v as i32 as u64)),
+        (&[0x48, 0x83, 0xc0], 1, |a, v| a.wrapping_add(v as i8 as u64)),
+        (&[0x83, 0xf0], 1, |a, v| (a ^ v as i8 as u64) & 0xffff_ffff),
+        (&[0x69, 0xc0], 4, |a, v| (a * (v & 0xffff_ffff)) & 0xffff_ffff),
+    ];
+    const TURNS: u64 = 100;
+    for (insn, len, meaning) in cases {
+        for called in [false, true] {
+            // The patched instruction is at 60h, in the loop or (then a RET follows) after it.
+            let (mut code, at) = (Vec::new(), 0x60 + insn.len() as i32);
+            let store = |code: &mut Vec<u8>| {
+                let op: &[u8] = match len {
+                    1 => &[0x40, 0x88, 0x35],
+                    2 => &[0x66, 0x89, 0x35],
+                    4 => &[0x89, 0x35],
+                    _ => &[0x48, 0x89, 0x35],
+                };
+                code.extend(op);
+                code.extend((at - code.len() as i32 - 4).to_le_bytes());
+            };
+            let patched = [insn, &[1; 8][..len]].concat();
+            let turn = |code: &mut Vec<u8>| {
+                // add rdx, rax; imul rsi, rsi, 1103515245; dec ecx; jnz 40h
+                code.extend([0x48, 0x01, 0xc2, 0x48, 0x69, 0xf6, 0x6d, 0x4e, 0xc6, 0x41]);
+                code.extend([0xff, 0xc9, 0x75]);
+                code.push((0x40 - code.len() as i32 - 1) as u8);
+                code.push(0xf4);
+            };
+            // mov ecx, TURNS; mov esi, 9abcdef1h; xor eax, eax; xor edx, edx
+            code.extend([0xb9, TURNS as u8, 0, 0, 0, 0xbe, 0xf1, 0xde, 0xbc, 0x9a]);
+            code.extend([0x31, 0xc0, 0x31, 0xd2]);
+            code.resize(0x40, 0x90);
+            store(&mut code);
+            if called {
+                code.push(0xe8);
+                code.extend((0x60 - code.len() as i32 - 4).to_le_bytes());
+                turn(&mut code);
+                assert!(code.len() <= 0x60);
+                code.resize(0x60, 0x90);
+                code.extend(&patched);
+                code.push(0xc3);
+            } else {
+                code.resize(0x60, 0x90);
+                code.extend(&patched);
+                turn(&mut code);
+            }
+            let (mut a, mut sum, mut v) = (0, 0u64, 0x9abc_def1_u64);
+            for _ in 0..TURNS {
+                a = meaning(a, v);
+                sum = sum.wrapping_add(a);
+                v = v.wrapping_mul(1_103_515_245);
+            }
+            for how in [How::Interpreted, How::Translated(1), How::Translated(3)] {
+                let (seen, halted) = tiers::run(&code, how);
+                let name = format!("{insn:02x?}, called: {called}, {how:?}");
+                assert!(halted, "{name}");
+                assert_eq!((seen.cpu.regs[0], seen.cpu.regs[2]), (a, sum), "{name}");
+                // IMUL's immediate is no operand that is loaded.
+                let few = insn[0] == 0x69 || seen.cache.stats.invalidated < 10;
+                assert!(few, "{name}: {:?}", seen.cache.stats);
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Emitters of the pure micro-ops.
 
-use super::asm::{RAX, RCX, RDX, Rm};
-use super::{Compiler, Loc, loc};
+use super::asm::{RAX, RBP, RCX, RDX, Rm};
+use super::{Compiler, Loc, NATIVE_RAM, loc};
 use emu_core::cpu::Reg;
 use emu_core::flags::{CF, OF, OSZAPC};
 use emu_core::uop::{Op, Src, Uop};
@@ -318,6 +318,26 @@ impl Compiler<'_> {
             Loc::Host(h) if w >= W32 => h,
             _ => RCX,
         }
+    }
+
+    /// An immediate from where it stands in guest RAM; the lifter gives offsets within that. Keeps
+    /// the flags.
+    pub(super) fn patched(&mut self, u: &Uop) {
+        self.a.mov(W64, RDX, Rm::M(RBP, NATIVE_RAM));
+        let from = i32::try_from(u.imm).map_or_else(
+            |_| {
+                self.a.imm(RCX, u.imm as u64);
+                Rm::X(RDX, RCX, 0, 0)
+            },
+            |off| Rm::M(RDX, off),
+        );
+        let d = self.computed_in(u.d, W64);
+        match u.w {
+            W8 => self.a.op0f(W32, 0xb6, d, from),
+            W16 => self.a.op0f(W32, 0xb7, d, from),
+            w => self.a.mov(w, d, from),
+        }
+        self.reached(u.d, W64, d);
     }
 
     /// After `s`, which that has given, has the result, of 32 bits extended by zeros.

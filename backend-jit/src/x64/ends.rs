@@ -15,7 +15,7 @@ use core::mem::offset_of;
 use emu_core::cpu::{Cpu, Reg, mode};
 use emu_core::interp::Leave;
 use emu_core::mem::tlb::{Entry, Fetch, L1, SlotPlace};
-use emu_core::native::{HostTarget, TARGETS};
+use emu_core::native::{HostTarget, LISTED, TARGETS, TargetTable};
 use emu_core::uop::{Op, Uop};
 use emu_core::width::Width::{self, W8, W16, W32, W64};
 
@@ -234,6 +234,13 @@ fn indirect_routine(a: &mut Asm, jumps: u64, fetch: u64) {
     a.mov(W64, RAX, Rm::M(RSP, 8));
     target(a, RAX);
     a.store(W64, Rm::X(RDX, RCX, 0, offset_of!(HostTarget, va) as i32), RAX);
+    let filled = Rm::M(RDX, offset_of!(TargetTable, filled) as i32);
+    a.mov(W32, RAX, filled);
+    a.alu_imm(W32, 7, Rm::R(RAX), LISTED as i64);
+    let many = a.jcc(cc::A);
+    a.alu_imm(W32, 0, filled, 1);
+    a.store(W32, Rm::X(RDX, RAX, 2, offset_of!(TargetTable, list) as i32), RCX);
+    a.bind(many);
     a.pop(RAX);
     a.store(W64, Rm::X(RDX, RCX, 0, offset_of!(HostTarget, host) as i32), RAX);
     [RCX; 3].iter().for_each(|&r| a.pop(r));

@@ -280,6 +280,7 @@ impl Compiler<'_> {
     fn uop(&mut self, u: &Uop) {
         match u.op {
             Op::Lea => self.lea(u),
+            Op::Code => self.patched(u),
             Op::Ld | Op::Ldz | Op::Lds | Op::Ldw => self.load(u),
             Op::St | Op::Stw => self.store(u),
             Op::Lin if u.checks_rip() => self.canonical(u),

@@ -137,7 +137,7 @@ pub const BLOCK_MAX: u64 = 1024;
 /// Whether a store of `n` bytes at RAM offset `off` hits translated code that may be that of the
 /// block in progress. Other code may be stored into at once: the block ends before any of it runs.
 fn hits_own_code(cpu: &mut Cpu, off: u64, n: u64) -> bool {
-    if !cpu.mem.code.hit(off, n) {
+    if !cpu.mem.code.hit(off, n) || cpu.patches.is_alone(off, n) {
         return false;
     }
     let rip = cpu.linear_rip();

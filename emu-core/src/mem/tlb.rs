@@ -473,6 +473,27 @@ impl Tlb {
         (va.wrapping_sub(e.write) <= 4096 - n).then(|| va.wrapping_add(e.addend))
     }
 
+    /// The level-1 table of the current address space for privilege `p`, if it has been used.
+    #[inline(always)]
+    fn table_for(&self, p: Privilege) -> Option<&Level1> {
+        let n = self.slot * 4 + p as usize;
+        if n == self.current { Some(&self.table) } else { self.parked[n].as_deref() }
+    }
+
+    /// [`read`](Self::read) with privilege `p`.
+    #[inline(always)]
+    pub fn read_as(&self, p: Privilege, va: u64, n: u64) -> Option<u64> {
+        let e = &self.table_for(p)?.data.entries[Self::index(va)];
+        (va.wrapping_sub(e.read) <= 4096 - n).then(|| va.wrapping_add(e.addend))
+    }
+
+    /// [`write`](Self::write) with privilege `p`.
+    #[inline(always)]
+    pub fn write_as(&self, p: Privilege, va: u64, n: u64) -> Option<u64> {
+        let e = &self.table_for(p)?.data.entries[Self::index(va)];
+        (va.wrapping_sub(e.write) <= 4096 - n).then(|| va.wrapping_add(e.addend))
+    }
+
     /// RAM offset of `n` bytes to write at `va` in a page that has, or had, code.
     #[inline]
     pub fn write_beside_code(&self, va: u64, n: u64) -> Option<u64> {

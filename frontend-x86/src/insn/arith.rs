@@ -57,7 +57,7 @@ helpers! {
 }
 
 fn alu(l: &mut Lift, op: Op) -> Guest<()> {
-    let src = l.read(1);
+    let src = l.read_patched(1);
     l.update(op, src);
     Ok(())
 }
@@ -65,7 +65,7 @@ fn alu(l: &mut Lift, op: Op) -> Guest<()> {
 fn compare(l: &mut Lift, op: Op) -> Guest<()> {
     let w = l.width(0);
     let a = l.read_reg(0);
-    let b = l.read(1);
+    let b = l.read_patched(1);
     l.b.op(op, w, Reg::ZERO, a, b);
     Ok(())
 }

@@ -98,7 +98,7 @@ fn mov(l: &mut Lift) -> Guest<()> {
             return Ok(());
         }
     }
-    let v = l.read(1);
+    let v = l.read_patched(1);
     l.write(0, v);
     Ok(())
 }

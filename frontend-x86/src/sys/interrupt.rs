@@ -126,6 +126,7 @@ fn check_gate(cpu: &Cpu, e: &Event, g: &Descriptor, kinds: &[u16]) -> Guest<()> 
 }
 
 /// The handler's code segment and privilege level.
+#[inline(always)]
 fn handler(
     cpu: &mut Cpu,
     g: &Descriptor,

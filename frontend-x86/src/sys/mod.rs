@@ -165,7 +165,17 @@ fn implicitly<R>(cpu: &mut Cpu, f: impl FnOnce(&mut Cpu) -> R) -> R {
 }
 
 /// Reads a descriptor table or TSS at linear address `va`.
+#[inline]
 fn read_table(cpu: &mut Cpu, va: u64, w: Width) -> Guest<u64> {
+    match cpu.tlb.read_as(Privilege::Supervisor, va, w.bytes()) {
+        Some(off) => Ok(cpu.mem.ram.read(off, w)),
+        None => read_table_slow(cpu, va, w),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn read_table_slow(cpu: &mut Cpu, va: u64, w: Width) -> Guest<u64> {
     implicitly(cpu, |cpu| cpu.read(va, w))
 }
 

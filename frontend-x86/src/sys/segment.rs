@@ -74,6 +74,7 @@ pub const fn rpl(selector: u16) -> u8 {
 }
 
 /// Linear address of the `size`-byte descriptor of `selector`; `None` beyond its table's limit.
+#[inline]
 pub(super) fn address(cpu: &Cpu, selector: u16, size: u64) -> Option<u64> {
     let offset = u64::from(selector & 0xfff8);
     let (base, limit) = match selector & 4 != 0 {
@@ -89,6 +90,7 @@ pub(super) fn address(cpu: &Cpu, selector: u16, size: u64) -> Option<u64> {
 ///
 /// # Errors
 /// #PF of the table access.
+#[inline(always)]
 pub fn fetch(cpu: &mut Cpu, selector: u16) -> Guest<Option<Descriptor>> {
     let Some(at) = address(cpu, selector, 8).filter(|_| !is_null(selector)) else {
         return Ok(None);
@@ -112,6 +114,7 @@ pub fn fetch(cpu: &mut Cpu, selector: u16) -> Guest<Option<Descriptor>> {
 /// # Errors
 /// Fault `vector` with error code 0 for a null selector, with the selector when it is beyond its
 /// table; #PF.
+#[inline(always)]
 pub fn require(cpu: &mut Cpu, selector: u16, vector: u8) -> Guest<Descriptor> {
     fetch(cpu, selector)?.ok_or(selector_fault(vector, selector))
 }
@@ -120,6 +123,7 @@ pub fn require(cpu: &mut Cpu, selector: u16, vector: u8) -> Guest<Descriptor> {
 ///
 /// # Errors
 /// #PF.
+#[inline(always)]
 pub fn mark_accessed(cpu: &mut Cpu, d: &mut Descriptor) -> Guest<()> {
     if d.seg.attr & 1 == 0 {
         d.seg.attr |= 1;
@@ -160,6 +164,7 @@ pub fn set_real(cpu: &mut Cpu, s: Seg, selector: u16) {
 ///
 /// # Errors
 /// Fault `vector` or #SS with the selector; #PF.
+#[inline(always)]
 pub fn stack_descriptor(cpu: &mut Cpu, selector: u16, cpl: u8, vector: u8) -> Guest<Descriptor> {
     let d = require(cpu, selector, vector)?;
     if rpl(selector) != cpl || d.seg.dpl() != cpl || !d.seg.writable() {

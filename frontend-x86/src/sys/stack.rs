@@ -86,6 +86,7 @@ impl Stack {
     ///
     /// # Errors
     /// #TS when the TSS is too short, #SS(0) for a non-canonical pointer, #PF.
+    #[inline(always)]
     pub fn inner_long(cpu: &mut Cpu, offset: u64, seg: Segment, cpl: u8) -> Guest<Stack> {
         let sp = tss_field(cpu, offset, W64)?;
         if !cpu.canonical(sp) {
@@ -114,7 +115,20 @@ impl Stack {
     ///
     /// # Errors
     /// #SS, #PF.
+    #[inline]
     pub fn read(&self, cpu: &mut Cpu, bytes: u64, w: Width) -> Guest<u64> {
+        if self.width == W64
+            && let va = self.sp.wrapping_add(bytes)
+            && let Some(off) = cpu.tlb.read_as(self.privilege, va, w.bytes())
+        {
+            return Ok(cpu.mem.ram.read(off, w));
+        }
+        self.read_slow(cpu, bytes, w)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_slow(&self, cpu: &mut Cpu, bytes: u64, w: Width) -> Guest<u64> {
         let va = self.linear(cpu, self.sp.wrapping_add(bytes), w.bytes(), false)?;
         with_privilege(cpu, self.privilege, |cpu| cpu.read(va, w))
     }
@@ -132,7 +146,24 @@ impl Stack {
     ///
     /// # Errors
     /// #SS, #PF.
+    #[inline]
     pub fn push(&mut self, cpu: &mut Cpu, w: Width, values: &[u64]) -> Guest<()> {
+        let size = 8 * values.len() as u64;
+        let low = self.sp.wrapping_sub(size);
+        if (self.width, w) == (W64, W64)
+            && let Some(off) = cpu.tlb.write_as(self.privilege, low, size)
+        {
+            let slots = (off..).step_by(8).zip(values.iter().rev());
+            slots.for_each(|(at, &v)| cpu.mem.ram.write(at, W64, v));
+            self.sp = low;
+            return Ok(());
+        }
+        self.push_slow(cpu, w, values)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_slow(&mut self, cpu: &mut Cpu, w: Width, values: &[u64]) -> Guest<()> {
         let n = w.bytes();
         let mut at = [0; SLOTS];
         let mut sp = self.sp;
@@ -164,6 +195,7 @@ impl Stack {
 ///
 /// # Errors
 /// #TS with the TSS's selector beyond its limit; #PF.
+#[inline]
 pub fn tss_field(cpu: &mut Cpu, offset: u64, w: Width) -> Guest<u64> {
     if offset + w.bytes() - 1 > u64::from(cpu.sys.tr.limit) || !cpu.sys.tr.present() {
         return Err(selector_fault(vector::TS, cpu.sys.tr.selector));
@@ -177,6 +209,7 @@ pub fn tss_field(cpu: &mut Cpu, offset: u64, w: Width) -> Guest<u64> {
 ///
 /// # Errors
 /// #GP or #SS with the selector, #GP(0) for a null one, #PF.
+#[inline(always)]
 pub fn returned(
     cpu: &mut Cpu,
     old: &Stack,

@@ -26,6 +26,7 @@ pub(super) const fn is_64(cpu: &Cpu, d: &Descriptor) -> bool {
 ///
 /// # Errors
 /// #GP(0).
+#[inline(always)]
 pub(super) fn check_ip(cpu: &Cpu, cs: &Descriptor, ip: u64) -> Guest<()> {
     let ok = if is_64(cpu, cs) { cpu.canonical(ip) } else { ip <= u64::from(cs.seg.limit) };
     if ok { Ok(()) } else { Err(Fault::GP0) }
@@ -113,6 +114,7 @@ fn target(cpu: &mut Cpu, selector: u16, offset: u64, call: bool) -> Guest<Target
 }
 
 /// Checks that code segment `d` is present and `ip` in it; sets its accessed bit.
+#[inline(always)]
 pub(super) fn present_code(cpu: &mut Cpu, mut d: Descriptor, ip: u64) -> Guest<Descriptor> {
     if !d.seg.present() {
         return Err(d.fault(vector::NP));
@@ -196,6 +198,7 @@ pub fn far_call(cpu: &mut Cpu, selector: u16, offset: u64, w: Width, next_rip: u
 ///
 /// # Errors
 /// #GP, #NP, #PF.
+#[inline(always)]
 pub(super) fn returned_code(cpu: &mut Cpu, selector: u16, ip: u64) -> Guest<Descriptor> {
     let d = require(cpu, selector, vector::GP)?;
     let level = rpl(selector);
