@@ -58,6 +58,7 @@ pub(super) fn full_kernel(path: &Path) -> anyhow::Result<()> {
 
 /// What the minimal system runs in place of an init.
 const UP: &str = "#!/bin/sh
+mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 echo Debian $(cat /etc/debian_version), $(dpkg-query -W | wc -l) packages
 perl -e 'print \"minbase is up\\n\"'
