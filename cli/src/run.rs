@@ -37,13 +37,13 @@ pub struct Run {
     )]
     pub append: String,
 
-    /// Firmware to start instead of a kernel, a ROM of whole pages that is mapped to end at 4 GiB and
-    /// at 1 MiB; Debian's SeaBIOS if neither is given
+    /// Firmware to start instead of a kernel, a ROM of whole pages that is mapped to end at 4 GiB
+    /// and at 1 MiB; Debian's SeaBIOS if neither is given
     #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
     pub bios: Option<PathBuf>,
 
-    /// Display card: std is a VGA with Bochs' linear modes, and its BIOS; none if a kernel is given,
-    /// or else std
+    /// Display card: std is a VGA with Bochs' linear modes, and its BIOS; none if a kernel is
+    /// given, or else std
     #[arg(long, value_enum, value_name = "std|none")]
     pub vga: Option<VgaKind>,
 

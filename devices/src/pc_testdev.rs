@@ -1,7 +1,7 @@
 //! `pc-testdev`: what unit tests of kernels and emulators poke at. A dword of ports that holds what
 //! is written (at E0H in any size, at E8H the same bytes one by one), a port that would drop a page
-//! (nothing is cached here that could), interrupt lines that a write sets or clears, and a window of
-//! memory behind a device.
+//! (nothing is cached here that could), interrupt lines that a write sets or clears, and a window
+//! of memory behind a device.
 //!
 //! Source: the ports of QEMU's device of this name, as kvm-unit-tests use them.
 

@@ -2,9 +2,9 @@
 //! says in which state a CPU has to be to run it, without any firmware.
 //!
 //! [`load`] looks at the file and picks the protocol: a Multiboot header ([`multiboot`]), a Linux
-//! `bzImage` ([`bzimage`]) or an ELF file with a PVH entry point ([`pvh`]). All checks come before the first write, so a kernel
-//! that is refused leaves memory as it was. The file is not trusted: whatever is in it, the
-//! outcome is an [`Entry`] or a [`BootError`].
+//! `bzImage` ([`bzimage`]) or an ELF file with a PVH entry point ([`pvh`]). All checks come before
+//! the first write, so a kernel that is refused leaves memory as it was. The file is not trusted:
+//! whatever is in it, the outcome is an [`Entry`] or a [`BootError`].
 
 pub mod bzimage;
 pub mod e820;
