@@ -67,22 +67,40 @@ exec /bin/sh
 
 /// Debian's minimal system in an ext4 file system of 1 GiB.
 pub(super) fn minbase(path: &Path) -> anyhow::Result<()> {
+    root_file_system(path, 1 << 30, &["--variant=minbase"], |tree| script(&tree.join("up"), UP))
+}
+
+/// Debian with systemd; root has no password.
+pub(super) fn systemd(path: &Path) -> anyhow::Result<()> {
+    const PACKAGES: &str = "--include=systemd-sysv,udev,dbus,python3-minimal,login,passwd";
+    root_file_system(path, 2 << 30, &["--variant=minbase", PACKAGES], |tree| {
+        let shadow = tree.join("etc/shadow");
+        let text = fs::read_to_string(&shadow)?;
+        let open = text.lines().map(|line| match line.strip_prefix("root:") {
+            Some(rest) => format!("root:{}\n", &rest[rest.find(':').unwrap_or(0)..]),
+            None => format!("{line}\n"),
+        });
+        Ok(fs::write(&shadow, open.collect::<String>())?)
+    })
+}
+
+/// An ext4 file system of `len` bytes that `mmdebstrap` fills and `finish` finishes.
+fn root_file_system(
+    path: &Path,
+    len: u64,
+    arguments: &[&str],
+    finish: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let folder = workshop(path)?;
     let root = folder.join("root.tar");
-    // As a user it maps itself to root; it leaves device nodes out, which the kernel makes.
-    let out = Command::new("mmdebstrap")
-        .args(["--variant=minbase", "--quiet", &codename()?, text(&root)?])
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot run mmdebstrap: apt-get install mmdebstrap")?;
-    if !out.status.success() {
-        bail!("mmdebstrap failed: {}", String::from_utf8_lossy(&out.stderr).trim_end());
-    }
+    let name = codename()?;
+    let rest = ["--quiet", &name, text(&root)?];
+    tool("mmdebstrap", "mmdebstrap", &[arguments, &rest].concat())?;
     let tree = folder.join("root");
     fs::create_dir(&tree)?;
     tool("tar", "tar", &["-C", text(&tree)?, "-xf", text(&root)?, "--exclude=./dev/*"])?;
-    script(&tree.join("up"), UP)?;
-    fs::File::create(path)?.set_len(1 << 30)?;
+    finish(&tree)?;
+    fs::File::create(path)?.set_len(len)?;
     tool("mke2fs", "e2fsprogs", &["-q", "-F", "-t", "ext4", "-d", text(&tree)?, text(path)?])?;
     Ok(fs::remove_dir_all(folder)?)
 }
@@ -115,7 +133,7 @@ $b mount -t devtmpfs dev /dev
     }
     init + "n=0
 while [ ! -b $disk ] && [ $n -lt 100 ]; do $b sleep 0.1; n=$((n+1)); done
-$b mount $disk /mnt && exec $b switch_root /mnt /up
+$b mount -t ext4 $disk /mnt && exec $b switch_root /mnt /up
 exec $b sh
 "
 }

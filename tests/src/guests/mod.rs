@@ -67,6 +67,11 @@ use Step::{Keys, Sees, Types};
 
 const GRUB: &[&str] = &["grub-rescue-pc"];
 const UBOOT: &[&str] = &["u-boot-qemu"];
+const MEMTEST: File =
+    ("memtest.iso", Package("amd64", &["memtest86+"], &["usr/lib/memtest86+/memtest86+x64.iso"]));
+/// Where the installers' packages have kernel and initial RAM disk.
+const DI_AMD64: &[&str] = &["debian-installer-12-netboot-amd64"];
+const DI_I386: &[&str] = &["debian-installer-12-netboot-i386"];
 const KERNEL: File = ("vmlinuz", Made(make::kernel));
 const INITRD: File = ("initrd", Made(make::initrd));
 const MINBASE: File = ("minbase.img", Made(make::minbase));
@@ -103,10 +108,7 @@ pub const GUESTS: &[Guest] = &[
         name: "memtest86+",
         what: "Memtest86+ from its CD: the banner",
         packages: &["memtest86+"],
-        files: &[(
-            "memtest.iso",
-            Package("amd64", &["memtest86+"], &["usr/lib/memtest86+/memtest86+x64.iso"]),
-        )],
+        files: &[MEMTEST],
         args: "--cdrom {memtest.iso} -m 20M",
         steps: &[Sees(Screen, "Memtest86+ v6"), Sees(Screen, "Errors: 0")],
     },
@@ -119,6 +121,25 @@ pub const GUESTS: &[Guest] = &[
             Package("amd64", GRUB, &["usr/lib/grub-rescue/grub-rescue-cdrom.iso"]),
         )],
         args: "--cdrom {grub.iso}",
+        steps: &[Sees(Screen, "GNU GRUB"), Keys("c"), Sees(Screen, "grub>")],
+    },
+    Guest {
+        name: "memtest86+-pass",
+        what: "Memtest86+: one full pass over 20 MB",
+        packages: &["memtest86+"],
+        files: &[MEMTEST],
+        args: "--cdrom {memtest.iso} -m 20M",
+        steps: &[Sees(Screen, "Memtest86+ v6"), Sees(Screen, "Pass:  1        Errors: 0")],
+    },
+    Guest {
+        name: "grub-floppy",
+        what: "GRUB's rescue floppy to its prompt",
+        packages: GRUB,
+        files: &[(
+            "grub-floppy.img",
+            Package("amd64", GRUB, &["usr/lib/grub-rescue/grub-rescue-floppy.img"]),
+        )],
+        args: "--drive file={grub-floppy.img},if=floppy,format=raw,snapshot=on --boot order=a",
         steps: &[Sees(Screen, "GNU GRUB"), Keys("c"), Sees(Screen, "grub>")],
     },
     Guest {
@@ -177,6 +198,78 @@ pub const GUESTS: &[Guest] = &[
                --append 'console=ttyS0 quiet disk=/dev/sda' \
                --drive file={minbase.img},if=ide,format=raw,snapshot=on",
         steps: &[MINBASE_UP],
+    },
+    Guest {
+        name: "systemd",
+        what: "Debian with systemd on NVMe: log in, use dpkg, perl and Python",
+        packages: &["linux-image-cloud-amd64", "mmdebstrap"],
+        files: &[KERNEL, ("systemd.img", Made(make::systemd))],
+        args: "--kernel {vmlinuz} --append 'console=ttyS0 root=/dev/nvme0n1 rw' -m 1G \
+               --drive file={systemd.img},if=nvme,format=raw,snapshot=on",
+        steps: &[
+            Sees(Serial, "login: "),
+            Types("root\r"),
+            Sees(Serial, "# "),
+            Types("dpkg -s systemd | grep Status; perl -e 'print 6*7, \"p\\n\"'\r"),
+            Sees(Serial, "Status: install ok installed"),
+            Sees(Serial, "42p"),
+            Types("python3 -c 'print(6*7*1000)'\r"),
+            Sees(Serial, "42000"),
+            Types("apt-get --version\r"),
+            Sees(Serial, "Supported modules"),
+        ],
+    },
+    Guest {
+        name: "installer-amd64",
+        what: "Debian's installer to its first menu",
+        packages: DI_AMD64,
+        files: &[
+            (
+                "di-amd64-linux",
+                Package(
+                    "all",
+                    DI_AMD64,
+                    &["usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/linux"],
+                ),
+            ),
+            (
+                "di-amd64-initrd.gz",
+                Package(
+                    "all",
+                    DI_AMD64,
+                    &["usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/init"],
+                ),
+            ),
+        ],
+        args: "--kernel {di-amd64-linux} --initrd {di-amd64-initrd.gz} -m 1G \
+               --append console=ttyS0",
+        steps: &[Sees(Serial, "Select a language")],
+    },
+    Guest {
+        name: "installer-i386",
+        what: "the same for i386",
+        packages: DI_I386,
+        files: &[
+            (
+                "di-i386-linux",
+                Package(
+                    "all",
+                    DI_I386,
+                    &["usr/lib/debian-installer/images/12/i386/text/debian-installer/i386/linux"],
+                ),
+            ),
+            (
+                "di-i386-initrd.gz",
+                Package(
+                    "all",
+                    DI_I386,
+                    &["usr/lib/debian-installer/images/12/i386/text/debian-installer/i386/init"],
+                ),
+            ),
+        ],
+        args: "--kernel {di-i386-linux} --initrd {di-i386-initrd.gz} -m 1G \
+               --append console=ttyS0",
+        steps: &[Sees(Serial, "Select a language")],
     },
     Guest {
         name: "xen",
