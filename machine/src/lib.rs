@@ -30,6 +30,7 @@ mod listing;
 pub mod lockstep;
 mod machine;
 pub mod pc;
+mod removable;
 mod report;
 mod smbios;
 mod storage;
@@ -45,5 +46,6 @@ pub use machine::{
     host_translator,
 };
 pub use pc::DebugExit;
+pub use removable::Removable;
 pub use report::{Stat, Value};
-pub use storage::DriveError;
+pub use storage::{Drive, DriveError};

@@ -21,10 +21,12 @@
 //! Reference; CMOS memory sizes as SeaBIOS and QEMU agree on them.
 
 mod listener;
+mod look;
 mod memory;
 mod pci;
 mod ports;
 
+pub use look::{IoApicState, Mapping};
 pub(crate) use memory::Backing;
 
 use crate::acpi;

@@ -12,7 +12,7 @@ use super::memory::Mapped;
 use crate::acpi;
 use crate::boot::e820;
 use devices::ide::Ide;
-use devices::pci::{Bar, Host, Message, PciDevice, Range};
+use devices::pci::{Bar, Host, Message, PciConfig, PciDevice, Range};
 use devices::pci_host::{Functions, PciFunction, PciHost};
 use devices::piix::{IsaBridge, PowerManagement};
 use devices::vga::{FRAME_BUFFER, Vga};
@@ -81,6 +81,13 @@ impl Bus {
         let ide = self.ide.iter_mut().map(|d| (IDE, d as &mut dyn PciDevice));
         let slots = self.slots.iter_mut().map(|(n, d)| (*n, &mut **d as _));
         chipset.into_iter().chain(vga).chain(ide).chain(slots)
+    }
+
+    /// The functions but for the host bridge, by number, with their configuration spaces.
+    pub(crate) fn functions(&mut self) -> Vec<(Number, PciConfig)> {
+        let mut all: Vec<_> = self.devices().map(|(n, d)| (n, d.config().clone())).collect();
+        all.sort_by_key(|(number, _)| *number);
+        all
     }
 
     /// System reset.
