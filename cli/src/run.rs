@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Boot a PC: firmware, or a kernel without it
 ///
-/// On a terminal, Ctrl-A x quits and Ctrl-A h shows the other keys; Ctrl-C goes to the guest.
+/// On a terminal, Ctrl-A x quits, Ctrl-A c switches to the monitor and back, and Ctrl-A h shows the
+/// other keys; Ctrl-C goes to the guest.
 #[derive(Debug, clap::Args)]
 pub struct Run {
     /// Kernel: a Linux bzImage, an ELF file with a PVH entry point, or a Multiboot kernel
@@ -109,6 +110,7 @@ impl Run {
             _ => None,
         };
         let serial = match self.serial.is_empty() {
+            true if self.machine.monitors_stdio() => Vec::new(),
             true => vec![HostEnd::Stdio],
             false => self.serial,
         };

@@ -483,6 +483,18 @@ impl Machine {
         Ok(())
     }
 
+    /// The same for who presses it beside the machine: one that does not reboot ends its run.
+    ///
+    /// # Errors
+    /// As [`reset`](Self::reset).
+    pub fn press_reset(&mut self) -> Result<(), Error> {
+        if self.no_reboot {
+            self.board.press_reset_button();
+            return Ok(());
+        }
+        self.reset()
+    }
+
     fn run_until(&mut self, until: Option<Instant>) -> Result<Outcome, Error> {
         loop {
             if self.control.stopped() {

@@ -50,7 +50,7 @@ impl Board {
         IoApicState { id: io.id(), select: io.select(), table: *io.table(), lines: io.lines() }
     }
 
-    /// The functions on the PCI bus but for the host bridge: device and function number (device in
+    /// The functions on the PCI bus: device and function number (device in
     /// bits 7:3), and configuration space.
     #[must_use]
     pub fn functions(&self) -> Vec<(Number, PciConfig)> {
@@ -123,8 +123,9 @@ mod tests {
         b.route(4, 0x1_0034);
         assert_eq!(b.io_apic().table[4], 0x1_0034);
         let numbers: Vec<Number> = b.functions().into_iter().map(|f| f.0).collect();
-        assert_eq!(numbers, [0x08, 0x0b]);
-        assert_eq!(b.functions()[0].1.dword(0), 0x7000_8086);
+        assert_eq!(numbers, [0, 0x08, 0x0b]);
+        let id = |n: usize| b.functions()[n].1.dword(0);
+        assert_eq!((id(0), id(1)), (0x1237_8086, 0x7000_8086));
         let a20 = b.a20();
         b.port_out(0x92, 1, 2);
         assert!(!a20 || b.a20());

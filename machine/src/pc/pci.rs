@@ -12,7 +12,7 @@ use super::memory::Mapped;
 use crate::acpi;
 use crate::boot::e820;
 use devices::ide::Ide;
-use devices::pci::{Bar, Host, Message, PciConfig, PciDevice, Range};
+use devices::pci::{Bar, Host, Identity, Message, PciConfig, PciDevice, Range};
 use devices::pci_host::{Functions, PciFunction, PciHost};
 use devices::piix::{IsaBridge, PowerManagement};
 use devices::vga::{FRAME_BUFFER, Vga};
@@ -83,9 +83,13 @@ impl Bus {
         chipset.into_iter().chain(vga).chain(ide).chain(slots)
     }
 
-    /// The functions but for the host bridge, by number, with their configuration spaces.
+    /// All functions by number, with their configuration spaces.
     pub(crate) fn functions(&mut self) -> Vec<(Number, PciConfig)> {
+        let nothing = Identity { vendor: 0, device: 0, class: 0, revision: 0, subsystem: (0, 0) };
+        let mut host = PciConfig::new(nothing, 0);
+        host.set(0, self.host.config());
         let mut all: Vec<_> = self.devices().map(|(n, d)| (n, d.config().clone())).collect();
+        all.push((0, host));
         all.sort_by_key(|(number, _)| *number);
         all
     }
