@@ -26,11 +26,9 @@ mod lock;
 pub mod open;
 pub mod qcow2;
 pub mod raw;
-mod removable;
 mod spec;
 
 pub use disk::{ImageDisk, Layer, Wake};
 pub use error::OpenError;
 pub use open::{Image, Options};
-pub use removable::{Removable, Slot};
 pub use spec::{Cache, DriveSpec, Format, Interface, Media, SpecError};

@@ -70,6 +70,11 @@ impl Ending {
         self.status()
     }
 
+    /// Whether something from outside ends the run.
+    pub fn asked(&self) -> bool {
+        self.status().is_some()
+    }
+
     fn status(&self) -> Option<u8> {
         u8::try_from(self.0.status.load(SeqCst)).ok()
     }

@@ -2,7 +2,8 @@
 //!
 //! Every command is a module with its flags beside the function that runs it; the doc comment of
 //! a flag is its help text. What commands share is in [`options`] (flags that make a machine) and
-//! [`session`] (a machine on this host: terminal, files, signals, exit status).
+//! [`session`] (a machine on this host: terminal, files, signals, exit status); [`monitor`] is what one
+//! asks of a machine while it runs.
 
 /// Prints a line to standard error. When nobody can read it, nobody need know.
 macro_rules! say {
@@ -21,6 +22,7 @@ mod ending;
 pub mod firmware;
 pub mod lift;
 pub mod linux;
+pub mod monitor;
 pub mod options;
 pub mod run;
 pub mod screen;

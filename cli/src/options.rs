@@ -3,6 +3,7 @@
 
 use crate::UsageError;
 use crate::audit::Counts;
+use crate::monitor::server::{MonitorEnd, parse_end as parse_monitor};
 use anyhow::Context;
 use clap::ValueEnum;
 use emu_core::vcpu::Trace;
@@ -72,6 +73,15 @@ pub struct MachineOptions {
     #[arg(skip)]
     pub audit: Option<Arc<Mutex<Counts>>>,
 
+    /// Where the monitor is, which takes commands for the machine (see its help): stdio, null or
+    /// unix:PATH[,server=on][,wait=on|off]; several times for several
+    #[arg(long, value_name = "END", value_parser = parse_monitor, conflicts_with = "lockstep")]
+    pub monitor: Vec<MonitorEnd>,
+
+    /// Where programs find the monitor, by QEMU's JSON protocol: as --monitor
+    #[arg(long, value_name = "END", value_parser = parse_monitor, conflicts_with = "lockstep")]
+    pub qmp: Vec<MonitorEnd>,
+
     /// Where text goes that the guest writes to port 0xE9: file:PATH, stdio or null
     #[arg(long, value_name = "END", default_value = "null", value_parser = parse_end)]
     pub debugcon: HostEnd,
@@ -95,6 +105,12 @@ impl MachineOptions {
             engine: self.engine,
             ..MachineConfig::new(boot)
         }
+    }
+
+    /// Whether standard input is a monitor's.
+    #[must_use]
+    pub fn monitors_stdio(&self) -> bool {
+        self.monitor.iter().chain(&self.qmp).any(|end| *end == MonitorEnd::Stdio)
     }
 
     /// Everything that shall be traced.

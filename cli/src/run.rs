@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Boot a PC: firmware, or a kernel without it
 ///
-/// On a terminal, Ctrl-A x quits and Ctrl-A h shows the other keys; Ctrl-C goes to the guest.
+/// On a terminal, Ctrl-A x quits, Ctrl-A c switches to the monitor and back, and Ctrl-A h shows the
+/// other keys; Ctrl-C goes to the guest.
 #[derive(Debug, clap::Args)]
 pub struct Run {
     /// Kernel: a Linux bzImage, an ELF file with a PVH entry point, or a Multiboot kernel
@@ -116,6 +117,7 @@ impl Run {
         let config = self.config()?;
         let serial = match self.serial.is_empty() {
             true if self.screen.display == DisplayKind::Terminal => vec![HostEnd::Null],
+            true if self.machine.monitors_stdio() => Vec::new(),
             true => vec![HostEnd::Stdio],
             false => self.serial,
         };

@@ -244,7 +244,7 @@ pub(crate) fn read_keys(control: &Control) -> bool {
             match escape.key(byte) {
                 Stroke::Send(byte) => press(control, keys.feed(&[byte])),
                 Stroke::Quit => return true,
-                Stroke::Help | Stroke::Nothing => {}
+                Stroke::Help | Stroke::Switch | Stroke::Nothing => {}
             }
         }
     }

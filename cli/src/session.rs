@@ -7,6 +7,8 @@
 
 use crate::audit;
 use crate::ending::Ending;
+use crate::monitor::server::{self, Kind, MonitorEnd, Socket};
+use crate::monitor::{Monitor, hmp};
 use crate::options::{HostEnd, MachineOptions, StatsFormat, usage};
 use crate::screen::{self, Display, DisplayKind, ScreenOptions};
 use crate::signals::SignalGuard;
@@ -93,6 +95,11 @@ impl Session<'_> {
         }
         screen::check(&screen.display, serial.iter().any(|end| stdio(&end)))?;
         let terminal_port = serial.iter().position(|end| stdio(&end));
+        let monitors = options.monitor.iter().chain(&options.qmp);
+        let monitors = monitors.filter(|end| **end == MonitorEnd::Stdio).count();
+        if monitors + usize::from(terminal_port.is_some()) > 1 {
+            return usage("stdio can be only one serial port or one monitor");
+        }
         if options.lockstep && options.audit.is_some() {
             return usage("an audit runs on one engine: leave --lockstep out");
         }
@@ -131,6 +138,7 @@ impl Session<'_> {
         if options.perf_map || std::env::var_os("RING3_PERF_MAP").is_some_and(|v| !v.is_empty()) {
             machine.perf_map(Box::new(LineWriter::new(perf_map()?)));
         }
+        let sockets = sockets(options)?;
         files.truncate()?;
         if options.audit.is_some() {
             machine.audit();
@@ -138,6 +146,8 @@ impl Session<'_> {
 
         let ending = Ending::new(machine.control());
         let _signals = SignalGuard::new(ending.clone())?;
+        let quit = ending.clone();
+        let monitor = (!options.lockstep).then(|| Monitor::new(machine, move || quit.end(0)));
         let mut raw = None;
         if let Some(port) = terminal_port {
             if io::stdin().is_terminal() {
@@ -148,7 +158,10 @@ impl Session<'_> {
                 None => {
                     let (control, ending, keys) =
                         (machine.control(), ending.clone(), raw.is_some());
-                    let read = move || read_stdin(&control, port, keys, &ending);
+                    let monitor = monitor.clone();
+                    let read = move || {
+                        read_stdin(&control, port, keys, &ending, monitor.as_ref());
+                    };
                     thread::Builder::new().name("stdin".to_owned()).spawn(read)?;
                 }
             }
@@ -164,11 +177,23 @@ impl Session<'_> {
             };
             thread::Builder::new().name("keys".to_owned()).spawn(read)?;
         }
+        let mut socket_files = Vec::new();
+        if let Some(monitor) = &monitor {
+            for (_, kind) in monitor_ends(options).filter(|(end, _)| **end == MonitorEnd::Stdio) {
+                server::serve_stdio(monitor, kind, Box::new(Stdout::new()?))?;
+            }
+            for (socket, kind) in sockets {
+                socket_files.push(socket.serve(monitor, kind)?);
+            }
+        }
         if let Some(time) = options.timeout {
             ending.end_after(time)?;
         }
         let ended = guest.run();
         drop(shown);
+        if let Some(monitor) = &monitor {
+            monitor.ended(!ending.asked());
+        }
         let terminal = raw.take().is_some();
         if let Some(path) = &screen.screenshot {
             screen::screenshot(&board, path)?;
@@ -192,6 +217,21 @@ impl Session<'_> {
         }
         Ok(status)
     }
+}
+
+/// Where monitors are, and what they speak.
+fn monitor_ends(options: &MachineOptions) -> impl Iterator<Item = (&MonitorEnd, Kind)> {
+    let human = options.monitor.iter().map(|end| (end, Kind::Human));
+    human.chain(options.qmp.iter().map(|end| (end, Kind::Json)))
+}
+
+/// Makes the sockets of the monitors.
+fn sockets(options: &MachineOptions) -> anyhow::Result<Vec<(Socket, Kind)>> {
+    let socket = |(end, kind)| match end {
+        &MonitorEnd::Unix { ref path, wait } => Some(Socket::bind(path, wait).map(|s| (s, kind))),
+        _ => None,
+    };
+    monitor_ends(options).filter_map(socket).collect()
 }
 
 /// The status when the reader of the output is gone: what the signal for it would give.
@@ -314,8 +354,16 @@ fn stdin_file() -> Option<File> {
 
 /// Sends standard input to a serial port until it ends; `keys` when it is a terminal, where the
 /// escape keys count, and whose end is that of the run.
-fn read_stdin(control: &Control, port: usize, keys: bool, ending: &Ending) {
+fn read_stdin(
+    control: &Control,
+    port: usize,
+    keys: bool,
+    ending: &Ending,
+    monitor: Option<&Monitor>,
+) {
     let mut escape = Escape::default();
+    // What is typed to the monitor, while it is the monitor's turn.
+    let mut editor = None;
     let mut buffer = [0; 1024];
     loop {
         let n = match io::stdin().read(&mut buffer) {
@@ -337,14 +385,49 @@ fn read_stdin(control: &Control, port: usize, keys: bool, ending: &Ending) {
             continue;
         }
         for &byte in &buffer[..n] {
-            match escape.key(byte) {
-                Key::Send(byte) => control.send(port, &[byte]),
-                Key::Help => say!("{}", terminal::HELP),
-                Key::Nothing => {}
-                Key::Quit => return ending.end(0),
+            match (escape.key(byte), monitor) {
+                (Key::Send(byte), Some(monitor)) if let Some(editor) = &mut editor => {
+                    if !type_to(monitor, editor, byte) {
+                        return ending.end(0);
+                    }
+                }
+                (Key::Switch, Some(_)) if editor.is_none() => {
+                    show(&format!("\n{}", hmp::greeting()));
+                    editor = Some(hmp::Editor::default());
+                }
+                (Key::Switch, _) => {
+                    if editor.take().is_some() {
+                        show("\n");
+                    }
+                }
+                (Key::Send(byte), _) => control.send(port, &[byte]),
+                (Key::Help, _) => say!("{}", terminal::HELP),
+                (Key::Nothing, _) => {}
+                (Key::Quit, _) => return ending.end(0),
             }
         }
     }
+}
+
+/// Shows text of the monitor on the terminal. A terminal that is gone ends the run elsewhere.
+fn show(text: &str) {
+    if let Ok(mut out) = Stdout::new() {
+        let _ = out.write_all(text.as_bytes());
+    }
+}
+
+/// A key for the monitor; false when the run shall end.
+fn type_to(monitor: &Monitor, editor: &mut hmp::Editor, byte: u8) -> bool {
+    let (shown, line) = editor.key(byte);
+    show(&shown);
+    if let Some(line) = line {
+        show(&hmp::execute(monitor, &line));
+        if monitor.quits() {
+            return false;
+        }
+        show(hmp::PROMPT);
+    }
+    true
 }
 
 /// Prints counters to standard error.

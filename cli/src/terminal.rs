@@ -97,6 +97,8 @@ pub enum Key {
     Quit,
     /// Ctrl-A h.
     Help,
+    /// Ctrl-A c.
+    Switch,
     /// The escape key itself, or an unknown key after it.
     Nothing,
 }
@@ -104,6 +106,7 @@ pub enum Key {
 /// What Ctrl-A h prints.
 pub const HELP: &str = "
 Ctrl-A x       quit
+Ctrl-A c       switch between the guest and the monitor
 Ctrl-A h       this help
 Ctrl-A Ctrl-A  send Ctrl-A to the guest";
 
@@ -125,6 +128,7 @@ impl Escape {
                 Key::Nothing
             }
             b'x' | b'X' if escaped => Key::Quit,
+            b'c' | b'C' if escaped => Key::Switch,
             b'h' | b'H' | b'?' if escaped => Key::Help,
             _ if escaped && byte != Self::CTRL_A => Key::Nothing,
             _ => Key::Send(byte),
@@ -149,6 +153,7 @@ mod tests {
         assert_eq!(keys(b"\x01\x01x"), send(b"\x01x"));
         assert_eq!(keys(b"a\x01x"), [Key::Send(b'a'), Key::Quit]);
         assert_eq!(keys(b"\x01h\x01zb"), [Key::Help, Key::Send(b'b')]);
+        assert_eq!(keys(b"\x01cc"), [Key::Switch, Key::Send(b'c')]);
         assert_eq!(keys(b"\x01"), []);
     }
 }

@@ -76,6 +76,24 @@ fn keys_go_to_the_guest_and_ctrl_a_x_quits() {
 }
 
 #[test]
+fn ctrl_a_c_switches_to_the_monitor_and_back() {
+    let mut s = Session::new("monitor", ECHO);
+    s.types(b"a\x01c");
+    s.reads(b"a\r\nRing3 ");
+    s.types(b"p 1x\x7f+1\r");
+    let mut got = Vec::new();
+    while !got.ends_with(b"0x2\r\n(ring3) ") {
+        let mut byte = [0];
+        s.master.read_exact(&mut byte).unwrap();
+        got.push(byte[0]);
+    }
+    s.types(b"\x01cb");
+    s.reads(b"\r\nb");
+    s.types(b"\x01c\x01x");
+    s.ends(0);
+}
+
+#[test]
 fn signals_restore_the_terminal() {
     for (signal, status) in [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::INT, 130)] {
         let s = Session::new(&format!("signal-{status}"), ECHO);

@@ -228,6 +228,24 @@ impl Pic {
     }
 }
 
+/// The registers of one 8259A, to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the names are the datasheet's
+pub struct PicState {
+    pub irr: u8,
+    pub imr: u8,
+    pub isr: u8,
+    pub elcr: u8,
+    /// The level of highest priority.
+    pub top: u8,
+    /// Bits 7:3 of the vectors.
+    pub base: u8,
+    /// The command port reads ISR.
+    pub read_isr: bool,
+    /// Special fully nested mode.
+    pub sfnm: bool,
+}
+
 /// The registers of the pair, with their PC ports.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PicReg {
@@ -264,6 +282,21 @@ impl PicPair {
     pub fn new() -> PicPair {
         // IRQ 0, 1, 2, 8 and 13 are always edge-triggered.
         PicPair { master: Pic::new(1 << CASCADE_IR, 0xF8), slave: Pic::new(0, 0xDE) }
+    }
+
+    /// The registers of master and slave.
+    #[must_use]
+    pub fn state(&self) -> [PicState; 2] {
+        [&self.master, &self.slave].map(|p| PicState {
+            irr: p.irr(),
+            imr: p.imr,
+            isr: p.isr,
+            elcr: p.elcr,
+            top: p.top,
+            base: p.base,
+            read_isr: p.read_isr,
+            sfnm: p.icw4 & ICW4_SFNM != 0,
+        })
     }
 
     /// System reset: all registers, while the lines keep their levels.

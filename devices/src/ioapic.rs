@@ -93,6 +93,24 @@ impl IoApic {
         self.id
     }
 
+    /// The register that IOREGSEL names.
+    #[must_use]
+    pub fn select(&self) -> u8 {
+        self.select
+    }
+
+    /// The redirection table, an entry for each pin.
+    #[must_use]
+    pub fn table(&self) -> &[u64; PINS as usize] {
+        &self.table
+    }
+
+    /// The asserted pins, a bit each.
+    #[must_use]
+    pub fn lines(&self) -> u32 {
+        self.lines
+    }
+
     /// Reads `size` bytes at `offset` of the register window. The registers repeat every 256
     /// bytes; what is not one of them reads as zero.
     pub fn read(&mut self, _now: u64, offset: u64, size: u8) -> u64 {

@@ -163,6 +163,12 @@ impl PciHost {
         }
     }
 
+    /// The bridge's configuration space.
+    #[must_use]
+    pub fn config(&self) -> &[u8; 256] {
+        &self.bridge.bytes
+    }
+
     /// Where accesses to `address` go; None outside C0000 to FFFFF.
     #[must_use]
     pub fn shadow(&self, address: u64) -> Option<Shadow> {

@@ -30,6 +30,7 @@ mod listing;
 pub mod lockstep;
 mod machine;
 pub mod pc;
+mod removable;
 mod report;
 mod smbios;
 mod storage;
@@ -44,6 +45,7 @@ pub use machine::{
     Boot, ClockKind, Engine, Error, Kernel, MEMORY_MIN, Machine, MachineConfig, Outcome,
     host_translator,
 };
-pub use pc::DebugExit;
+pub use pc::{DebugExit, Mapping};
+pub use removable::Removable;
 pub use report::{Stat, Value};
-pub use storage::DriveError;
+pub use storage::{Drive, DriveError};

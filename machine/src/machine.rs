@@ -16,7 +16,7 @@ use crate::control::{Control, SERIAL_PORTS};
 use crate::firmware::{self, BootOrder};
 use crate::pc::{Backing, Board, DebugExit, Event, Input, Output, Parts};
 use crate::report::{self, Stat};
-use crate::storage;
+use crate::storage::{self, Drive};
 use block::DriveSpec;
 use devices::vga::Vga;
 use emu_core::clock::Clock;
@@ -249,6 +249,9 @@ pub struct Machine {
     kernel: Option<Kernel>,
     memory: u64,
     no_reboot: bool,
+    drives: Vec<Drive>,
+    /// Called after each reset.
+    watch: Option<Box<dyn FnMut() + Send>>,
     /// Bytes that the chips have put out.
     pub(crate) sent: u64,
     pace: Pace,
@@ -293,7 +296,8 @@ impl Machine {
         let clock = Arc::new(if icount { Clock::icount() } else { Clock::host() });
         let rtc = rtc.unwrap_or_else(|| if icount { ICOUNT_RTC } else { host_seconds() });
         let control = Control::default();
-        let storage = storage::attach(&config.drives, (!icount).then_some(&control))?;
+        let mut storage = storage::attach(&config.drives, (!icount).then_some(&control))?;
+        let drives = std::mem::take(&mut storage.drives);
         let (mem, backing) = reserve(&boot, memory, config.vga.is_some())?;
         let video = DeviceRam::new(&mem, backing.ram + backing.rom, backing.vga);
         let vga = config.vga.map(|rom| Vga::new(video, rom.to_vec()));
@@ -329,6 +333,8 @@ impl Machine {
             },
             memory,
             no_reboot,
+            drives,
+            watch: None,
             sent: 0,
             ran: Duration::ZERO,
             pace: Pace::FIRST,
@@ -443,6 +449,22 @@ impl Machine {
         self.board.clone()
     }
 
+    /// Its drives, in the order in which they were given.
+    #[must_use]
+    pub fn drives(&self) -> &[Drive] {
+        &self.drives
+    }
+
+    /// The same, to change media.
+    pub fn drives_mut(&mut self) -> &mut [Drive] {
+        &mut self.drives
+    }
+
+    /// Calls `watch` after each reset, whoever asked for it, on the machine's thread.
+    pub fn on_reset(&mut self, watch: impl FnMut() + Send + 'static) {
+        self.watch = Some(Box::new(watch));
+    }
+
     /// Runs until the guest or the host ends it, or for `timeout` of the host's time. A run that
     /// ended by [`Outcome::Timeout`] goes on when it is called again.
     ///
@@ -462,7 +484,21 @@ impl Machine {
     /// # Errors
     /// When the kernel cannot be loaded again.
     pub fn reset(&mut self) -> Result<(), Error> {
-        self.start()
+        self.start()?;
+        self.watch.iter_mut().for_each(|watch| watch());
+        Ok(())
+    }
+
+    /// The same for who presses it beside the machine: one that does not reboot ends its run.
+    ///
+    /// # Errors
+    /// As [`reset`](Self::reset).
+    pub fn press_reset(&mut self) -> Result<(), Error> {
+        if self.no_reboot {
+            self.board.press_reset_button();
+            return Ok(());
+        }
+        self.reset()
     }
 
     fn run_until(&mut self, until: Option<Instant>) -> Result<Outcome, Error> {
@@ -527,7 +563,7 @@ impl Machine {
             (Some(Event::PowerOff), _) => return Ok(Some(Outcome::PowerOff)),
             (Some(Event::DebugExit(status)), _) => return Ok(Some(Outcome::DebugExit(status))),
             (Some(Event::Reset), _) if self.no_reboot => return Ok(Some(Outcome::Reset)),
-            (Some(Event::Reset), _) => self.start()?,
+            (Some(Event::Reset), _) => self.reset()?,
             (None, Stop::Shutdown) => {
                 return Ok(Some(Outcome::Shutdown(report::shutdown(&mut self.vcpu))));
             }

@@ -3,12 +3,17 @@
 //! On a host clock an image has a thread of its own, which wakes the machine when something is
 //! finished. On an instruction-count clock requests are done when they are submitted, so that no
 //! run depends on the host.
+//!
+//! CD and floppy drives are [`Removable`]: their medium can be [changed](Drive::change) while the
+//! machine runs.
 
 use crate::control::Control;
-use block::{DriveSpec, Image, Interface, Media, OpenError, Wake};
-use devices::disk::{Disk, MemoryDisk};
+use crate::removable::Removable;
+use block::{DriveSpec, Format, Image, Interface, Media, OpenError, Wake};
+use devices::disk::Disk;
 use devices::ide::Unit;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Why a drive cannot be attached; each message is one line.
@@ -41,6 +46,50 @@ pub enum DriveError {
     /// A medium that the interface has not.
     #[error("media=cdrom is possible with if=ide only")]
     NoCd,
+    /// A medium that is built in.
+    #[error("Device '{0}' is not removable")]
+    NotRemovable(String),
+}
+
+/// A drive of the machine, as the host sees it.
+pub struct Drive {
+    /// Its name, as QEMU has it: `ide1-cd0`, `floppy0`, `virtio0`.
+    pub name: String,
+    /// What it is connected to, and kind, file and options of its medium.
+    pub spec: DriveSpec,
+    /// The medium's format and size in bytes, if there is one.
+    pub medium: Option<(Format, u64)>,
+    removable: Option<Removable>,
+    wake: Option<Wake>,
+}
+
+impl Drive {
+    /// Whether its medium can be changed.
+    #[must_use]
+    pub fn is_removable(&self) -> bool {
+        self.removable.is_some()
+    }
+
+    /// Puts another medium in: `file` (`None` leaves the drive empty) of `format`, which is found
+    /// out when it is not given.
+    ///
+    /// # Errors
+    /// The medium is not removable, or the image cannot be opened; the old one then stays.
+    pub fn change(
+        &mut self,
+        file: Option<PathBuf>,
+        format: Option<Format>,
+        read_only: bool,
+    ) -> Result<(), DriveError> {
+        let Some(drive) = &self.removable else {
+            return Err(DriveError::NotRemovable(self.name.clone()));
+        };
+        let spec = DriveSpec { file, format, read_only, ..self.spec.clone() };
+        let opened = open(&spec, self.wake.as_ref())?;
+        (self.spec, self.medium) = (spec, opened.as_ref().map(|o| o.1));
+        drive.change(opened.map(|o| o.0));
+        Ok(())
+    }
 }
 
 /// The drives by what they are connected to.
@@ -51,6 +100,8 @@ pub(crate) struct Storage {
     pub(crate) virtio: Vec<Box<dyn Disk>>,
     pub(crate) nvme: Vec<Box<dyn Disk>>,
     pub(crate) floppy: [Option<Box<dyn Disk>>; 2],
+    /// All of them, in the order in which they are given.
+    pub(crate) drives: Vec<Drive>,
 }
 
 impl Storage {
@@ -92,12 +143,51 @@ fn places(
     drives.iter().map(next).collect()
 }
 
+/// A medium, its format and its size.
+type Opened = (Box<dyn Disk>, (Format, u64));
+
 /// Opens a drive's image; one without a file is an empty drive.
-fn open(spec: &DriveSpec, wake: Option<&Wake>) -> Result<Box<dyn Disk>, DriveError> {
-    let Some(path) = &spec.file else { return Ok(Box::new(MemoryDisk::default())) };
+fn open(spec: &DriveSpec, wake: Option<&Wake>) -> Result<Option<Opened>, DriveError> {
+    let Some(path) = &spec.file else { return Ok(None) };
     let mut options = block::Options::from(spec);
     options.read_only |= spec.media == Media::Cdrom;
-    Ok(Box::new(Image::open(path, &options)?.into_disk(wake.cloned())?))
+    let image = Image::open(path, &options)?;
+    let medium = (image.format, image.size());
+    Ok(Some((Box::new(image.into_disk(wake.cloned())?), medium)))
+}
+
+/// A drive's name at place `index` of its interface.
+fn name(spec: &DriveSpec, index: usize) -> String {
+    match (spec.interface, spec.media) {
+        (Interface::Ide, Media::Disk) => format!("ide{}-hd{}", index / 2, index % 2),
+        (Interface::Ide, Media::Cdrom) => format!("ide{}-cd{}", index / 2, index % 2),
+        (Interface::Floppy, _) => format!("floppy{index}"),
+        (Interface::Virtio, _) => format!("virtio{index}"),
+        (Interface::Nvme, _) => format!("nvme{index}"),
+    }
+}
+
+impl Storage {
+    /// Opens the image of a drive and lists the drive.
+    fn open(
+        &mut self,
+        spec: &DriveSpec,
+        index: usize,
+        wake: Option<&Wake>,
+    ) -> Result<Box<dyn Disk>, DriveError> {
+        let (disk, medium) = open(spec, wake)?.unzip();
+        let changes = spec.media == Media::Cdrom || spec.interface == Interface::Floppy;
+        let (disk, removable) = match disk {
+            Some(disk) if !changes => (disk, None),
+            disk => {
+                let drive = Removable::new(disk);
+                (Box::new(drive.clone()) as Box<dyn Disk>, Some(drive))
+            }
+        };
+        let (name, spec) = (name(spec, index), spec.clone());
+        self.drives.push(Drive { name, spec, medium, removable, wake: wake.cloned() });
+        Ok(disk)
+    }
 }
 
 /// Opens all images. `control` is who is woken; `None` on an instruction-count clock.
@@ -117,7 +207,7 @@ pub(crate) fn attach(
     let mut storage = Storage::default();
     let ide = of(Interface::Ide);
     for (index, spec) in places(&ide, "ide", IDE_PLACES)?.into_iter().zip(ide) {
-        let disk = open(spec, wake)?;
+        let disk = storage.open(spec, index, wake)?;
         let unit = match spec.media {
             Media::Disk => Unit::Disk(disk),
             Media::Cdrom => Unit::Cd(disk),
@@ -126,18 +216,19 @@ pub(crate) fn attach(
     }
     let floppy = of(Interface::Floppy);
     for (index, spec) in places(&floppy, "floppy", FLOPPY_PLACES)?.into_iter().zip(floppy) {
-        storage.floppy[index] = Some(open(spec, wake)?);
+        storage.floppy[index] = Some(storage.open(spec, index, wake)?);
     }
-    for (interface, name, disks) in [
-        (Interface::Virtio, "virtio", &mut storage.virtio),
-        (Interface::Nvme, "nvme", &mut storage.nvme),
-    ] {
+    for (interface, name) in [(Interface::Virtio, "virtio"), (Interface::Nvme, "nvme")] {
         let mut specs = of(interface);
         let mut order: Vec<_> =
             places(&specs, name, PCI_PLACES)?.into_iter().zip(specs.drain(..)).collect();
         order.sort_by_key(|(index, _)| *index);
-        for (_, spec) in order {
-            disks.push(open(spec, wake)?);
+        for (index, spec) in order {
+            let disk = storage.open(spec, index, wake)?;
+            match interface {
+                Interface::Nvme => storage.nvme.push(disk),
+                _ => storage.virtio.push(disk),
+            }
         }
     }
     Ok(storage)
@@ -158,6 +249,26 @@ mod tests {
         let taken = s.ide.as_flattened().iter().map(Option::is_some).collect::<Vec<_>>();
         assert_eq!(taken, [true, true, false, false]);
         assert!(s.floppy[0].is_some() && s.floppy[1].is_none());
+    }
+
+    #[test]
+    fn media_come_and_go() {
+        let file = std::env::temp_dir().join(format!("ring3-medium-{}", std::process::id()));
+        std::fs::write(&file, vec![0x5a; 4096]).unwrap();
+        let spec = format!("file={},if=virtio,format=raw,snapshot=on", file.display());
+        let mut s = drives(&["media=cdrom,index=2", "if=floppy", &spec]).unwrap();
+        let names: Vec<&str> = s.drives.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!(names, ["ide1-cd0", "floppy0", "virtio0"]);
+        let cd = &mut s.drives[0];
+        cd.change(Some(file.clone()), None, true).unwrap();
+        assert_eq!(cd.medium, Some((Format::Raw, 4096)));
+        assert!(cd.change(Some("/nonexistent/b.iso".into()), None, true).is_err());
+        assert_eq!((cd.spec.file.as_ref(), cd.medium.is_some()), (Some(&file), true), "it stays");
+        cd.change(None, None, true).unwrap();
+        assert_eq!((&cd.spec.file, cd.medium), (&None, None));
+        let e = s.drives[2].change(None, None, false).unwrap_err().to_string();
+        assert_eq!(e, "Device 'virtio0' is not removable");
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]

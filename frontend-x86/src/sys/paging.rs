@@ -60,6 +60,13 @@ struct Format {
     root: u64,
 }
 
+impl Format {
+    /// Address bits that a level translates.
+    fn index_bits(&self) -> u32 {
+        if self.width == W32 { 10 } else { 9 }
+    }
+}
+
 static LEGACY: Format = Format { levels: &[22, 12], width: W32, root: 0xffff_f000 };
 static PAE: Format = Format { levels: &[30, 21, 12], width: W64, root: 0xffff_ffe0 };
 static LEVEL5: Format = Format { levels: &[48, 39, 30, 21, 12], ..LEVEL4 };
@@ -186,31 +193,38 @@ fn reserved(cpu: &Cpu, f: &Format, shift: u8, entry: u64, leaf: bool) -> u64 {
     bits
 }
 
-/// Walks the paging structures for an access (SDM Vol. 3, 4.3 to 4.5, 4.7, 4.8).
-fn walk(cpu: &mut Cpu, va: u64, access: Access, privilege: Privilege) -> Guest<Translation> {
-    cpu.tlb.stats.walks += 1;
+/// What the paging structures say of an address.
+struct Found {
+    t: Translation,
+    /// The entries that get an accessed bit, and where they are; the last is the page's.
+    used: [(u64, u64); 8],
+    last: usize,
+}
+
+/// An address that is not mapped.
+struct Missed {
+    /// Error code: P and RSVD.
+    error: u32,
+    /// The lowest address bit that the entry at fault translates.
+    shift: u8,
+}
+
+/// Walks the paging structures (SDM Vol. 3, 4.3 to 4.5) by `read`, whoever asks.
+#[inline(always)]
+fn find(cpu: &Cpu, va: u64, read: impl Fn(u64, Width) -> u64) -> Result<Found, Missed> {
     let f = format(cpu);
-    let fetch_bit = cpu.sys.cr4 & cr4::SMEP != 0
-        || cpu.sys.cr4 & cr4::PAE != 0 && cpu.sys.efer & efer::NXE != 0;
-    let fault = |error: u32| {
-        let w = if access == Access::Write { error::W } else { 0 };
-        let u = if privilege == Privilege::User { error::U } else { 0 };
-        let i = if access == Access::Exec && fetch_bit { error::I } else { 0 };
-        Err(Fault::page(va, error | w | u | i))
-    };
-    let index_bits = if f.width == W32 { 10 } else { 9 };
+    let index_bits = f.index_bits();
     let mut table = cpu.sys.cr3 & f.root;
     let mut rights = pte::RW | pte::US;
     let mut exec = true;
-    // Where the entries are that get an accessed bit, and their values.
     let mut used = [(0, 0); 8];
     for (n, &shift) in f.levels.iter().enumerate() {
         let pdpte = shift == 30 && f.levels.len() == 3;
         let index = va >> shift & ((1 << index_bits) - 1);
         let at = table + index * f.width.bytes();
-        let entry = cpu.mem.read(at, f.width);
+        let entry = read(at, f.width);
         if entry & pte::P == 0 {
-            return fault(0);
+            return Err(Missed { error: 0, shift });
         }
         let large = match shift {
             22 => entry & pte::PS != 0 && cpu.sys.cr4 & cr4::PSE != 0,
@@ -220,7 +234,7 @@ fn walk(cpu: &mut Cpu, va: u64, access: Access, privilege: Privilege) -> Guest<T
         };
         let leaf = large || shift == 12;
         if entry & reserved(cpu, f, shift, entry, leaf) != 0 {
-            return fault(error::P | error::RSVD);
+            return Err(Missed { error: error::P | error::RSVD, shift });
         }
         if !pdpte {
             rights &= entry;
@@ -243,23 +257,107 @@ fn walk(cpu: &mut Cpu, va: u64, access: Access, privilege: Privilege) -> Guest<T
             user: rights & pte::US != 0,
             exec,
             global: entry & pte::G != 0 && cpu.sys.cr4 & cr4::PGE != 0,
-            dirty: access == Access::Write || entry & pte::D != 0,
+            dirty: entry & pte::D != 0,
             key: if f.levels.len() > 3 { (entry >> 59 & 15) as u8 } else { 0 },
         };
-        if !allowed(cpu, &t, access, privilege) {
-            let key = if key_denies(cpu, &t, access, privilege) { error::PK } else { 0 };
-            return fault(error::P | key);
+        return Ok(Found { t, used, last: n & 7 });
+    }
+    Err(Missed { error: 0, shift: 12 })
+}
+
+/// Walks the paging structures for an access (SDM Vol. 3, 4.6 to 4.8).
+fn walk(cpu: &mut Cpu, va: u64, access: Access, privilege: Privilege) -> Guest<Translation> {
+    cpu.tlb.stats.walks += 1;
+    let fetch_bit = cpu.sys.cr4 & cr4::SMEP != 0
+        || cpu.sys.cr4 & cr4::PAE != 0 && cpu.sys.efer & efer::NXE != 0;
+    let fault = |error: u32| {
+        let w = if access == Access::Write { error::W } else { 0 };
+        let u = if privilege == Privilege::User { error::U } else { 0 };
+        let i = if access == Access::Exec && fetch_bit { error::I } else { 0 };
+        Err(Fault::page(va, error | w | u | i))
+    };
+    let Found { mut t, used, last } = match find(cpu, va, |at, width| cpu.mem.read(at, width)) {
+        Ok(found) => found,
+        Err(missed) => return fault(missed.error),
+    };
+    t.dirty |= access == Access::Write;
+    if !allowed(cpu, &t, access, privilege) {
+        let key = if key_denies(cpu, &t, access, privilege) { error::PK } else { 0 };
+        return fault(error::P | key);
+    }
+    let width = format(cpu).width;
+    for (i, &(at, entry)) in used[..=last].iter().enumerate() {
+        let dirty = if i == last && access == Access::Write { pte::D } else { 0 };
+        let new = entry | pte::A | dirty;
+        if entry & pte::P != 0 && new != entry {
+            cpu.mem.write(at, width, new);
         }
-        for (i, &(at, entry)) in used[..=n & 7].iter().enumerate() {
-            let dirty = if i == n && access == Access::Write { pte::D } else { 0 };
-            let new = entry | pte::A | dirty;
-            if entry & pte::P != 0 && new != entry {
-                cpu.mem.write(at, f.width, new);
+    }
+    Ok(t)
+}
+
+/// A page of the address space in force, as who only looks sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Linear address of its first byte, canonical.
+    pub va: u64,
+    /// Where it is, and the rights of all levels together.
+    pub translation: Translation,
+    /// The entry that maps it.
+    pub entry: u64,
+}
+
+/// Looks at the paging structures without a trace: no accessed bit is set, no device is read.
+fn peek(cpu: &Cpu, va: u64) -> Result<Page, Missed> {
+    let memory = |at, width| cpu.mem.lookup(at).map_or(0, |_| cpu.mem.read(at, width));
+    let Found { t, used, last } = find(cpu, va, memory)?;
+    let start = va & !((1 << t.shift) - 1);
+    Ok(Page { va: start, translation: t, entry: used[last].1 })
+}
+
+/// Guest-physical address of linear address `va`, whatever the access; `None` if it is not mapped
+/// or not canonical. Nothing is changed by looking.
+#[must_use]
+pub fn look(cpu: &Cpu, va: u64) -> Option<u64> {
+    let long = cpu.sys.efer & efer::LMA != 0;
+    if long && !cpu.canonical(va) {
+        return None;
+    }
+    let va = if long { va } else { va & 0xffff_ffff };
+    if cpu.sys.cr0 & cr0::PG == 0 {
+        return Some(va);
+    }
+    let Translation { pa, shift, .. } = peek(cpu, va).ok()?.translation;
+    Some(pa + (va & ((1 << shift) - 1)))
+}
+
+/// All pages of the address space in force by address; none while paging is off. Looks at `limit`
+/// entries at most (tables that map themselves are endless) and gives `None` last if there are
+/// more. Nothing is changed by looking.
+pub fn pages(cpu: &Cpu, limit: usize) -> impl Iterator<Item = Option<Page>> {
+    let paging = cpu.sys.cr0 & cr0::PG != 0;
+    let f = format(cpu);
+    let bits = if f.levels.len() > 3 { u32::from(f.levels[0]) + f.index_bits() } else { 32 };
+    let extend = if f.levels.len() > 3 { bits } else { 64 };
+    let (mut next, mut left) = (0_u64, limit);
+    std::iter::from_fn(move || {
+        while paging && next < 1 << bits {
+            if left == 0 {
+                next = 1 << bits;
+                return Some(None);
+            }
+            left -= 1;
+            let sign = 64 - extend;
+            let va = ((next << sign) as i64 >> sign) as u64;
+            let found = peek(cpu, va);
+            let shift = found.as_ref().map_or_else(|m| m.shift, |p| p.translation.shift);
+            next = ((next >> shift) + 1) << shift;
+            if let Ok(page) = found {
+                return Some(Some(page));
             }
         }
-        return Ok(t);
-    }
-    fault(0)
+        None
+    })
 }
 
 /// Checks the four PDPTEs that MOV to CR3 with `cr3` would load under PAE paging (SDM Vol. 3,
@@ -458,6 +556,44 @@ mod tests {
         assert_eq!(pf(&mut c, 0x40_0000, Access::Read), 0);
     }
 
+    /// Who only looks sees what an access finds, and leaves no trace.
+    #[test]
+    fn looking_changes_nothing_and_agrees_with_accesses() {
+        let mut c = paged(0x20_0000 | 7, 7);
+        c.sys.efer |= efer::NXE;
+        (0..512).filter(|n| *n != 2).for_each(|n| c.mem.write(PD + 8 * n, W64, 0));
+        c.mem.write(PT + 8, W64, 0x30_0000 | 1 | pte::XD);
+        c.mem.write(PD + 24, W64, 0x40_0000 | 0x83);
+        c.mem.write(PML4 + 8 * 511, W64, PDPT | 7);
+        // A table in a device's registers is not read.
+        c.mem.write(PD + 32, W64, 0xfee0_0000 | 7);
+        let before = [PML4, PDPT, PD, PT, PT + 8, PD + 24].map(|at| c.mem.read(at, W64));
+        let walks = c.tlb.stats.walks;
+        let all: Vec<Page> = pages(&c, 10_000).map(Option::unwrap).collect();
+        let vas: Vec<u64> = all.iter().map(|p| p.va).collect();
+        let top = 0xffff_ff80_0000_0000;
+        assert_eq!(
+            vas,
+            [0x40_0000, 0x40_1000, 0x60_0000, top | 0x40_0000, top | 0x40_1000, top | 0x60_0000]
+        );
+        assert_eq!((all[1].translation.exec, all[1].translation.user), (false, false));
+        assert_eq!(all[2].entry & 0xfff, 0x83);
+        let after = [PML4, PDPT, PD, PT, PT + 8, PD + 24].map(|at| c.mem.read(at, W64));
+        assert_eq!((before, walks), (after, c.tlb.stats.walks));
+        for va in [0x40_0123, 0x40_1ff8, 0x7f_fff8, 0x80_0000, 0, 1 << 47, top | 0x6a_5555] {
+            let looked = look(&c, va);
+            assert_eq!(looked, translate(&mut c, va, Access::Read).ok(), "{va:x}");
+        }
+        assert_eq!(pages(&c, 3).last(), Some(None), "there are more");
+    }
+
+    #[test]
+    fn tables_that_map_themselves_have_an_end() {
+        let c = paged(0, 7);
+        (0..512).for_each(|n| c.mem.write(PML4 + 8 * n, W64, PML4 | 7));
+        assert_eq!(pages(&c, 100_000).filter(Option::is_some).count(), 100_000);
+    }
+
     #[test]
     fn legacy_paging_with_pse36() {
         let mut c = testing::cpu(Level::Protected);
@@ -471,7 +607,10 @@ mod tests {
         assert_eq!(c.mem.read(PT + 4, W32), 0x20_0067);
         assert_eq!(pf(&mut c, 0x2000, Access::Exec), 0, "no I/D bit without NX or SMEP");
         c.sys.cr4 |= cr4::PSE;
+        assert_eq!(look(&c, 0x40_1234), Some(3 << 32 | 0x80_1234));
         assert_eq!(translate(&mut c, 0x40_1234, Access::Read), Ok(3 << 32 | 0x80_1234));
+        let all = pages(&c, 5000).flatten().map(|p| (p.va, p.translation.shift));
+        assert_eq!(all.collect::<Vec<_>>(), [(0x1000, 12), (0x40_0000, 22)]);
         c.mem.write(PML4 + 8, W32, 1 << 21 | 0x87);
         assert_eq!(pf(&mut c, 0x80_0000, Access::Read), 9);
     }
@@ -490,6 +629,8 @@ mod tests {
         assert_eq!(translate(&mut c, 0x40_0008, Access::Write), Ok(0x20_0008));
         assert_eq!(c.mem.read(PDPT + 0x20, W64), PD | 1, "a PDPTE has no accessed bit");
         assert_eq!(pf(&mut c, 0x4000_0000, Access::Read), 4);
+        assert_eq!(pages(&c, 5000).flatten().map(|p| p.va).collect::<Vec<_>>(), [0x40_0000]);
+        assert_eq!((look(&c, 0x1_0040_0008), look(&c, 0x41_0000)), (Some(0x20_0008), None));
         assert_eq!(load_pdptes(&c, PDPT + 0x20), Ok(()));
         c.mem.write(PDPT + 0x28, W64, PD | 3);
         assert_eq!(load_pdptes(&c, PDPT + 0x20), Err(Fault::GP0));

@@ -21,10 +21,12 @@
 //! Reference; CMOS memory sizes as SeaBIOS and QEMU agree on them.
 
 mod listener;
+mod look;
 mod memory;
 mod pci;
 mod ports;
 
+pub use look::{IoApicState, Mapping};
 pub(crate) use memory::Backing;
 
 use crate::acpi;
@@ -246,7 +248,7 @@ impl Board {
             boot_order,
             fw_cfg,
         } = parts;
-        let Storage { ide: units, virtio, nvme, floppy } = storage;
+        let Storage { ide: units, virtio, nvme, floppy, drives: _ } = storage;
         let kinds = floppy_kinds(&floppy);
         let any_floppy = floppy.iter().any(Option::is_some);
         let ide = ide.then(|| Ide::new(units));

@@ -12,7 +12,7 @@ use super::memory::Mapped;
 use crate::acpi;
 use crate::boot::e820;
 use devices::ide::Ide;
-use devices::pci::{Bar, Host, Message, PciDevice, Range};
+use devices::pci::{Bar, Host, Identity, Message, PciConfig, PciDevice, Range};
 use devices::pci_host::{Functions, PciFunction, PciHost};
 use devices::piix::{IsaBridge, PowerManagement};
 use devices::vga::{FRAME_BUFFER, Vga};
@@ -81,6 +81,17 @@ impl Bus {
         let ide = self.ide.iter_mut().map(|d| (IDE, d as &mut dyn PciDevice));
         let slots = self.slots.iter_mut().map(|(n, d)| (*n, &mut **d as _));
         chipset.into_iter().chain(vga).chain(ide).chain(slots)
+    }
+
+    /// All functions by number, with their configuration spaces.
+    pub(crate) fn functions(&mut self) -> Vec<(Number, PciConfig)> {
+        let nothing = Identity { vendor: 0, device: 0, class: 0, revision: 0, subsystem: (0, 0) };
+        let mut host = PciConfig::new(nothing, 0);
+        host.set(0, self.host.config());
+        let mut all: Vec<_> = self.devices().map(|(n, d)| (n, d.config().clone())).collect();
+        all.push((0, host));
+        all.sort_by_key(|(number, _)| *number);
+        all
     }
 
     /// System reset.

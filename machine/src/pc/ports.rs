@@ -60,13 +60,20 @@ pub(super) enum Chip {
     Shadow,
 }
 
+impl Chip {
+    /// What it is called in a list.
+    pub(super) fn name(self) -> String {
+        format!("{self:?}").to_ascii_lowercase()
+    }
+}
+
 /// A range of ports, and the access sizes (1, 2, 4, or their sum) that the chip takes whole.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ports {
     pub(super) base: u16,
     pub(super) len: u16,
     sizes: u8,
-    chip: Chip,
+    pub(super) chip: Chip,
 }
 
 pub(super) const fn ports(base: u16, len: u16, sizes: u8, chip: Chip) -> Ports {

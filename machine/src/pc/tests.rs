@@ -12,7 +12,7 @@ const LVT_LINT0: u64 = LAPIC + 0x350;
 const EOI: u64 = LAPIC + 0xb0;
 const MS: u64 = 1_000_000;
 
-fn board(memory: u64) -> Board {
+pub(super) fn board(memory: u64) -> Board {
     board_with(memory, false)
 }
 
@@ -44,7 +44,7 @@ impl Board {
     }
 
     /// 8259As in 8086 mode at vectors 20h and 28h, the lines in `open` unmasked.
-    fn init_pics(&self, open: u16) {
+    pub(super) fn init_pics(&self, open: u16) {
         let mask = (!open).to_le_bytes();
         for (port, rest) in [(0x20, [0x20, 4, 1, mask[0]]), (0xa0, [0x28, 2, 1, mask[1]])] {
             self.out(port, &[0x11]);
@@ -53,7 +53,7 @@ impl Board {
     }
 
     /// Redirection entry of `pin`.
-    fn route(&self, pin: u64, entry: u64) {
+    pub(super) fn route(&self, pin: u64, entry: u64) {
         for (half, value) in [(0, entry), (1, entry >> 32)] {
             self.mmio_write(ioapic::DEFAULT_BASE, 4, 0x10 + 2 * pin + half);
             self.mmio_write(ioapic::DEFAULT_BASE + 0x10, 4, value & 0xffff_ffff);
