@@ -78,8 +78,10 @@ fn keys_go_to_the_guest_and_ctrl_a_x_quits() {
 #[test]
 fn ctrl_a_c_switches_to_the_monitor_and_back() {
     let mut s = Session::new("monitor", ECHO);
-    s.types(b"a\x01c");
-    s.reads(b"a\r\nRing3 ");
+    s.types(b"a");
+    s.reads(b"a");
+    s.types(b"\x01c");
+    s.reads(b"\r\nRing3 ");
     s.types(b"p 1x\x7f+1\r");
     let mut got = Vec::new();
     while !got.ends_with(b"0x2\r\n(ring3) ") {
