@@ -34,6 +34,7 @@ pub struct Run {
         value_name = "TEXT",
         default_value = "",
         hide_default_value = true,
+        requires = "kernel",
         conflicts_with = "bios"
     )]
     pub append: String,

@@ -19,7 +19,13 @@ fn refused(arguments: &[&str], status: i32, says: &str) {
 fn command_lines_that_make_no_sense() {
     for (arguments, says) in [
         (&["fly"][..], "fly"),
-        (&["run"], "--kernel"),
+        (&["run", "--append", "x"], "--kernel"),
+        (&["run", "--module", "m"], "--kernel"),
+        (&["run", "--drive", "file=a,if=scsi"], "ide, virtio, nvme, floppy"),
+        (&["run", "--drive", "if=virtio"], "needs a file="),
+        (&["run", "--boot", "order=xyz"], "order=LETTERS"),
+        (&["run", "--display", "gtk"], "vnc=ADDRESS"),
+        (&["run", "--display", "terminal", "--serial", "stdio"], "cannot share the terminal"),
         (&["run", "--nothing"], "--nothing"),
         (&["run", "--kernel", "k", "--engine", "warp"], "interp, jit or auto"),
         (&["run", "--kernel", "k", "--clock", "sun"], "icount"),

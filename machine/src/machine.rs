@@ -735,7 +735,7 @@ fn reserve(boot: &Boot, memory: u64, vga: bool) -> Result<(Memory, Backing), Err
     }
     let vga = if vga { VIDEO_MEMORY } else { 0 };
     let total = memory + len + vga;
-    let ram = GuestRam::new(total).map_err(|error| Error::Reserve { asked: total, error })?;
+    let ram = GuestRam::new(total).map_err(|error| Error::Reserve { asked: memory, error })?;
     if let Some(rom) = rom {
         ram.write_bytes(memory, rom);
     }

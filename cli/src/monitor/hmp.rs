@@ -69,7 +69,7 @@ const COMMANDS: &[Command] = &[
     command("xp", "/fmt addr", "memory dump at guest-physical address 'addr'", |m, a| dump(m, a, false)),
     command("print|p", "/fmt expr", "print expression value (use $reg for CPU register access)", print),
     command("sendkey", "keys [hold_ms]", "send keys (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)", sendkey),
-    command("screendump", "filename", "save the screen into the PPM image 'filename'", screendump),
+    command("screendump", "filename", "save the screen into the image 'filename', PNG or PPM", screendump),
     command("stop|s", "", "stop emulation", |m, a| act(a, || { m.pause(true); Ok(()) })),
     command("cont|c", "", "resume emulation", |m, a| act(a, || { m.pause(false); Ok(()) })),
     command("system_reset", "", "reset the system", |m, a| act(a, || m.reset())),

@@ -19,13 +19,13 @@
 mod expr;
 pub mod hmp;
 mod info;
-mod keys;
 mod memory;
 pub mod qmp;
 pub mod server;
 #[cfg(test)]
 mod tests;
 
+use display::keys;
 use machine::block::Format;
 use machine::{Control, Key, Machine};
 use serde_json::{Value, json};
@@ -223,7 +223,7 @@ impl Monitor {
             return Err(Refused::new("too many keys"));
         }
         let code = |name: &&str| {
-            keys::code(name).ok_or_else(|| Refused::new(format!("invalid parameter: {name}")))
+            keys::from_name(name).ok_or_else(|| Refused::new(format!("invalid parameter: {name}")))
         };
         let codes = names.iter().map(code).collect::<Result<Vec<_>, _>>()?;
         self.0.control.press(codes.iter().map(|&code| Key { code, pressed: true }));
@@ -232,13 +232,19 @@ impl Monitor {
         Ok(())
     }
 
-    /// Writes what is on the screen to a file: a portable pixmap.
+    /// Writes what is on the screen to a file: PNG if it is called so, or else a portable pixmap.
     ///
     /// # Errors
     /// There is no screen, or the file cannot be written.
     pub fn screendump(&self, path: &Path) -> Result<(), Refused> {
         let frame = self.ask(|m| m.board().screen())?;
         let frame = frame.ok_or_else(|| Refused::new("there is no screen"))?;
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
+            let (width, height, pixels) = (frame.width, frame.height, frame.pixels);
+            let frame = display::Frame { width, height, pixels };
+            let file = std::fs::File::create(path).map_err(|e| unwritable(path, &e))?;
+            return display::png::write(&frame, file).map_err(|e| unwritable(path, &e));
+        }
         let mut bytes = format!("P6\n{} {}\n255\n", frame.width, frame.height).into_bytes();
         bytes.extend(frame.pixels.iter().flat_map(|p| p.to_be_bytes().into_iter().skip(1)));
         std::fs::write(path, bytes).map_err(|e| unwritable(path, &e))

@@ -55,11 +55,20 @@ const COMMANDS: &[Row] = &[
     ("query-cpus-fast", &[], cpus),
     ("query-block", &[], |m, _| m.ask(|m| m.drives().iter().map(drive).collect())),
     ("query-name", &[], |_, _| Ok(json!({}))),
-    ("stop", &[], |m, _| done(m.pause(true))),
-    ("cont", &[], |m, _| done(m.pause(false))),
+    ("stop", &[], |m, _| {
+        m.pause(true);
+        done(())
+    }),
+    ("cont", &[], |m, _| {
+        m.pause(false);
+        done(())
+    }),
     ("system_reset", &[], |m, _| m.reset().map(done_value)),
     ("system_powerdown", &[], |m, _| m.power_down().map(done_value)),
-    ("quit", &[], |m, _| done(m.quit())),
+    ("quit", &[], |m, _| {
+        m.quit();
+        done(())
+    }),
     ("human-monitor-command",
         &[("command-line", Kind::Text, true), ("cpu-index", Kind::Number, false)], human),
     ("screendump",

@@ -181,6 +181,9 @@ fn the_machine_obeys() {
     assert_eq!(r.hmp("system_powerdown"), "", "nobody listens to the button");
     assert_eq!(r.hmp("sendkey ctrl-alt-delete 1"), "");
     let file = r.path("screen.ppm");
+    let png = r.path("screen.png");
+    assert_eq!(r.hmp(&format!("screendump {png}")), "");
+    assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
     assert_eq!(r.hmp(&format!("screendump {file}")), "");
     let bytes = std::fs::read(&file).unwrap();
     assert!(bytes.starts_with(b"P6\n"), "a portable pixmap");
