@@ -46,7 +46,7 @@ impl Guests {
                 test(&names, &engines, qemu, Duration::from_secs(limit))
             }
             Some(What::Table) => {
-                GUESTS.iter().for_each(|g| println!("{}", row(g)));
+                GUESTS.iter().for_each(|g| println!("{}", g.row()));
                 Ok(())
             }
         }
@@ -60,23 +60,6 @@ fn fetch(guest: &Guest) -> anyhow::Result<()> {
         println!("{}: {}", guest.name, path.display());
     }
     Ok(())
-}
-
-/// A row of the table of the documentation.
-fn row(g: &Guest) -> String {
-    let sign = g.steps.iter().rev().find_map(|s| match s {
-        Step::Sees(Place::Screen, text) => Some(format!("screen: `{text}`")),
-        Step::Sees(Place::Serial, text) => Some(format!("serial: `{text}`")),
-        _ => None,
-    });
-    format!(
-        "| `{}` | {} | {} | `ring3 run {}` | {} |",
-        g.name,
-        g.what,
-        g.packages.join(", "),
-        g.args.split_whitespace().collect::<Vec<_>>().join(" "),
-        sign.unwrap_or_default()
-    )
 }
 
 fn test(names: &[String], engines: &[String], qemu: bool, limit: Duration) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@
 use super::fetch;
 use anyhow::{Context, bail};
 use ring3::debian::{self, Cpio, Options};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -127,8 +128,7 @@ b=/bin/busybox
 $b mount -t devtmpfs dev /dev
 ",
     );
-    for module in modules {
-        let name = module.rsplit('/').next().unwrap_or(module);
+    for name in modules {
         init += &format!("$b insmod /{name}.ko\n");
     }
     init + "n=0
@@ -138,28 +138,66 @@ exec $b sh
 "
 }
 
-/// An initial RAM disk with busybox and modules of a kernel's package.
-fn module_initrd(
-    path: &Path,
-    package: &'static [&'static str],
-    modules: &'static [&'static str],
+/// The modules that the file of another names as what it needs.
+fn needs(module: &[u8]) -> Vec<String> {
+    const FIELD: &[u8] = b"\0depends=";
+    let at = module.windows(FIELD.len()).position(|w| w == FIELD);
+    let rest = at.map_or(&[][..], |at| &module[at + FIELD.len()..]);
+    let field = rest.split(|&b| b == 0).next().unwrap_or(&[]);
+    let names = String::from_utf8_lossy(field).into_owned();
+    names.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect()
+}
+
+/// All files of a kernel's modules below a folder, by the name that others know them by.
+fn modules_below(folder: &Path, all: &mut BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            modules_below(&path, all)?;
+        } else if path.extension().is_some_and(|e| e == "ko") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_");
+            all.insert(name, path);
+        }
+    }
+    Ok(())
+}
+
+/// Adds a module behind those that it needs. What is no file is built in.
+fn load(
+    name: &str,
+    all: &BTreeMap<String, PathBuf>,
+    order: &mut Vec<(String, Vec<u8>)>,
 ) -> anyhow::Result<()> {
+    let Some(path) = all.get(name).filter(|_| order.iter().all(|(n, _)| n != name)) else {
+        return Ok(());
+    };
+    let bytes = fs::read(path)?;
+    for other in needs(&bytes) {
+        load(&other, all, order)?;
+    }
+    order.push((name.to_owned(), bytes));
+    Ok(())
+}
+
+/// An initial RAM disk with busybox, and modules of a kernel's package with what they need.
+fn module_initrd(path: &Path, package: &str, modules: &[&str]) -> anyhow::Result<()> {
     let folder = workshop(path)?;
-    let deb = download(&folder, package[0])?;
+    let deb = download(&folder, package)?;
     tool("dpkg-deb", "dpkg", &["-x", text(&deb)?, text(&folder.join("x"))?])?;
-    let base = fs::read_dir(folder.join("x/lib/modules"))?.next().context("no modules")??.path();
+    let mut all = BTreeMap::new();
+    modules_below(&folder.join("x/lib/modules"), &mut all)?;
+    let mut order = Vec::new();
+    modules.iter().try_for_each(|name| load(name, &all, &mut order))?;
     let mut cpio = Cpio::default();
     for directory in ["bin", "dev", "mnt"] {
         cpio.dir(directory, 0o755);
     }
     cpio.file("bin/busybox", 0o755, &debian::busybox()?);
-    for module in modules {
-        let bytes = fs::read(base.join("kernel").join(format!("{module}.ko")))
-            .with_context(|| format!("{} has no module {module}", package[0]))?;
-        let name = module.rsplit('/').next().unwrap_or(module);
-        cpio.file(&format!("{name}.ko"), 0o644, &bytes);
+    for (name, bytes) in &order {
+        cpio.file(&format!("{name}.ko"), 0o644, bytes);
     }
-    cpio.file("init", 0o755, module_init(modules).as_bytes());
+    let names: Vec<&str> = order.iter().map(|(name, _)| name.as_str()).collect();
+    cpio.file("init", 0o755, module_init(&names).as_bytes());
     fs::write(path, cpio.finish())?;
     Ok(fs::remove_dir_all(folder)?)
 }
@@ -180,40 +218,14 @@ fn download(folder: &Path, meta: &str) -> anyhow::Result<PathBuf> {
 
 /// For a disk on virtio-blk.
 pub(super) fn virtio_initrd(path: &Path) -> anyhow::Result<()> {
-    module_initrd(
-        path,
-        &["linux-image-cloud-amd64"],
-        &[
-            "drivers/virtio/virtio_ring",
-            "drivers/virtio/virtio",
-            "drivers/virtio/virtio_pci_modern_dev",
-            "drivers/virtio/virtio_pci_legacy_dev",
-            "drivers/virtio/virtio_pci",
-            "drivers/block/virtio_blk",
-        ],
-    )
+    module_initrd(path, "linux-image-cloud-amd64", &["virtio_pci", "virtio_blk", "ext4"])
 }
 
 /// For a disk on IDE.
 pub(super) fn ide_initrd(path: &Path) -> anyhow::Result<()> {
-    module_initrd(
-        path,
-        &["linux-image-amd64"],
-        &[
-            "drivers/scsi/scsi_common",
-            "drivers/scsi/scsi_mod",
-            "drivers/ata/libata",
-            "drivers/ata/ata_piix",
-            "lib/crc-t10dif",
-            "drivers/scsi/sd_mod",
-            "lib/crc16",
-            "lib/libcrc32c",
-            "crypto/crc32c_generic",
-            "fs/mbcache",
-            "fs/jbd2/jbd2",
-            "fs/ext4/ext4",
-        ],
-    )
+    // ext4 asks for its checksums by name, when it mounts.
+    let modules = ["ata_piix", "sd_mod", "crc32c_generic", "ext4"];
+    module_initrd(path, "linux-image-amd64", &modules)
 }
 
 /// Xen, unpacked.

@@ -273,12 +273,12 @@ pub const GUESTS: &[Guest] = &[
     },
     Guest {
         name: "xen",
-        what: "Xen with Linux as its first domain",
-        packages: &["xen-hypervisor-4.17-amd64", "linux-image-cloud-amd64"],
-        files: &[("xen", Made(make::xen)), KERNEL, INITRD],
+        what: "Xen with Linux as its first domain, to a shell",
+        packages: &["xen-hypervisor-4.17-amd64", "linux-image-amd64"],
+        files: &[("xen", Made(make::xen)), ("vmlinuz-full", Made(make::full_kernel)), INITRD],
         args: "--kernel {xen} --append 'console=com1 com1=115200,8n1' -m 1G \
-               --module '{vmlinuz} console=hvc0' --module {initrd}",
-        steps: &[Sees(Serial, "Xen version"), Sees(Serial, "Run /init as init process")],
+               --module '{vmlinuz-full} console=hvc0 rdinit=/bin/sh' --module {initrd}",
+        steps: &[Sees(Serial, "Xen version"), Sees(Serial, "/ # ")],
     },
 ];
 
@@ -330,6 +330,26 @@ fn fetch(
 }
 
 impl Guest {
+    /// Its row in `docs/guests.md`: name, what it is, packages, command, last sign of life.
+    #[must_use]
+    pub fn row(&self) -> String {
+        let sign = self.steps.iter().rev().find_map(|s| match s {
+            Sees(Screen, text) => Some(format!("screen: `{text}`")),
+            Sees(Serial, text) => Some(format!("serial: `{text}`")),
+            _ => None,
+        });
+        let words: Vec<&str> =
+            ["ring3", "run"].into_iter().chain(self.args.split_whitespace()).collect();
+        format!(
+            "| `{}` | {} | {} | `{}` | {} |",
+            self.name,
+            self.what,
+            self.packages.join(", "),
+            words.join(" "),
+            sign.unwrap_or_default()
+        )
+    }
+
     /// The arguments of `ring3 run`, its files fetched and made.
     ///
     /// # Errors
@@ -365,6 +385,16 @@ fn words(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_documentation_has_the_table() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guests.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for g in GUESTS {
+            let row = g.row();
+            assert!(page.contains(&row), "cargo xtask guests table has this row:\n{row}");
+        }
+    }
 
     #[test]
     fn words_are_a_shells() {
