@@ -140,8 +140,9 @@ pub fn serve(
             put("the command line is too long\n")?;
             return Ok(());
         }
-        put(&execute(monitor, &String::from_utf8_lossy(&line)))?;
+        let sent = put(&execute(monitor, &String::from_utf8_lossy(&line)));
         monitor.quit_if_asked();
+        sent?;
         put(PROMPT)?;
     }
 }

@@ -304,13 +304,15 @@ pub fn serve(monitor: &Monitor, mut input: impl BufRead, out: &Out) -> io::Resul
             Ok(Some(Ok(command))) => {
                 let was = ready;
                 let result = execute(monitor, &mut ready, &command);
-                if let Err(e) = send(out, &answer(result, command.get("id"))) {
+                let sent = send(out, &answer(result, command.get("id")));
+                // A client that reads no answers is obeyed all the same.
+                monitor.quit_if_asked();
+                if let Err(e) = sent {
                     break Err(e);
                 }
                 if ready && !was {
                     monitor.listen(out);
                 }
-                monitor.quit_if_asked();
             }
             Err(e) => break Err(e),
         }
