@@ -1,9 +1,9 @@
 //! The `ring3` program as a library, so that tests and chores can call its parts.
 //!
-//! Every command is a module with its flags beside the function that runs it; the doc comment of
-//! a flag is its help text. What commands share is in [`options`] (flags that make a machine) and
-//! [`session`] (a machine on this host: terminal, files, signals, exit status); [`monitor`] is what one
-//! asks of a machine while it runs.
+//! Every command is a module with its flags beside the function that runs it; the doc comment of a
+//! flag is its help text. What commands share is in [`options`] (flags that make a machine) and
+//! [`session`] (a machine on this host: terminal, files, signals, exit status); [`monitor`] is what
+//! one asks of a machine while it runs.
 
 /// Prints a line to standard error. When nobody can read it, nobody need know.
 macro_rules! say {

@@ -2,7 +2,8 @@
 //!
 //! An expression has numbers as in C (decimal, 0x, 0 for octal, 'c'), $registers, parentheses, the
 //! unary + - ~ and the operators + -, then & | ^, then * / %, the last binding tightest: QEMU's
-//! grammar, which is not C's. A / before a letter begins a file's name instead. All is 64 bits wide and wraps.
+//! grammar, which is not C's. A / before a letter begins a file's name instead. All is 64 bits wide
+//! and wraps.
 
 /// Parentheses and signs within each other at most.
 const DEPTH: u32 = 64;

@@ -1,7 +1,7 @@
 //! The monitor for people: lines in, text out.
 //!
-//! [`COMMANDS`] and [`info::COMMANDS`] are all there is; `help` is made of them. Errors are one line,
-//! and where the arguments were wrong a second one that names the help.
+//! [`COMMANDS`] and [`info::COMMANDS`] are all there is; `help` is made of them. Errors are one
+//! line, and where the arguments were wrong a second one that names the help.
 
 use super::expr::{Args, Format, Registers, Syntax};
 use super::{Monitor, Refused, info, memory};

@@ -3,10 +3,9 @@
 use super::expr::Args;
 use super::hmp::{Command, Trouble, command};
 use super::{Monitor, Refused};
-use devices::i8259::PicState;
-use devices::pci::Bar;
 use emu_core::cpu::{Cpu, Reg, Seg, Segment, mode};
 use frontend_x86::sys::paging::{self, Page};
+use machine::pc::{Bar, PicState};
 use machine::{Drive, Machine, Mapping};
 use std::fmt::Write;
 
@@ -15,7 +14,7 @@ const ENTRIES: usize = 1 << 20;
 
 #[rustfmt::skip]
 pub const COMMANDS: &[Command] = &[
-    command("block", "", "show info of all block devices", |m, a| with(m, a, |m| block(m.drives()))),
+    command("block", "", "show info of all drives", |m, a| with(m, a, |m| block(m.drives()))),
     command("cpus", "", "show infos for each CPU", cpus),
     command("jit", "", "show dynamic compiler info", |m, a| with(m, a, jit)),
     command("mem", "", "show the active virtual memory mappings", |m, a| with(m, a, mem)),

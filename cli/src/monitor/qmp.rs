@@ -1,8 +1,9 @@
 //! The monitor for programs: QMP, the JSON protocol of QEMU.
 //!
 //! A client sends objects, one behind the other, with or without line ends between them; each gets
-//! one answer with its `id`. Until it has sent `qmp_capabilities` it can do nothing else and is told
-//! of no events. Arguments are checked against the command's row in [`COMMANDS`] before it runs.
+//! one answer with its `id`. Until it has sent `qmp_capabilities` it can do nothing else and is
+//! told of no events. Arguments are checked against the command's row in [`COMMANDS`] before it
+//! runs.
 //!
 //! Source: QEMU 7.2, "QEMU Machine Protocol Specification" and the QMP Reference Manual.
 

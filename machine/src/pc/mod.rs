@@ -26,6 +26,8 @@ mod memory;
 mod pci;
 mod ports;
 
+pub use devices::i8259::PicState;
+pub use devices::pci::Bar;
 pub use look::{IoApicState, Mapping};
 pub(crate) use memory::Backing;
 

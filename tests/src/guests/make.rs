@@ -145,7 +145,7 @@ fn needs(module: &[u8]) -> Vec<String> {
     let rest = at.map_or(&[][..], |at| &module[at + FIELD.len()..]);
     let field = rest.split(|&b| b == 0).next().unwrap_or(&[]);
     let names = String::from_utf8_lossy(field).into_owned();
-    names.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect()
+    names.split(',').filter(|n| !n.is_empty()).map(|n| n.replace('-', "_")).collect()
 }
 
 /// All files of a kernel's modules below a folder, by the name that others know them by.
