@@ -6,6 +6,7 @@ mod bench;
 mod coverage;
 mod guests;
 mod system;
+mod torture;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ enum Chore {
     SystemDiff(system::SystemDiff),
     Coverage(coverage::Coverage),
     Guests(guests::Guests),
+    Torture(torture::Torture),
 }
 
 fn main() -> ExitCode {
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Chore::SystemDiff(chore) => chore.run(),
         Chore::Coverage(chore) => chore.run(),
         Chore::Guests(chore) => chore.run(),
+        Chore::Torture(chore) => chore.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
