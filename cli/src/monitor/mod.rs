@@ -33,8 +33,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often somebody who waits for the machine looks whether it has ended.
@@ -75,7 +75,8 @@ struct Shared {
     control: Control,
     /// Ends the run; may not return.
     quit: Box<dyn Fn() + Send + Sync>,
-    quitting: AtomicBool,
+    /// The thread of the client that has asked for the end.
+    quitting: OnceLock<ThreadId>,
     /// The next reset is ours, not the guest's.
     resetting: AtomicBool,
     /// Who is told of events.
@@ -88,7 +89,7 @@ impl Monitor {
         let monitor = Monitor(Arc::new(Shared {
             control: machine.control(),
             quit: Box::new(quit),
-            quitting: AtomicBool::new(false),
+            quitting: OnceLock::new(),
             resetting: AtomicBool::new(false),
             listeners: Mutex::default(),
         }));
@@ -198,18 +199,19 @@ impl Monitor {
 
     /// The run shall end once the client has its answer.
     pub fn quit(&self) {
-        self.0.quitting.store(true, SeqCst);
+        let _ = self.0.quitting.set(thread::current().id());
     }
 
     /// Whether [`quit`](Self::quit) was called.
     #[must_use]
     pub fn quits(&self) -> bool {
-        self.0.quitting.load(SeqCst)
+        self.0.quitting.get().is_some()
     }
 
-    /// Ends the run if [`quit`](Self::quit) was called.
+    /// Ends the run if [`quit`](Self::quit) was called by this thread: no other client's answer
+    /// comes in the way.
     fn quit_if_asked(&self) {
-        if self.quits() {
+        if self.0.quitting.get() == Some(&thread::current().id()) {
             (self.0.quit)();
         }
     }
