@@ -54,16 +54,20 @@ pub struct CodeMap {
     /// There is something in `dirty`, or the regions were laid out anew.
     any_dirty: AtomicBool,
     remapped: AtomicBool,
+    /// The regions as they are laid out now. They are here, and not beside the map, because
+    /// [`PhysMem`] is a part of the CPU's state, whose size host code is sensitive to.
+    regions: Mutex<Arc<[Region]>>,
 }
 
 impl CodeMap {
-    fn new(ram_len: u64) -> CodeMap {
+    fn new(ram_len: u64, regions: Arc<[Region]>) -> CodeMap {
         CodeMap {
             pages: (0..ram_len / 4096).map(|_| AtomicU64::new(0)).collect(),
             watched: (0..ram_len.div_ceil(4096 * 64)).map(|_| AtomicU64::new(0)).collect(),
             dirty: Mutex::default(),
             any_dirty: AtomicBool::new(false),
             remapped: AtomicBool::new(false),
+            regions: Mutex::new(regions),
         }
     }
 
@@ -159,7 +163,6 @@ impl CodeMap {
 pub struct Memory {
     ram: Arc<GuestRam>,
     code: Arc<CodeMap>,
-    regions: Arc<Mutex<Arc<[Region]>>>,
 }
 
 impl Memory {
@@ -168,9 +171,8 @@ impl Memory {
     /// # Panics
     /// When regions overlap, are not in pages or reach beyond `ram`: a wiring bug.
     pub fn new(ram: Arc<GuestRam>, regions: Vec<Region>) -> Memory {
-        let code = Arc::new(CodeMap::new(ram.len()));
-        let regions = Arc::new(Mutex::new(checked(&ram, regions)));
-        Memory { ram, code, regions }
+        let code = Arc::new(CodeMap::new(ram.len(), checked(&ram, regions)));
+        Memory { ram, code }
     }
 
     /// RAM at address 0 only: for tests and tools.
@@ -189,7 +191,7 @@ impl Memory {
 
     /// The regions, sorted by base.
     pub fn regions(&self) -> Arc<[Region]> {
-        self.regions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.code.regions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Lays the regions out anew. The CPU sees them from its next instruction on.
@@ -198,7 +200,7 @@ impl Memory {
     /// As [`new`](Self::new).
     pub fn remap(&self, regions: Vec<Region>) {
         let regions = checked(&self.ram, regions);
-        *self.regions.lock().unwrap_or_else(PoisonError::into_inner) = regions;
+        *self.code.regions.lock().unwrap_or_else(PoisonError::into_inner) = regions;
         self.code.remapped.store(true, Relaxed);
         self.code.any_dirty.store(true, Relaxed);
     }
@@ -349,7 +351,6 @@ pub struct PhysMem {
     pub platform: Arc<dyn Platform>,
     /// Where translated code lies.
     pub code: Arc<CodeMap>,
-    memory: Memory,
 }
 
 impl PhysMem {
@@ -364,7 +365,7 @@ impl PhysMem {
     /// The address space of `memory`, and `platform` elsewhere.
     pub fn over(memory: Memory, platform: Arc<dyn Platform>) -> Self {
         let (ram, code, regions) = (memory.ram.clone(), memory.code.clone(), memory.regions());
-        PhysMem { ram, regions, platform, code, memory }
+        PhysMem { ram, regions, platform, code }
     }
 
     /// Takes the regions as they are laid out now, if that has changed; true if so: whatever was
@@ -372,14 +373,14 @@ impl PhysMem {
     pub fn sync(&mut self) -> bool {
         let changed = self.code.remapped.swap(false, Relaxed);
         if changed {
-            self.regions = self.memory.regions();
+            self.regions = self.memory().regions();
         }
         changed
     }
 
     /// The memory without the platform.
-    pub fn memory(&self) -> &Memory {
-        &self.memory
+    pub fn memory(&self) -> Memory {
+        Memory { ram: self.ram.clone(), code: self.code.clone() }
     }
 
     /// RAM at address 0 only, no devices: for tests and tools.
