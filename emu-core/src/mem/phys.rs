@@ -364,7 +364,8 @@ impl PhysMem {
 
     /// The address space of `memory`, and `platform` elsewhere.
     pub fn over(memory: Memory, platform: Arc<dyn Platform>) -> Self {
-        let (ram, code, regions) = (memory.ram.clone(), memory.code.clone(), memory.regions());
+        let regions = memory.regions();
+        let Memory { ram, code } = memory;
         PhysMem { ram, regions, platform, code }
     }
 
