@@ -68,13 +68,15 @@ const KEY_GAP: Duration = Duration::from_millis(50);
 /// How often the terminal is drawn.
 const REDRAW: Duration = Duration::from_millis(40);
 
-/// The picture on the screen; a black one when there is no VGA.
+/// The picture on the screen, if there is a VGA.
 #[must_use]
-pub fn frame(board: &Board) -> Frame {
-    match board.screen() {
-        Some(f) => Frame { width: f.width, height: f.height, pixels: f.pixels },
-        None => Frame { width: 1, height: 1, pixels: vec![0] },
-    }
+pub fn frame(board: &Board) -> Option<Frame> {
+    board.screen().map(|f| Frame { width: f.width, height: f.height, pixels: f.pixels })
+}
+
+/// The same for who must show something: one black pixel without a VGA.
+fn picture(board: &Board) -> Frame {
+    frame(board).unwrap_or(Frame { width: 1, height: 1, pixels: vec![0] })
 }
 
 /// Writes the screen to a PNG file.
@@ -84,7 +86,7 @@ pub fn frame(board: &Board) -> Frame {
 pub fn screenshot(board: &Board, path: &Path) -> anyhow::Result<()> {
     let context = || format!("cannot write the screen to {}", path.display());
     let file = File::create(path).with_context(context)?;
-    display::png::write(&frame(board), BufWriter::new(file)).with_context(context)
+    display::png::write(&picture(board), BufWriter::new(file)).with_context(context)
 }
 
 fn press(control: &Control, keys: impl IntoIterator<Item = Key>) {
@@ -100,7 +102,7 @@ struct Guest {
 
 impl Console for Guest {
     fn frame(&self) -> Frame {
-        frame(&self.board)
+        picture(&self.board)
     }
 
     fn key(&self, key: Key) {
@@ -196,7 +198,7 @@ fn draw(board: &Board, stop: &AtomicBool) {
                 blink: t.blink,
             },
             None => {
-                let f = frame(board);
+                let f = picture(board);
                 let text = format!("{}x{} graphics", f.width, f.height);
                 Grid::message(80, 25, &text)
             }

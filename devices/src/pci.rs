@@ -112,9 +112,11 @@ pub trait PciDevice: Send {
     fn configured(&mut self, _host: Host, _offset: u8, _size: u8) {}
     /// Reads `size` (1, 2, 4 or 8; at most 4 of ports) bytes at `offset` of base address register
     /// `bar`. `offset + size` is within its length.
-    fn read(&mut self, host: Host, bar: usize, offset: u64, size: u8) -> u64;
+    fn read(&mut self, _host: Host, _bar: usize, _offset: u64, _size: u8) -> u64 {
+        0
+    }
     /// Writes the low `size` bytes of `value`.
-    fn write(&mut self, host: Host, bar: usize, offset: u64, size: u8, value: u64);
+    fn write(&mut self, _host: Host, _bar: usize, _offset: u64, _size: u8, _value: u64) {}
     /// The level of its INTx pin; the board has looked at the command register.
     fn intx(&self) -> bool {
         false

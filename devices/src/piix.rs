@@ -8,7 +8,7 @@
 //! Source: Intel 82371SB (PIIX3) datasheet (290550), 2.2; 82371AB (PIIX4) datasheet (290562), 7.1.
 //! That a machine has one function of each chip is QEMU's "pc".
 
-use crate::pci::{Host, Identity, PciConfig, PciDevice};
+use crate::pci::{Identity, PciConfig, PciDevice};
 
 /// PIRQRCA; B, C and D follow.
 const PIRQRC: usize = 0x60;
@@ -85,10 +85,6 @@ impl PciDevice for IsaBridge {
     fn config_mut(&mut self) -> &mut PciConfig {
         &mut self.config
     }
-    fn read(&mut self, _: Host, _: usize, _: u64, _: u8) -> u64 {
-        0
-    }
-    fn write(&mut self, _: Host, _: usize, _: u64, _: u8, _: u64) {}
     fn reset(&mut self) {
         self.config.reset();
     }
@@ -176,10 +172,6 @@ impl PciDevice for PowerManagement {
     fn config_mut(&mut self) -> &mut PciConfig {
         &mut self.config
     }
-    fn read(&mut self, _: Host, _: usize, _: u64, _: u8) -> u64 {
-        0
-    }
-    fn write(&mut self, _: Host, _: usize, _: u64, _: u8, _: u64) {}
     fn reset(&mut self) {
         self.config.reset();
     }

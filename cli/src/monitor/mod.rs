@@ -25,6 +25,7 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 
+use crate::screen;
 use display::keys;
 use machine::block::Format;
 use machine::{Control, Key, Machine};
@@ -239,11 +240,9 @@ impl Monitor {
     /// # Errors
     /// There is no screen, or the file cannot be written.
     pub fn screendump(&self, path: &Path) -> Result<(), Refused> {
-        let frame = self.ask(|m| m.board().screen())?;
-        let frame = frame.ok_or_else(|| Refused::new("there is no screen"))?;
+        let board = self.ask(|m| m.share_board())?;
+        let frame = screen::frame(&board).ok_or_else(|| Refused::new("there is no screen"))?;
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
-            let (width, height, pixels) = (frame.width, frame.height, frame.pixels);
-            let frame = display::Frame { width, height, pixels };
             let file = std::fs::File::create(path).map_err(|e| unwritable(path, &e))?;
             return display::png::write(&frame, file).map_err(|e| unwritable(path, &e));
         }

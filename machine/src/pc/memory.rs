@@ -53,7 +53,7 @@ pub(crate) struct View<'a> {
     /// The A20 gate is open.
     pub(crate) a20: bool,
     /// Memory of devices.
-    pub(crate) mapped: &'a [Mapped],
+    pub(crate) mapped: &'a [Option<Mapped>],
 }
 
 impl Backing {
@@ -78,7 +78,7 @@ impl Backing {
             }
             at = part.end;
         }
-        for m in view.mapped {
+        for m in view.mapped.iter().flatten() {
             let mut new =
                 vec![Region { base: m.base, len: m.len, offset: m.offset, writes: m.writes }];
             all.iter().for_each(|r| cut(&mut new, r.base..r.base + r.len));
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn devices_are_seen_where_ram_is_not() {
-        let m = |base| Mapped { base, len: 0x2000, offset: 0x600_0000, writes: Writes::Ram };
+        let m = |base| Some(Mapped { base, len: 0x2000, offset: 0x600_0000, writes: Writes::Ram });
         let mapped = [m(0xe000_0000), m((64 << 20) - 0x1000)];
         let v = View { mapped: &mapped, ..view(&|_| OPEN) };
         assert_eq!(look(&v, 0xe000_1000), Some((0x600_1000, Writes::Ram)));

@@ -198,7 +198,7 @@ struct Chips {
     /// Something may have moved in the address space.
     moved: bool,
     /// Memory of devices that was mapped last.
-    mapped: Vec<Mapped>,
+    mapped: [Option<Mapped>; 2],
 }
 
 /// What a board is made of.
@@ -287,7 +287,7 @@ impl Board {
             memory,
             backing,
             moved: true,
-            mapped: Vec::new(),
+            mapped: [None; 2],
         };
         if let Some(at) = debug_exit {
             chips.ports.push(ports(at.iobase, at.iosize, 1, Chip::DebugExit));

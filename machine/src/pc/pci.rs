@@ -200,8 +200,8 @@ impl Bus {
     }
 
     /// Memory of functions that is plain RAM for now.
-    pub(crate) fn mapped(&self) -> Vec<Mapped> {
-        let Some(vga) = &self.vga else { return Vec::new() };
+    pub(crate) fn mapped(&self) -> [Option<Mapped>; 2] {
+        let Some(vga) = &self.vga else { return [None; 2] };
         let (start, writes) = (vga.memory().start(), Writes::Ram);
         let frame_buffer = vga.config().range(FRAME_BUFFER);
         let frame_buffer =
@@ -213,7 +213,7 @@ impl Bus {
             offset: start + w.offset,
             writes,
         });
-        frame_buffer.into_iter().chain(window).collect()
+        [frame_buffer, window]
     }
 
     /// Does what firmware does before it starts a kernel: places and enables all base address

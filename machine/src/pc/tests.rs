@@ -3,6 +3,8 @@
 use super::listener::CALM;
 use super::ports::MMIO;
 use super::*;
+use devices::disk::MemoryDisk;
+use devices::ide::Unit;
 use devices::{hpet, ioapic};
 use emu_core::mem::GuestRam;
 
@@ -326,9 +328,86 @@ fn the_test_device_drives_lines() {
     assert_eq!(b.mmio_read(0xff00_0010, 4), 9);
 }
 
+/// A board with one of everything.
+fn full_board() -> Board {
+    const ROM: u64 = 0x4_0000;
+    const VIDEO: u64 = 16 << 20;
+    let ram = 64 << 20;
+    let memory = Memory::new(Arc::new(GuestRam::new(ram + ROM + VIDEO).unwrap()), Vec::new());
+    let disk = || Box::new(MemoryDisk::new(vec![0; 1440 << 10])) as Box<dyn Disk>;
+    let cd = || Box::new(MemoryDisk::new(vec![0; 1 << 20])) as Box<dyn Disk>;
+    Board::new(Parts {
+        clock: Arc::new(Clock::icount()),
+        backing: Backing { ram, rom: ROM, vga: VIDEO },
+        rtc: 0,
+        debug_exit: Some(DebugExit::default()),
+        testdev: true,
+        vga: Some(Vga::new(DeviceRam::new(&memory, ram + ROM, VIDEO), vec![0x55; 4096])),
+        memory,
+        fw_cfg: FwCfg::new(),
+        ide: true,
+        storage: Storage {
+            ide: [[Some(Unit::Disk(disk())), None], [Some(Unit::Cd(cd())), None]],
+            virtio: vec![disk()],
+            nvme: vec![disk()],
+            floppy: [Some(disk()), None],
+            drives: Vec::new(),
+        },
+        boot_order: BootOrder::default(),
+    })
+}
+
+/// Wherever a guest places what it can place, the address space can be laid out.
+#[test]
+fn no_place_panics() {
+    let b = full_board();
+    let functions = [0x00, 0x08, 0x09, 0x0b, 0x10, 0x18, 0x20];
+    let mut seed = 7u64;
+    let mut next = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed >> 8
+    };
+    for function in functions {
+        b.port_out(0xcf8, 4, 0x8000_0000 | function << 8);
+        assert_ne!(b.port_in(0xcfc, 4), u32::MAX, "{function:#x}");
+    }
+    let mut layouts = 0;
+    for _ in 0..50_000 {
+        let before = b.chips().memory.regions();
+        let function = functions[next() as usize % functions.len()];
+        // Command, base address registers, PAM and SMRAM above all.
+        let register = [4, 0x10, 0x14, 0x18, 0x20, 0x30, 0x58, 0x5c, 0x70, next() as u32 & 0xfc];
+        let register = register[next() as usize % register.len()];
+        let value = [next() as u32, 7, 0xff00_0000, 0x000a_0000, u32::MAX];
+        let value = value[next() as usize % value.len()];
+        match next() % 8 {
+            0 => b.out(0x92, &[(next() & 2) as u8]),
+            1 => b.out(0x64, &[if next() & 1 == 0 { 0xdd } else { 0xdf }]),
+            2 => {
+                b.port_out(0x1ce, 2, next() as u32 % 12);
+                b.port_out(0x1cf, 2, next() as u32 & 0xff);
+            }
+            3 => b.port_out([0x3c4, 0x3ce][next() as usize & 1], 2, next() as u32 & 0xff0f),
+            4 => b.mmio_write(next() & 0xffff_ffff, 1 << (next() & 3), next()),
+            _ => {
+                b.port_out(0xcf8, 4, 0x8000_0000 | function << 8 | register);
+                b.port_out(0xcfc, 4, value);
+            }
+        }
+        if b.take_event().is_some() {
+            b.reset();
+        }
+        layouts += u32::from(b.chips().memory.regions()[..] != before[..]);
+    }
+    assert!(layouts > 1000, "{layouts}");
+}
+
 #[test]
 fn no_access_panics() {
-    let b = board(64 << 20);
+    let b = full_board();
+    let rows = b.chips().ports.clone();
     let mut seed = 1u64;
     let mut next = || {
         seed ^= seed << 13;
@@ -336,10 +415,10 @@ fn no_access_panics() {
         seed ^= seed << 17;
         seed
     };
-    let bases: Vec<u64> = MMIO.iter().map(|m| m.0).chain([LAPIC]).collect();
+    let bases: Vec<u64> = MMIO.iter().map(|m| m.0).chain([LAPIC, 0xa_0000, 0xff00_0000]).collect();
     for step in 0..50_000 {
         let (r, value) = (next(), next());
-        let row = PORTS[r as usize % PORTS.len()];
+        let row = rows[r as usize % rows.len()];
         let port = row.base.wrapping_add((r >> 16) as u16 % (row.len + 2)).wrapping_sub(1);
         let pa = bases[r as usize % bases.len()].wrapping_add((r >> 16) % 0x1100);
         match r >> 60 {
